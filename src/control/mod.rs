@@ -1,0 +1,1 @@
+//! From resources to forwarding: resolve (pure) and apply.

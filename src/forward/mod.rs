@@ -1,0 +1,1 @@
+//! The pure packet path, one stage a file.

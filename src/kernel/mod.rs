@@ -1,0 +1,1 @@
+//! What underpass reads from and writes to the host kernel.

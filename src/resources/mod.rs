@@ -1,0 +1,1 @@
+//! Calico's resource types and the node's own configuration.

@@ -1,0 +1,1 @@
+//! Threads that move packets: the hot loop, pinning, publishing, counters, the slow path.
