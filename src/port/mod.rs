@@ -3,8 +3,16 @@
 //! A port's implementation belongs to one worker and is never shared; a device that several workers
 //! serve is several [`Port`]s, one a queue set.
 
+mod error;
+pub mod memory;
+mod netdev;
+pub mod tuntap;
+pub mod xdp;
+
 use std::io;
 use std::os::fd::RawFd;
+
+pub use error::PortError;
 
 use crate::packet::{Batch, FramePool};
 use crate::wire::{MacAddr, Mtu};

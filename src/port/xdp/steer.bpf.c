@@ -1,0 +1,275 @@
+// The XDP programs that decide which packets leave the kernel for an AF_XDP socket.
+//
+//   steer_workload   everything, to the socket of the queue that it arrived on
+//   steer_uplink     tunnel packets to this node and packets into its blocks; all else is the kernel's
+//
+// A packet that is not understood goes to the kernel, as does every packet of a queue without a
+// socket: the node keeps its SSH, its BGP and its neighbour discovery whatever happens here.
+//
+// Nothing is included, so that clang alone compiles this; the few kernel definitions below are uapi
+// (linux/bpf.h) and cannot change.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) value *name
+
+#define be16(host) ((u16)__builtin_bswap16(host))
+
+enum { XDP_PASS = 2 };
+enum {
+    BPF_MAP_TYPE_HASH = 1,
+    BPF_MAP_TYPE_ARRAY = 2,
+    BPF_MAP_TYPE_LRU_HASH = 9,
+    BPF_MAP_TYPE_LPM_TRIE = 11,
+    BPF_MAP_TYPE_XSKMAP = 17,
+};
+enum { BPF_ANY = 0, BPF_F_NO_PREALLOC = 1 };
+
+struct xdp_md {
+    u32 data;
+    u32 data_end;
+    u32 data_meta;
+    u32 ingress_ifindex;
+    u32 rx_queue_index;
+    u32 egress_ifindex;
+};
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) =
+    (void *)2;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+
+enum {
+    ETHERTYPE_IPV4 = 0x0800,
+    ETHERTYPE_IPV6 = 0x86dd,
+    PROTOCOL_IPIP = 4,
+    PROTOCOL_UDP = 17,
+    IPV4_MORE_FRAGMENTS = 0x2000,
+    IPV4_FRAGMENT_OFFSET = 0x1fff,
+};
+
+struct ethernet {
+    u16 destination[3];
+    u16 source[3];
+    u16 type;
+};
+
+struct ipv4 {
+    u8 version_length;
+    u8 tos;
+    u16 total_length;
+    u16 identification;
+    u16 fragment;
+    u8 ttl;
+    u8 protocol;
+    u16 checksum;
+    u32 source;
+    u32 destination;
+};
+
+// Addresses are read in words of four bytes: an Ethernet header leaves them no better aligned.
+struct ipv6 {
+    u32 version_class_label;
+    u16 payload_length;
+    u8 next_header;
+    u8 hop_limit;
+    u32 source[4];
+    u32 destination[4];
+};
+
+struct udp {
+    u16 source;
+    u16 destination;
+    u16 length;
+    u16 checksum;
+};
+
+// Ports and addresses in every map are in network byte order.
+struct config {
+    u16 device_address[3];
+    u16 vxlan_port;
+};
+
+struct ipv6_address {
+    u32 words[4];
+};
+
+struct ipv4_prefix {
+    u32 length;
+    u32 address;
+};
+
+struct ipv6_prefix {
+    u32 length;
+    struct ipv6_address address;
+};
+
+// What fragments of one datagram have in common (RFC 791), the protocol being UDP.
+struct datagram {
+    u32 source;
+    u32 destination;
+    u32 identification;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_XSKMAP);
+    __type(key, u32);
+    __type(value, u32);
+    __uint(max_entries, 64);
+} sockets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __type(key, u32);
+    __type(value, struct config);
+    __uint(max_entries, 1);
+} config SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __type(key, u32);
+    __type(value, u8);
+    __uint(max_entries, 256);
+} node_ipv4 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __type(key, struct ipv6_address);
+    __type(value, u8);
+    __uint(max_entries, 256);
+} node_ipv6 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __type(key, struct ipv4_prefix);
+    __type(value, u8);
+    __uint(max_entries, 65536);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} local_ipv4 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __type(key, struct ipv6_prefix);
+    __type(value, u8);
+    __uint(max_entries, 65536);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} local_ipv6 SEC(".maps");
+
+// VXLAN datagrams whose first fragment was stolen, and when.
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __type(key, struct datagram);
+    __type(value, u64);
+    __uint(max_entries, 4096);
+} fragmented SEC(".maps");
+
+// As long as the reassembly that the fragments are stolen for.
+static const u64 FRAGMENT_LIFETIME_NS = 30ull * 1000 * 1000 * 1000;
+
+INLINE int steal(struct xdp_md *packet)
+{
+    return bpf_redirect_map(&sockets, packet->rx_queue_index, XDP_PASS);
+}
+
+INLINE int is_fragmented_vxlan(const struct datagram *key)
+{
+    const u64 *since = bpf_map_lookup_elem(&fragmented, key);
+    return since && bpf_ktime_get_ns() - *since < FRAGMENT_LIFETIME_NS;
+}
+
+INLINE int is_vxlan(const struct udp *udp, const void *end, const struct config *config)
+{
+    return (const void *)(udp + 1) <= end && udp->destination == config->vxlan_port;
+}
+
+// Only a datagram's first fragment has the ports; the later ones go where the first one went.
+INLINE int is_vxlan_over_ipv4(const struct ipv4 *ip, u32 header_length, const void *end,
+                              const struct config *config)
+{
+    u16 fragment = ip->fragment;
+    struct datagram key = {ip->source, ip->destination, ip->identification};
+
+    if (fragment & be16(IPV4_FRAGMENT_OFFSET))
+        return is_fragmented_vxlan(&key);
+    int vxlan = is_vxlan((const void *)ip + header_length, end, config);
+    if (fragment & be16(IPV4_MORE_FRAGMENTS)) {
+        if (vxlan) {
+            u64 now = bpf_ktime_get_ns();
+            bpf_map_update_elem(&fragmented, &key, &now, BPF_ANY);
+        } else {
+            bpf_map_delete_elem(&fragmented, &key);
+        }
+    }
+    return vxlan;
+}
+
+INLINE int is_ours_ipv4(const struct ipv4 *ip, const void *end, const struct config *config)
+{
+    if ((const void *)(ip + 1) > end || ip->version_length >> 4 != 4)
+        return 0;
+    u32 header_length = (ip->version_length & 0x0f) * 4;
+    if (header_length < sizeof(*ip) || (const void *)ip + header_length > end)
+        return 0;
+
+    struct ipv4_prefix destination = {32, ip->destination};
+    if (bpf_map_lookup_elem(&local_ipv4, &destination))
+        return 1;
+    if (ip->protocol != PROTOCOL_IPIP && ip->protocol != PROTOCOL_UDP)
+        return 0;
+    if (!bpf_map_lookup_elem(&node_ipv4, &destination.address))
+        return 0;
+    return ip->protocol == PROTOCOL_IPIP || is_vxlan_over_ipv4(ip, header_length, end, config);
+}
+
+INLINE int is_ours_ipv6(const struct ipv6 *ip, const void *end, const struct config *config)
+{
+    if ((const void *)(ip + 1) > end || (*(const u8 *)ip) >> 4 != 6)
+        return 0;
+
+    struct ipv6_prefix destination = {128, {{ip->destination[0], ip->destination[1],
+                                             ip->destination[2], ip->destination[3]}}};
+    if (bpf_map_lookup_elem(&local_ipv6, &destination))
+        return 1;
+    return ip->next_header == PROTOCOL_UDP && bpf_map_lookup_elem(&node_ipv6, &destination.address) &&
+           is_vxlan((const void *)(ip + 1), end, config);
+}
+
+SEC("xdp")
+int steer_workload(struct xdp_md *packet)
+{
+    return steal(packet);
+}
+
+SEC("xdp")
+int steer_uplink(struct xdp_md *packet)
+{
+    const struct ethernet *ethernet = (void *)(unsigned long)packet->data;
+    const void *end = (void *)(unsigned long)packet->data_end;
+    u32 first = 0;
+    const struct config *settings = bpf_map_lookup_elem(&config, &first);
+
+    if (!settings || (const void *)(ethernet + 1) > end)
+        return XDP_PASS;
+    if (ethernet->destination[0] != settings->device_address[0] ||
+        ethernet->destination[1] != settings->device_address[1] ||
+        ethernet->destination[2] != settings->device_address[2])
+        return XDP_PASS;
+
+    int ours = 0;
+    if (ethernet->type == be16(ETHERTYPE_IPV4))
+        ours = is_ours_ipv4((const void *)(ethernet + 1), end, settings);
+    else if (ethernet->type == be16(ETHERTYPE_IPV6))
+        ours = is_ours_ipv6((const void *)(ethernet + 1), end, settings);
+    return ours ? steal(packet) : XDP_PASS;
+}
+
+// No helper above is reserved for GPL programs (bpf_ktime_get_ns since Linux 5.8).
+SEC("license") const char _license[] = "Apache-2.0";
