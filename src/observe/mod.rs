@@ -1,1 +1,31 @@
-//! Metrics, health and capture.
+//! What an operator sees: reports, metrics, health, captures, and the socket they are asked for on.
+//!
+//! Nothing here is on the packet path. The node shows itself through [`NodeView`]; the servers here
+//! ask it and never hold anything that a worker waits for.
+
+pub mod capture;
+pub mod control_socket;
+pub mod dissect;
+pub mod health;
+pub mod metrics;
+pub mod protocol;
+pub mod report;
+
+use crate::port::capture::{Capture, CaptureError};
+use protocol::CaptureRequest;
+use report::{CounterReport, RouteRow, StatusReport};
+
+/// A running node as its observers see it; called from their threads, at any time.
+pub trait NodeView: Send + Sync {
+    /// The route table, in the order of its destinations.
+    fn routes(&self) -> Vec<RouteRow>;
+
+    /// The sums of all workers' counters.
+    fn counters(&self) -> CounterReport;
+
+    /// How the node and its parts are.
+    fn status(&self) -> StatusReport;
+
+    /// Starts copying what crosses the named ports (all if none is named).
+    fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError>;
+}

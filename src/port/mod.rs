@@ -8,6 +8,7 @@ pub mod memory;
 mod netdev;
 pub mod tuntap;
 pub mod xdp;
+pub mod capture;
 
 use std::io;
 use std::os::fd::RawFd;
