@@ -14,7 +14,7 @@ start_nodes() { # start_nodes xdp|tun
     for node in "${NODES[@]}"; do start_node "$node" "$bin"; done
     for node in "${NODES[@]}"; do
         wait_until "${UNDERPASS_LAB_TIMEOUT:-20}" node_ready_or_dead "$node" || fail_with_log "$node" "not ready in time"
-        node_pid "$node" >/dev/null || fail_with_log "$node" "ended while it started"
+        started_alive "$node" || fail_with_log "$node" "ended while it started"
         [[ $1 != tun ]] || address_pod_tun "${NODE_POD[$node]}"
     done
 }
@@ -27,13 +27,16 @@ start_node() { # start_node NODE BINARY
     printf '%s\n' $! >"$PID_DIR/$1"
 }
 
-node_ready_or_dead() { grep -qw ready "$(node_log "$1")" || ! node_pid "$1" >/dev/null; }
+node_ready_or_dead() { grep -qsw ready "$(node_log "$1")" || ! started_alive "$1"; }
+
+# For this shell's own children, whose command line is not yet theirs just after the fork.
+started_alive() { kill -0 "$(cat "$PID_DIR/$1")" 2>/dev/null; }
 
 # Prints the pid of a node's process, if what runs under the recorded pid is that process still.
 node_pid() {
     local pid
     pid=$(cat "$PID_DIR/$1" 2>/dev/null) && [[ -n $pid ]] || return 1
-    tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF "$(node_config "$1")" || return 1
+    { tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF "$(node_config "$1")"; } 2>/dev/null || return 1
     [[ $(awk '/^State:/ { print $2 }' "/proc/$pid/status" 2>/dev/null) != Z ]] || return 1
     printf '%s\n' "$pid"
 }
