@@ -1,7 +1,126 @@
 //! Longest-prefix match: from a destination to a next hop.
 //!
-//! Readers are lock-free and many; there is one writer.
+//! Readers are lock-free and many; there is one writer, which changes the tables in place.
+//!
+//! # Shape
+//!
+//! Both families use the same [`table::Table`]: 2²⁴ entries indexed by an address's first 24 bits,
+//! and blocks of 256 entries for each further 8 bits (for IPv4 this is DIR-24-8: Gupta, Lin,
+//! McKeown, "Routing Lookups in Hardware at Memory Access Speeds", INFOCOM 1998). A block is
+//! reached past levels at which there is nothing to decide, so a look-up of a /128 in an
+//! otherwise empty /48 reads three entries and not fourteen.
+//!
+//! An entry is either a leaf (next hop and the length of the prefix that it comes from) or a block.
+//! Leaves are pushed down: the entry that a look-up ends at is its answer. The prefix length tells
+//! the writer which entries an update may overwrite, so neither an insert nor a removal needs to
+//! visit the more specific routes one by one. A default route is kept beside the table, not in it.
+//!
+//! # What a reader sees
+//!
+//! Each update changes what an address resolves to by exactly one atomic store. A reader gets, for
+//! each address, the answer from before or after each update; never a miss in between. A block that
+//! was taken out of the table is filled anew only after every reader has passed a quiescent state,
+//! which the writer learns from a [`Grace`].
+
+mod blocks;
+mod entry;
+mod table;
+mod update;
+mod writer;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use entry::Entry;
+use table::Table;
+pub use writer::{FibStats, FibWriter};
 
 /// What a route points to: the index of an adjacency in the forwarding snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NextHop(pub u32);
+
+impl NextHop {
+    /// The largest next hop that a table can hold: an entry has 23 bits for it.
+    pub const MAX: Self = Self((1 << 23) - 1);
+}
+
+/// Why a route could not be inserted. The tables are as they were before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FibError {
+    /// The next hop does not fit into an entry.
+    #[error("next hop {0} of route {1} is out of range; the largest is {max}", max = NextHop::MAX.0)]
+    NextHopOutOfRange(u32, ipnet::IpNet),
+    /// All 2²⁷ block numbers are in use.
+    #[error("no room for route {0}: all blocks of the table are in use; remove routes first")]
+    Full(ipnet::IpNet),
+}
+
+/// How the writer learns that no reader can still hold what it took out of the table.
+///
+/// Implemented by the domain in which the readers are registered. With an implementation that
+/// answers too early, a reader may get another destination's next hop; it cannot reach freed
+/// memory.
+pub trait Grace: Send {
+    /// A ticket for the readers of this moment; tickets never decrease.
+    fn start(&self) -> u64;
+
+    /// Whether every reader that was active at [`Grace::start`] has since been through a quiescent
+    /// state. Whatever those readers did before happened before this returns true.
+    fn passed(&self, ticket: u64) -> bool;
+}
+
+/// The tables that readers share.
+///
+/// A fresh one takes 128 MiB of address space and next to no memory: a page is taken when a route
+/// first writes to it.
+///
+/// A thread that looks up while the writer works must be a registered reader of the writer's
+/// [`Grace`] domain, and must pass no quiescent state within a look-up.
+#[derive(Debug)]
+pub struct Fib {
+    v4: Table,
+    v6: Table,
+}
+
+impl Fib {
+    /// Empty tables, and the one writer to them. `grace` speaks for the readers.
+    pub fn new(grace: impl Grace + 'static) -> (Arc<Self>, FibWriter) {
+        let fib = Arc::new(Self {
+            v4: Table::new(),
+            v6: Table::new(),
+        });
+        let writer = FibWriter::new(Arc::clone(&fib), Box::new(grace));
+        (fib, writer)
+    }
+
+    /// The next hop of the longest prefix that covers `destination`.
+    ///
+    /// What the writer's thread wrote before it inserted that route is visible to the caller.
+    #[inline]
+    pub fn lookup_v4(&self, destination: Ipv4Addr) -> Option<NextHop> {
+        self.v4.lookup_v4(destination).next_hop()
+    }
+
+    /// As [`Fib::lookup_v4`].
+    #[inline]
+    pub fn lookup_v6(&self, destination: Ipv6Addr) -> Option<NextHop> {
+        self.v6.lookup_v6(destination).next_hop()
+    }
+
+    /// Looks up many destinations at once, so that their cache misses overlap: `answers[i]` is what
+    /// [`Fib::lookup_v4`] says of `destinations[i]`. The shorter slice decides how many.
+    pub fn lookup_v4_batch(&self, destinations: &[Ipv4Addr], answers: &mut [Option<NextHop>]) {
+        self.v4.lookup_v4_batch(destinations, answers);
+    }
+
+    /// As [`Fib::lookup_v4_batch`].
+    pub fn lookup_v6_batch(&self, destinations: &[Ipv6Addr], answers: &mut [Option<NextHop>]) {
+        self.v6.lookup_v6_batch(destinations, answers);
+    }
+
+    /// The address ranges (start and length in bytes) of the two first-level tables, 64 MiB each:
+    /// for a caller that asks the kernel to back them by huge pages.
+    pub fn first_level_ranges(&self) -> [(usize, usize); 2] {
+        [self.v4.first_level_range(), self.v6.first_level_range()]
+    }
+}

@@ -1,1 +1,3 @@
 //! Threads that move packets: the hot loop, pinning, publishing, counters, the slow path.
+
+pub mod publish;
