@@ -1,0 +1,242 @@
+//! How to reach a next hop: the port, and the header to write in front, computed once.
+
+use std::net::Ipv4Addr;
+
+use crate::port::PortId;
+use crate::wire::ethernet::{self, EtherType, Ethernet};
+use crate::wire::ipv4::{self, Ipv4, protocol};
+use crate::wire::udp::{self, Udp};
+use crate::wire::vxlan::{self, Vxlan};
+use crate::wire::{MacAddr, Mtu, Vni, checksum};
+
+/// The longest header: Ethernet, IPv4, UDP, VXLAN, inner Ethernet, rounded up.
+const MAX_HEADER: usize = 72;
+
+/// What a next hop means.
+#[derive(Debug, Clone)]
+pub enum Adjacency {
+    /// Send, with this header before the packet.
+    Forward(Egress),
+    /// It would be sent, but the next hop's Ethernet address is not known yet.
+    Unresolved,
+    /// The router itself: the slow path answers.
+    Router,
+    /// In one of our own blocks, without a workload that has it.
+    Blackhole,
+    /// Known to lead nowhere.
+    Unreachable,
+}
+
+/// A way out: the port and the header that goes before a packet.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// The port to send by.
+    pub port: PortId,
+    /// The largest packet, without the header, that may be sent this way.
+    pub mtu: Mtu,
+    /// Whether the host's own kernel is behind the port: it counts hops itself.
+    pub to_host: bool,
+    /// What the header does.
+    pub encapsulation: Encapsulation,
+    /// The outer TTL.
+    pub ttl: OuterTtl,
+    /// The outer DSCP.
+    pub dscp: Dscp,
+    header: [u8; MAX_HEADER],
+    header_len: u8,
+    outer_ip: u8,
+    checksum_base: u32,
+}
+
+/// What is put around a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Nothing but the link's own header.
+    None,
+    /// An IPv4 header, protocol 4 (RFC 2003).
+    Ipip,
+    /// IPv4, UDP, VXLAN and an inner Ethernet header (RFC 7348).
+    Vxlan,
+}
+
+impl Encapsulation {
+    /// The bytes that it adds to an IP packet over an IPv4 underlay, the link's header not counted.
+    pub const fn overhead(self) -> u16 {
+        match self {
+            Self::None => 0,
+            Self::Ipip => ipv4::HEADER_LEN as u16,
+            Self::Vxlan => {
+                (ipv4::HEADER_LEN + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN)
+                    as u16
+            }
+        }
+    }
+}
+
+/// How the outer TTL is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OuterTtl {
+    /// Always this one.
+    Fixed(u8),
+    /// The inner packet's, after it was decremented.
+    Inherit,
+}
+
+/// How the outer DSCP is chosen; ECN always follows RFC 6040.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dscp {
+    /// Always this one (0 to 63).
+    Fixed(u8),
+    /// The inner packet's.
+    Inherit,
+}
+
+/// Where a tunnel begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelHeader {
+    /// This node's underlay address.
+    pub source: Ipv4Addr,
+    /// The far node's.
+    pub far_end: Ipv4Addr,
+    /// For VXLAN: the network, the UDP port and the two VTEPs' Ethernet addresses (ours, theirs).
+    pub vxlan: Option<(Vni, u16, MacAddr, MacAddr)>,
+}
+
+impl Egress {
+    /// A port whose packets have no link header: a TUN device.
+    pub fn bare(port: PortId, mtu: Mtu) -> Self {
+        Self::with_header(port, mtu, Encapsulation::None, &[], 0)
+    }
+
+    /// Plain Ethernet, from `source` to `destination`.
+    pub fn ethernet(port: PortId, mtu: Mtu, source: MacAddr, destination: MacAddr) -> Self {
+        let mut header = [0; ethernet::HEADER_LEN];
+        write_ethernet(source, destination, EtherType::IPV4, &mut header);
+        Self::with_header(port, mtu, Encapsulation::None, &header, 0)
+    }
+
+    /// A tunnel through an Ethernet uplink whose next hop on the link is `destination`; `mtu` is the
+    /// largest inner packet.
+    pub fn tunnel(
+        port: PortId,
+        mtu: Mtu,
+        source: MacAddr,
+        destination: MacAddr,
+        tunnel: &TunnelHeader,
+    ) -> Self {
+        let mut header = [0; MAX_HEADER];
+        let ip_at = ethernet::HEADER_LEN;
+        write_ethernet(source, destination, EtherType::IPV4, &mut header);
+        let protocol = if tunnel.vxlan.is_some() {
+            protocol::UDP
+        } else {
+            protocol::IPIP
+        };
+        Ipv4 {
+            header_len: ipv4::HEADER_LEN,
+            tos: 0,
+            total_len: 0,
+            identification: 0,
+            dont_fragment: false,
+            more_fragments: false,
+            fragment_offset: 0,
+            ttl: 0,
+            protocol,
+            source: tunnel.source,
+            destination: tunnel.far_end,
+        }
+        .write(&mut header[ip_at..]);
+        // The checksum is computed from the template's sum; its own field must not be in it.
+        header[ip_at + 10..ip_at + 12].fill(0);
+        let mut len = ip_at + ipv4::HEADER_LEN;
+        if let Some((vni, udp_port, own_mac, far_mac)) = tunnel.vxlan {
+            let udp = Udp {
+                source_port: 0,
+                destination_port: udp_port,
+                length: 0,
+                checksum: 0,
+            };
+            udp.write(&mut header[len..]);
+            len += udp::HEADER_LEN;
+            Vxlan::write(vni, &mut header[len..]);
+            len += vxlan::HEADER_LEN;
+            write_ethernet(own_mac, far_mac, EtherType::IPV4, &mut header[len..]);
+            len += ethernet::HEADER_LEN;
+        }
+        let encapsulation = if tunnel.vxlan.is_some() {
+            Encapsulation::Vxlan
+        } else {
+            Encapsulation::Ipip
+        };
+        Self::with_header(port, mtu, encapsulation, &header[..len], ip_at)
+    }
+
+    /// The same way, marked as leading to the host's own kernel.
+    pub fn to_host(mut self) -> Self {
+        self.to_host = true;
+        self
+    }
+
+    /// The same way with another outer TTL and DSCP.
+    pub fn marking(mut self, ttl: OuterTtl, dscp: Dscp) -> Self {
+        (self.ttl, self.dscp) = (ttl, dscp);
+        self
+    }
+
+    /// The header, to be patched behind the copy.
+    #[inline]
+    pub(super) fn header(&self) -> &[u8] {
+        &self.header[..usize::from(self.header_len)]
+    }
+
+    /// Where the outer IPv4 header begins within the header.
+    #[inline]
+    pub(super) fn outer_ip(&self) -> usize {
+        usize::from(self.outer_ip)
+    }
+
+    /// The ones' complement sum of the outer IPv4 header without what is patched.
+    #[inline]
+    pub(super) fn checksum_base(&self) -> u32 {
+        self.checksum_base
+    }
+
+    fn with_header(
+        port: PortId,
+        mtu: Mtu,
+        encapsulation: Encapsulation,
+        bytes: &[u8],
+        outer_ip: usize,
+    ) -> Self {
+        let mut header = [0; MAX_HEADER];
+        header[..bytes.len()].copy_from_slice(bytes);
+        let checksum_base = match encapsulation {
+            Encapsulation::None => 0,
+            Encapsulation::Ipip | Encapsulation::Vxlan => {
+                u32::from(!checksum::of(&bytes[outer_ip..outer_ip + ipv4::HEADER_LEN]))
+            }
+        };
+        Self {
+            port,
+            mtu,
+            to_host: false,
+            encapsulation,
+            ttl: OuterTtl::Fixed(64),
+            dscp: Dscp::Inherit,
+            header,
+            header_len: bytes.len() as u8,
+            outer_ip: outer_ip as u8,
+            checksum_base,
+        }
+    }
+}
+
+fn write_ethernet(source: MacAddr, destination: MacAddr, ethertype: EtherType, out: &mut [u8]) {
+    Ethernet {
+        destination,
+        source,
+        ethertype,
+        vlan: None,
+    }
+    .write(out);
+}

@@ -1,0 +1,173 @@
+//! Stage 1: the link header comes off, the IP header is checked.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{PortConfig, PortRole, Punt, Verdict};
+use crate::packet::{DropReason, Frame};
+use crate::port::Link;
+use crate::wire::ethernet::{EtherType, Ethernet};
+use crate::wire::icmpv6::types;
+use crate::wire::ipv4::{self, Ipv4, Ipv4Error};
+use crate::wire::ipv6::{Ipv6, Ipv6Error};
+use crate::wire::{MacAddr, ipv6, partial};
+
+/// A packet's own header, once it was found to be sound.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ip {
+    V4(Ipv4),
+    V6(Ipv6),
+}
+
+impl Ip {
+    pub(super) fn source(&self) -> IpAddr {
+        match self {
+            Self::V4(ip) => ip.source.into(),
+            Self::V6(ip) => ip.source.into(),
+        }
+    }
+
+    pub(super) fn destination(&self) -> IpAddr {
+        match self {
+            Self::V4(ip) => ip.destination.into(),
+            Self::V6(ip) => ip.destination.into(),
+        }
+    }
+}
+
+/// Takes the link header off a received frame and checks its IP header; the frame then holds the IP
+/// packet alone. What came from a workload is checked for its source; a checksum that the sender's
+/// kernel left to hardware is completed.
+#[inline]
+pub(super) fn receive(port: &PortConfig, frame: &mut Frame) -> Result<Ip, Verdict> {
+    let ethertype = match port.link {
+        Link::Ethernet(own) => Some(ethernet(port.role, own, frame)?),
+        Link::Ip => None,
+    };
+    let ip = ip(frame)?;
+    if ethertype.is_some_and(|ethertype| ethertype != ethertype_of(&ip)) {
+        return Err(DropReason::IpVersion.into());
+    }
+    if port.role == PortRole::Workload {
+        from_workload(port, &ip, frame)?;
+    }
+    if port.partial_checksums {
+        partial::complete_checksum(frame.bytes_mut());
+    }
+    if martian_source(ip.source()) {
+        return Err(DropReason::MartianSource.into());
+    }
+    refuse_destination(ip.destination())?;
+    Ok(ip)
+}
+
+/// Checks the IP header at the frame's front and trims link padding behind the packet.
+#[inline]
+pub(super) fn ip(frame: &mut Frame) -> Result<Ip, Verdict> {
+    match frame.bytes().first().map(|byte| byte >> 4) {
+        Some(4) => {
+            let ip = Ipv4::parse(frame.bytes()).map_err(|error| match error {
+                Ipv4Error::Truncated => DropReason::Ipv4Truncated,
+                Ipv4Error::Version => DropReason::IpVersion,
+                Ipv4Error::HeaderLength => DropReason::Ipv4HeaderLength,
+                Ipv4Error::TotalLength => DropReason::Ipv4TotalLength,
+                Ipv4Error::Checksum => DropReason::Ipv4Checksum,
+            })?;
+            frame.trim(ip.total_len);
+            Ok(Ip::V4(ip))
+        }
+        Some(6) => {
+            let ip = Ipv6::parse(frame.bytes()).map_err(|error| match error {
+                Ipv6Error::Truncated => DropReason::Ipv6Truncated,
+                Ipv6Error::Version => DropReason::IpVersion,
+                Ipv6Error::PayloadLength => DropReason::Ipv6PayloadLength,
+            })?;
+            frame.trim(ipv6::HEADER_LEN + ip.payload_len);
+            Ok(Ip::V6(ip))
+        }
+        Some(_) => Err(DropReason::IpVersion.into()),
+        None => Err(DropReason::Ipv4Truncated.into()),
+    }
+}
+
+/// Takes the Ethernet header off, if the frame is for us and carries IP.
+#[inline]
+fn ethernet(role: PortRole, own: MacAddr, frame: &mut Frame) -> Result<EtherType, Verdict> {
+    let header = Ethernet::parse(frame.bytes()).map_err(|_| DropReason::EthernetTruncated)?;
+    match header.ethertype {
+        EtherType::ARP if role == PortRole::Workload => return Err(Verdict::Punt(Punt::Arp)),
+        EtherType::IPV4 | EtherType::IPV6 => {}
+        _ => return Err(DropReason::UnknownEthertype.into()),
+    }
+    let to_us = header.destination == own
+        || (role == PortRole::Workload && header.destination == MacAddr::WORKLOAD_GATEWAY);
+    // Multicast goes on to the IP header: neighbour discovery is among it.
+    if !to_us && !header.destination.is_multicast() {
+        return Err(DropReason::NotForUs.into());
+    }
+    frame.strip(header.header_len());
+    Ok(header.ethertype)
+}
+
+fn ethertype_of(ip: &Ip) -> EtherType {
+    match ip {
+        Ip::V4(_) => EtherType::IPV4,
+        Ip::V6(_) => EtherType::IPV6,
+    }
+}
+
+#[inline]
+fn from_workload(port: &PortConfig, ip: &Ip, frame: &mut Frame) -> Result<(), Verdict> {
+    if let Ip::V6(header) = ip
+        && is_solicitation(header, frame)
+    {
+        return Err(Verdict::Punt(Punt::NeighbourDiscovery));
+    }
+    if !port.sources.allow(ip.source()) {
+        return Err(DropReason::SpoofedSource.into());
+    }
+    Ok(())
+}
+
+/// A router or neighbour message without extension headers (RFC 6980 forbids fragments of them).
+fn is_solicitation(ip: &Ipv6, frame: &Frame) -> bool {
+    let kind = frame.bytes().get(ipv6::HEADER_LEN).copied();
+    ip.next_header == ipv4::protocol::ICMPV6
+        && kind.is_some_and(|kind| {
+            (types::ROUTER_SOLICITATION..=types::NEIGHBOUR_ADVERTISEMENT).contains(&kind)
+        })
+}
+
+/// Whether no packet may come from this address (RFC 1812 section 5.3.7, RFC 4291): "this network",
+/// loopback, multicast, class E, unspecified.
+#[inline]
+pub(super) fn martian_source(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(source) => never_forwarded_v4(source),
+        IpAddr::V6(source) => {
+            source.is_multicast() || source.is_loopback() || source.is_unspecified()
+        }
+    }
+}
+
+/// Refuses destinations that are never forwarded; multicast has a reason of its own.
+#[inline]
+pub(super) fn refuse_destination(destination: IpAddr) -> Result<(), DropReason> {
+    let (group, never) = match destination {
+        IpAddr::V4(v4) => (
+            v4.is_multicast() || v4.is_broadcast(),
+            never_forwarded_v4(v4),
+        ),
+        IpAddr::V6(v6) => (v6.is_multicast(), v6.is_loopback() || v6.is_unspecified()),
+    };
+    match (group, never) {
+        (true, _) => Err(DropReason::Multicast),
+        (false, true) => Err(DropReason::MartianDestination),
+        (false, false) => Ok(()),
+    }
+}
+
+#[inline]
+fn never_forwarded_v4(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first == 0 || first == 127 || first >= 224
+}

@@ -1,0 +1,127 @@
+//! What every worker reads while it forwards: one value, replaced as a whole.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustc_hash::FxHashSet;
+
+use super::Adjacency;
+use crate::fib::Fib;
+use crate::port::{Link, PortId};
+use crate::wire::{MacAddr, Vni};
+
+/// What every worker reads: routes, adjacencies, ports and tunnel end points.
+///
+/// The FIB is shared between snapshots and updated in place; everything else is replaced with the
+/// snapshot. An index that the FIB gives is valid in every snapshot published before it got there.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Destination to next hop.
+    pub fib: Arc<Fib>,
+    /// Next hop to adjacency.
+    pub adjacencies: Vec<Adjacency>,
+    /// Ports by their number.
+    pub ports: Vec<PortConfig>,
+    /// Which tunnel packets are ours.
+    pub tunnels: Tunnels,
+    /// What the router calls itself.
+    pub router: RouterAddresses,
+}
+
+/// The addresses that the router's own packets, ICMP errors above all, come from.
+#[derive(Debug, Clone, Copy)]
+pub struct RouterAddresses {
+    /// The node's address, or the workloads' gateway where it has none.
+    pub v4: Ipv4Addr,
+    /// The same for IPv6.
+    pub v6: Ipv6Addr,
+}
+
+impl RouterAddresses {
+    /// The gateway that workloads have a default route to (Calico: 169.254.1.1).
+    pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+    /// The same for IPv6: the link-local address made from ee:ee:ee:ee:ee:ee.
+    pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+}
+
+/// What the packet path knows of a port.
+#[derive(Debug, Clone)]
+pub struct PortConfig {
+    /// The port's number, also its place in [`Snapshot::ports`].
+    pub id: PortId,
+    /// What is behind the port.
+    pub role: PortRole,
+    /// What its frames begin with.
+    pub link: Link,
+    /// From which addresses its workload may send; only looked at for workload ports.
+    pub sources: WorkloadSources,
+    /// Whether senders behind the port may leave TCP and UDP checksums unfinished, as veth and TAP
+    /// peers do that believe in checksum offload; they are completed then.
+    pub partial_checksums: bool,
+}
+
+/// What is behind a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortRole {
+    /// The network between nodes.
+    Uplink,
+    /// A pod, container or VM.
+    Workload,
+    /// The host's own kernel, by a TUN device.
+    Host,
+}
+
+/// The addresses that a workload may send from.
+#[derive(Debug, Clone, Default)]
+pub struct WorkloadSources {
+    /// Its own addresses, and prefixes that it is trusted to send from.
+    pub allowed: Vec<IpNet>,
+}
+
+impl WorkloadSources {
+    /// Whether a workload with these addresses may send from `source`. An IPv6 link-local source is
+    /// every workload's own.
+    #[inline]
+    pub fn allow(&self, source: IpAddr) -> bool {
+        let link_local = matches!(source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        link_local || self.allowed.iter().any(|net| net.contains(&source))
+    }
+}
+
+/// This node's tunnel end points, and whose tunnel packets it takes.
+#[derive(Debug, Clone)]
+pub struct Tunnels {
+    /// The addresses of the nodes that we know.
+    pub peers: Peers,
+    /// This node's own underlay address: where tunnel packets are sent to.
+    pub node_address: Option<Ipv4Addr>,
+    /// The UDP port of VXLAN packets.
+    pub vxlan_port: u16,
+    /// The network that is routed.
+    pub vni: Vni,
+    /// The Ethernet address that inner frames to this node carry.
+    pub vtep_mac: MacAddr,
+    /// Whether reserved bits must be zero (RFC 7348 says to ignore them).
+    pub strict_reserved_bits: bool,
+    /// The addresses of this node's workloads and its own: never the source of what comes in.
+    pub local_addresses: FxHashSet<IpAddr>,
+}
+
+/// The addresses of the nodes from which tunnel packets are taken.
+#[derive(Debug, Clone, Default)]
+pub struct Peers(FxHashSet<Ipv4Addr>);
+
+impl Peers {
+    /// Whether `source` is a known node's.
+    #[inline]
+    pub fn contains(&self, source: Ipv4Addr) -> bool {
+        self.0.contains(&source)
+    }
+}
+
+impl FromIterator<Ipv4Addr> for Peers {
+    fn from_iter<I: IntoIterator<Item = Ipv4Addr>>(addresses: I) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+}

@@ -1,0 +1,48 @@
+//! What one worker owns while it forwards.
+
+use std::net::Ipv4Addr;
+
+use super::Verdict;
+use super::parse::Ip;
+use crate::fib::NextHop;
+use crate::packet::BATCH;
+
+/// One worker's own state: scratch space, allocated once, and the outer identification counter.
+#[derive(Debug)]
+pub struct WorkerState {
+    pub(super) flights: Vec<Flight>,
+    pub(super) destinations: Vec<Ipv4Addr>,
+    pub(super) next_hops: Vec<Option<NextHop>>,
+    identification: u16,
+    identification_step: u16,
+}
+
+/// Where a frame of the batch stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Flight {
+    /// Its (inner) header is read; the next hop is filled in by the look-up.
+    Lookup(Ip, Option<NextHop>),
+    /// Its verdict is known.
+    Ended(Verdict),
+}
+
+impl WorkerState {
+    /// The state of worker `number` of `workers`.
+    pub fn new(number: u16, workers: u16) -> Self {
+        Self {
+            flights: Vec::with_capacity(BATCH),
+            destinations: Vec::with_capacity(BATCH),
+            next_hops: Vec::with_capacity(BATCH),
+            identification: number,
+            identification_step: workers.max(1),
+        }
+    }
+
+    /// The next outer identification; no two workers give the same one before all are used up
+    /// (RFC 6864: unique for as long as fragments of it may live).
+    #[inline]
+    pub(super) fn next_identification(&mut self) -> u16 {
+        self.identification = self.identification.wrapping_add(self.identification_step);
+        self.identification
+    }
+}

@@ -1,0 +1,61 @@
+//! Stage 7: what is to become of a frame.
+
+use crate::fib::NextHop;
+use crate::packet::DropReason;
+use crate::port::PortId;
+use crate::wire::Mtu;
+
+/// What is to become of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it by this port, as it is.
+    Transmit(PortId),
+    /// Drop it and count it under this reason.
+    Drop(DropReason),
+    /// Hand it to the slow path.
+    Punt(Punt),
+}
+
+/// Why the slow path gets a frame.
+///
+/// But for [`Punt::Arp`], whose frame is whole, the frame holds an IP packet without a link header,
+/// as it was before its TTL was touched; after decapsulation it is the inner packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Punt {
+    /// ARP on a workload port; the frame begins with its Ethernet header.
+    Arp,
+    /// Neighbour or router solicitation on a workload port.
+    NeighbourDiscovery,
+    /// Addressed to the router itself.
+    ToRouter,
+    /// No route: ICMP 3/0, ICMPv6 1/0.
+    NoRoute,
+    /// In one of our blocks, but nobody has the address: ICMP 3/1, ICMPv6 1/3.
+    Blackhole,
+    /// TTL or hop limit ran out: ICMP 11/0, ICMPv6 3/0.
+    TtlExpired,
+    /// Larger than the way out takes: fragment it, or ICMP 3/4, ICMPv6 2 with this MTU.
+    TooBig(Mtu),
+    /// The next hop's Ethernet address is not known yet.
+    Unresolved(NextHop),
+}
+
+impl Punt {
+    /// The reason to count when the slow path cannot or may not do anything for the packet.
+    pub const fn drop_reason(self) -> DropReason {
+        match self {
+            Self::Arp | Self::NeighbourDiscovery | Self::ToRouter => DropReason::NotAnswered,
+            Self::NoRoute => DropReason::NoRoute,
+            Self::Blackhole => DropReason::Blackhole,
+            Self::TtlExpired => DropReason::TtlExpired,
+            Self::TooBig(_) => DropReason::TooBig,
+            Self::Unresolved(_) => DropReason::NeighbourUnresolved,
+        }
+    }
+}
+
+impl From<DropReason> for Verdict {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
