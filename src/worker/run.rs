@@ -1,0 +1,414 @@
+//! The hot loop: receive a batch, forward it, send it; sleep when there is nothing to do.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::affinity;
+use super::counters::Counters;
+use super::mailbox::{Inbox, Mailbox, Message};
+use super::publish::{Published, PublishedReader, QuiescentReader};
+use super::slow_path::Punted;
+use crate::forward::{self, Punt, Snapshot, Verdict, WorkerState};
+use crate::packet::{BATCH, Batch, DropReason, Frame, FramePool};
+use crate::port::{Port, PortId};
+
+/// Empty rounds before a worker goes to sleep. A round over three AF_XDP rings takes well under a
+/// microsecond, one with a TUN device about a microsecond (a `read` that finds nothing).
+const SPIN_ROUNDS: u32 = 100;
+
+/// Rounds after which a worker that never sleeps looks after its ports all the same.
+const LOOK_AFTER_ROUNDS: u64 = 1 << 14;
+
+/// How long a worker sleeps at most: then it looks whether all is well.
+const NAP: Duration = Duration::from_millis(500);
+
+/// How often a full transmit ring is tried again before its frames are dropped.
+const TX_RETRIES: usize = 8;
+
+/// What a worker is made of.
+pub struct Parts {
+    /// Its number, from 0.
+    pub number: usize,
+    /// The CPU to pin it to, if any.
+    pub cpu: Option<usize>,
+    /// The ports that it serves.
+    pub ports: Vec<Box<dyn Port>>,
+    /// For each port of the node, by number, the worker that serves it if this one does not.
+    pub owners: Vec<Option<usize>>,
+    /// Its free frames.
+    pub pool: FramePool,
+    /// What it sleeps in; its mailbox is registered there.
+    pub poll: Poll,
+    /// Its mailbox.
+    pub inbox: Inbox,
+    /// All workers' mailboxes, by number; its own is among them.
+    pub workers: Vec<Mailbox>,
+    /// Where it hands packets to the slow path.
+    pub slow_path: Sender<Punted>,
+    /// What it reads.
+    pub snapshot: Published<Snapshot>,
+    /// How it says that it has let go of what it read.
+    pub quiescence: QuiescentReader,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+}
+
+/// A worker: one thread's ports and all that moves their packets.
+pub struct Worker {
+    number: usize,
+    cpu: Option<usize>,
+    ports: Vec<Box<dyn Port>>,
+    routes: Vec<Way>,
+    outgoing: Vec<Batch>,
+    incoming: Batch,
+    verdicts: Vec<Verdict>,
+    pool: FramePool,
+    state: WorkerState,
+    poll: Poll,
+    inbox: Inbox,
+    workers: Vec<Mailbox>,
+    slow_path: Sender<Punted>,
+    snapshot: PublishedReader<Snapshot>,
+    quiescence: QuiescentReader,
+    counters: Arc<Counters>,
+    stopping: bool,
+}
+
+/// How a worker reaches a port of the node.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// It serves the port itself: the index into its ports.
+    Own(usize),
+    /// Another worker does.
+    Other(usize),
+    /// Nobody does.
+    None,
+}
+
+impl Worker {
+    /// Puts a worker together and registers its ports with its poll.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let ports = parts.ports;
+        register(&parts.poll, &ports)?;
+        let routes = parts
+            .owners
+            .iter()
+            .enumerate()
+            .map(
+                |(id, owner)| match ports.iter().position(|port| usize::from(port.id().0) == id) {
+                    Some(own) => Way::Own(own),
+                    None => owner.map_or(Way::None, Way::Other),
+                },
+            )
+            .collect();
+        let workers = parts.workers.len();
+        Ok(Self {
+            number: parts.number,
+            cpu: parts.cpu,
+            outgoing: ports
+                .iter()
+                .map(|_| Batch::with_capacity(4 * BATCH))
+                .collect(),
+            ports,
+            routes,
+            incoming: Batch::with_capacity(BATCH),
+            verdicts: Vec::with_capacity(BATCH),
+            pool: parts.pool,
+            state: WorkerState::new(parts.number as u16, workers as u16),
+            poll: parts.poll,
+            inbox: parts.inbox,
+            workers: parts.workers,
+            slow_path: parts.slow_path,
+            snapshot: parts.snapshot.reader(),
+            quiescence: parts.quiescence,
+            counters: parts.counters,
+            stopping: false,
+        })
+    }
+
+    /// Moves packets until told to stop; then sends what is queued and gives the ports back, so that
+    /// their sockets are closed only after the kernel was told to steer nothing to them.
+    pub fn run(mut self) -> Vec<Box<dyn Port>> {
+        if let Some(cpu) = self.cpu
+            && !affinity::pin(cpu)
+        {
+            log::warn!(
+                "worker {}: the kernel would not pin it to CPU {cpu}",
+                self.number
+            );
+        }
+        let mut empty_rounds = 0;
+        while !self.stopping {
+            if self.round() {
+                empty_rounds = 0;
+                continue;
+            }
+            empty_rounds += 1;
+            if empty_rounds >= SPIN_ROUNDS {
+                self.sleep();
+                empty_rounds = 0;
+            }
+        }
+        self.drain();
+        self.ports
+    }
+
+    /// One turn over all ports and the mailbox; whether there was anything to do.
+    fn round(&mut self) -> bool {
+        self.quiescence.quiescent();
+        let mut busy = false;
+        for index in 0..self.ports.len() {
+            busy |= self.receive(index);
+        }
+        busy |= self.read_mail();
+        if self.counters.rounds.get().is_multiple_of(LOOK_AFTER_ROUNDS) {
+            self.look_after_ports();
+        }
+        self.counters.rounds.add(1);
+        self.counters.busy_rounds.add(u64::from(busy));
+        busy
+    }
+
+    /// Receives a batch from one port, forwards it, and sends what is to be sent.
+    fn receive(&mut self, index: usize) -> bool {
+        let port = &mut self.ports[index];
+        let id = port.id();
+        match port.rx(&mut self.pool, &mut self.incoming) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => {
+                log::debug!("{}: receive: {error}", port.name());
+                return false;
+            }
+        }
+        if let Some(counters) = self.counters.port(id) {
+            counters.rx_packets.add(self.incoming.len() as u64);
+            counters
+                .rx_bytes
+                .add(self.incoming.iter().map(|frame| frame.len() as u64).sum());
+        }
+        let snapshot = self.snapshot.load();
+        self.verdicts.clear();
+        forward::forward(
+            snapshot,
+            &mut self.state,
+            id,
+            &mut self.incoming,
+            &mut self.verdicts,
+        );
+        self.carry_out(id);
+        self.flush();
+        true
+    }
+
+    /// Carries out the verdicts on the incoming batch.
+    fn carry_out(&mut self, ingress: PortId) {
+        let mut incoming = std::mem::take(&mut self.incoming);
+        let verdicts = std::mem::take(&mut self.verdicts);
+        for (frame, verdict) in incoming.drain(..).zip(&verdicts) {
+            self.dispose(ingress, frame, *verdict);
+        }
+        (self.incoming, self.verdicts) = (incoming, verdicts);
+    }
+
+    fn dispose(&mut self, ingress: PortId, frame: Frame, verdict: Verdict) {
+        match verdict {
+            Verdict::Transmit(port) => self.queue(port, frame),
+            Verdict::Drop(reason) => self.discard(frame, reason),
+            Verdict::Punt(punt) => self.punt(ingress, frame, punt),
+        }
+    }
+
+    /// Queues a frame for a port, here or with the worker that serves it.
+    fn queue(&mut self, port: PortId, frame: Frame) {
+        match self
+            .routes
+            .get(usize::from(port.0))
+            .copied()
+            .unwrap_or(Way::None)
+        {
+            Way::Own(index) => self.outgoing[index].push(frame),
+            Way::Other(worker) => {
+                let owner = self.number;
+                let handoff = Message::Handoff { port, frame, owner };
+                if let Err(Message::Handoff { frame, .. }) = self.workers[worker].post(handoff) {
+                    self.discard(frame, DropReason::HandoffFull);
+                }
+            }
+            Way::None => self.discard(frame, DropReason::NoPort),
+        }
+    }
+
+    fn discard(&mut self, frame: Frame, reason: DropReason) {
+        self.counters.dropped(reason, 1);
+        self.pool.give(frame);
+    }
+
+    /// Hands a copy of the packet to the slow path. The copy allocates: that is what makes this way
+    /// slow, and the queue's bound is what keeps a flood of it harmless.
+    fn punt(&mut self, ingress: PortId, frame: Frame, punt: Punt) {
+        if self.slow_path.is_full() {
+            return self.discard(frame, DropReason::SlowPathFull);
+        }
+        let punted = Punted {
+            ingress: Some(ingress),
+            punt,
+            packet: frame.bytes().to_vec(),
+        };
+        match self.slow_path.try_send(punted) {
+            Ok(()) => {
+                self.counters.punted.add(1);
+                self.pool.give(frame);
+            }
+            Err(_) => self.discard(frame, DropReason::SlowPathFull),
+        }
+    }
+
+    /// Sends all that is queued.
+    fn flush(&mut self) {
+        for index in 0..self.ports.len() {
+            if !self.outgoing[index].is_empty() {
+                self.transmit(index);
+            }
+        }
+    }
+
+    fn transmit(&mut self, index: usize) {
+        let (port, batch) = (&mut self.ports[index], &mut self.outgoing[index]);
+        let counters = &self.counters;
+        for _ in 0..=TX_RETRIES {
+            let outcome = port.tx(&mut self.pool, batch);
+            if let Some(counters) = counters.port(port.id()) {
+                counters.tx_packets.add(outcome.sent as u64);
+                counters.tx_bytes.add(outcome.sent_bytes as u64);
+            }
+            counters.dropped(DropReason::Oversized, outcome.oversized as u64);
+            counters.dropped(DropReason::TxError, outcome.failed as u64);
+            if batch.is_empty() {
+                return;
+            }
+            port.reap(&mut self.pool);
+        }
+        counters.dropped(DropReason::TxRingFull, batch.len() as u64);
+        batch.drain(..).for_each(|frame| self.pool.give(frame));
+    }
+
+    /// Does what other threads ask for; a batch of requests at a time.
+    fn read_mail(&mut self) -> bool {
+        while let Ok(frame) = self.inbox.returns.try_recv() {
+            self.pool.give(frame);
+        }
+        let mut read = 0;
+        while read < BATCH
+            && let Ok(message) = self.inbox.messages.try_recv()
+        {
+            read += 1;
+            match message {
+                Message::Handoff { port, frame, owner } => self.take_over(port, frame, owner),
+                Message::Originate(packet) => self.originate(&packet),
+                Message::Transmit(port, bytes) => self.send_as_is(port, &bytes),
+                Message::Stop => self.stopping = true,
+            }
+        }
+        if read > 0 {
+            self.flush();
+        }
+        read > 0
+    }
+
+    /// Copies a handed-over packet into a frame of our own: pools differ, and so may UMEMs.
+    fn take_over(&mut self, port: PortId, foreign: Frame, owner: usize) {
+        match self.copy(foreign.bytes()) {
+            Ok(frame) => self.queue(port, frame),
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+        self.workers[owner].give_back(foreign);
+    }
+
+    fn originate(&mut self, packet: &[u8]) {
+        self.counters.originated.add(1);
+        let mut frame = match self.copy(packet) {
+            Ok(frame) => frame,
+            Err(reason) => return self.counters.dropped(reason, 1),
+        };
+        let verdict = forward::originate(self.snapshot.load(), &mut self.state, &mut frame);
+        match verdict {
+            Verdict::Transmit(port) => self.queue(port, frame),
+            Verdict::Drop(reason) => self.discard(frame, reason),
+            // The slow path has had its turn: it must not be given its own packets again and again.
+            Verdict::Punt(punt) => self.discard(frame, punt.drop_reason()),
+        }
+    }
+
+    fn send_as_is(&mut self, port: PortId, bytes: &[u8]) {
+        self.counters.originated.add(1);
+        match self.copy(bytes) {
+            Ok(frame) => self.queue(port, frame),
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+    }
+
+    fn copy(&mut self, packet: &[u8]) -> Result<Frame, DropReason> {
+        let headroom = self.pool.headroom();
+        let mut frame = self.pool.take().ok_or(DropReason::NoFrame)?;
+        if frame.fill(packet, headroom) {
+            return Ok(frame);
+        }
+        self.pool.give(frame);
+        Err(DropReason::Oversized)
+    }
+
+    /// Sleeps until a port has something to receive or somebody left a message.
+    fn sleep(&mut self) {
+        self.look_after_ports();
+        self.inbox.about_to_sleep();
+        if self.inbox.is_empty() {
+            self.quiescence.offline();
+            let mut events = Events::with_capacity(16);
+            if let Err(error) = self.poll.poll(&mut events, Some(NAP))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                log::error!("worker {}: poll: {error}", self.number);
+            }
+            self.quiescence.online();
+            self.counters.sleeps.add(1);
+        }
+        self.inbox.awake();
+    }
+
+    /// What is done while nothing is urgent: frames come home, device counters are read.
+    fn look_after_ports(&mut self) {
+        for port in &mut self.ports {
+            port.reap(&mut self.pool);
+            if let Some(counters) = self.counters.port(port.id()) {
+                counters.device.set(&port.statistics());
+            }
+        }
+    }
+
+    /// The end: nothing more is received, what is queued is sent, and the rest is counted.
+    fn drain(&mut self) {
+        while self.read_mail() {}
+        self.flush();
+        self.look_after_ports();
+        self.quiescence.offline();
+    }
+}
+
+/// Has the poll tell when a port has something to receive. Edge-triggered, as mio is: a worker
+/// sleeps only after every port came up empty, so each edge that counts is still to come.
+fn register(poll: &Poll, ports: &[Box<dyn Port>]) -> io::Result<()> {
+    let descriptors = ports.iter().flat_map(|port| port.descriptors());
+    for (token, descriptor) in descriptors.enumerate() {
+        let descriptor: RawFd = descriptor;
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), Token(token), Interest::READABLE)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Messages to the router that are answered: ARP, neighbour discovery, echo.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+use super::{Action, Event, Fate};
+use crate::forward::{PortConfig, PortRole, RouterAddresses, Snapshot};
+use crate::packet::DropReason;
+use crate::port::{Link, PortId};
+use crate::wire::arp::{self, Arp, Operation};
+use crate::wire::ethernet::{self, EtherType, Ethernet};
+use crate::wire::nd::{self, NeighbourKind, NeighbourMessage};
+use crate::wire::{MacAddr, icmp, icmpv6};
+
+const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
+
+/// Proxy ARP on a workload port: any address but the workload's own is at ee:ee:ee:ee:ee:ee, as
+/// Calico's host end answers. What the message says of its sender is learnt.
+pub(super) fn arp(
+    snapshot: &Snapshot,
+    ingress: Option<PortId>,
+    frame: &[u8],
+    actions: &mut Vec<Action>,
+) -> Fate {
+    let Some(port) = workload(snapshot, ingress) else {
+        return NOT_ANSWERED;
+    };
+    let Ok(header) = Ethernet::parse(frame) else {
+        return Fate::Dropped(DropReason::EthernetTruncated);
+    };
+    let Ok(message) = Arp::parse(&frame[header.header_len()..]) else {
+        return NOT_ANSWERED;
+    };
+    let sender = IpAddr::V4(message.sender_ip);
+    if !message.is_probe() {
+        if !port.sources.allow(sender) {
+            return Fate::Dropped(DropReason::SpoofedSource);
+        }
+        actions.push(Action::Tell(Event::WorkloadSeen(
+            port.id,
+            sender,
+            message.sender_mac,
+        )));
+    }
+    // Whoever asks for an address of its own looks for a duplicate (RFC 5227): there is none.
+    let own = port.sources.allow(IpAddr::V4(message.target_ip));
+    if message.operation != Operation::Request || own {
+        return Fate::Absorbed;
+    }
+    let mut answer = vec![0; ethernet::HEADER_LEN + arp::LEN];
+    let at = write_ethernet(header.source, EtherType::ARP, &mut answer);
+    message
+        .reply(MacAddr::WORKLOAD_GATEWAY)
+        .write(&mut answer[at..]);
+    actions.push(Action::Transmit(port.id, answer));
+    Fate::Absorbed
+}
+
+/// Proxy neighbour discovery on a workload port (RFC 4861, RFC 4389 in spirit): any address but the
+/// workload's own is at ee:ee:ee:ee:ee:ee.
+pub(super) fn neighbour(
+    snapshot: &Snapshot,
+    ingress: Option<PortId>,
+    packet: &[u8],
+    actions: &mut Vec<Action>,
+) -> Fate {
+    let Some(port) = workload(snapshot, ingress) else {
+        return NOT_ANSWERED;
+    };
+    let Ok(message) = NeighbourMessage::parse(packet) else {
+        return NOT_ANSWERED;
+    };
+    let own = |address: Ipv6Addr| port.sources.allow(IpAddr::V6(address));
+    let duplicate_detection = message.source.is_unspecified();
+    if !duplicate_detection && !own(message.source) {
+        return Fate::Dropped(DropReason::SpoofedSource);
+    }
+    // A solicitation tells where its sender is, an advertisement where its target is.
+    let solicitation = message.kind == NeighbourKind::Solicitation;
+    let told_of = if solicitation {
+        message.source
+    } else {
+        message.target
+    };
+    if let Some(mac) = message.link_address
+        && own(told_of)
+    {
+        actions.push(Action::Tell(Event::WorkloadSeen(
+            port.id,
+            IpAddr::V6(told_of),
+            mac,
+        )));
+    }
+    // Every link-local address counts as the workload's own, but for the gateway's.
+    let ours = message.target == RouterAddresses::GATEWAY_V6 || !own(message.target);
+    if !solicitation || !ours {
+        return Fate::Absorbed;
+    }
+    let answer = message.advertisement(MacAddr::WORKLOAD_GATEWAY);
+    let to = message
+        .link_address
+        .unwrap_or(nd::multicast_mac(answer.destination));
+    let mut frame = vec![0; ethernet::HEADER_LEN + nd::MAX_LEN];
+    let at = write_ethernet(to, EtherType::IPV6, &mut frame);
+    let length = answer.write(&mut frame[at..]);
+    frame.truncate(at + length);
+    actions.push(Action::Transmit(port.id, frame));
+    Fate::Absorbed
+}
+
+/// The answer to an echo request, as a whole IP packet; none for anything else, or if the request's
+/// checksum is wrong.
+pub(super) fn echo(mut packet: Vec<u8>) -> Option<Vec<u8>> {
+    let answered = match packet.first()? >> 4 {
+        4 => icmp::echo_reply(&mut packet),
+        6 => icmpv6::echo_reply(&mut packet),
+        _ => false,
+    };
+    answered.then_some(packet)
+}
+
+/// Whether the packet is for a port of the router's, of which none is open: UDP, as traceroute sends.
+pub(super) fn expects_port_unreachable(packet: &[u8]) -> bool {
+    SlicedPacket::from_ip(packet).is_ok_and(|sliced| {
+        let fragment = match &sliced.net {
+            Some(NetSlice::Ipv4(ip)) => ip.is_payload_fragmented(),
+            Some(NetSlice::Ipv6(ip)) => ip.is_payload_fragmented(),
+            _ => true,
+        };
+        !fragment && matches!(sliced.transport, Some(TransportSlice::Udp(_)))
+    })
+}
+
+fn workload(snapshot: &Snapshot, ingress: Option<PortId>) -> Option<&PortConfig> {
+    let port = snapshot.ports.get(usize::from(ingress?.0))?;
+    let ethernet = matches!(port.link, Link::Ethernet(_));
+    (port.role == PortRole::Workload && ethernet).then_some(port)
+}
+
+fn write_ethernet(destination: MacAddr, ethertype: EtherType, out: &mut [u8]) -> usize {
+    let source = MacAddr::WORKLOAD_GATEWAY;
+    Ethernet {
+        destination,
+        source,
+        ethertype,
+        vlan: None,
+    }
+    .write(out)
+}

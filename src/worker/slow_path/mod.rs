@@ -1,0 +1,288 @@
+//! The slow path: what a packet needs that the hot loop must not spend time on.
+//!
+//! One thread takes punted packets, answers ARP, neighbour discovery and echo requests, makes ICMP
+//! errors, fragments, and lets packets wait for a neighbour. The core ([`SlowPath`]) is pure: time
+//! comes in, actions go out. Every punted packet ends under exactly one count: absorbed or dropped.
+
+mod answer;
+mod error;
+mod fragment;
+mod limiter;
+mod waiting;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::counters::Counters;
+use super::mailbox::{Mailbox, Message};
+use super::publish::Published;
+use crate::fib::NextHop;
+use crate::forward::{Punt, Snapshot};
+use crate::packet::DropReason;
+use crate::port::PortId;
+use crate::wire::MacAddr;
+
+use limiter::Limiter;
+use waiting::Waiting;
+
+/// Packets that may wait for the slow path.
+pub const QUEUE: usize = 1024;
+
+/// A packet handed to the slow path.
+#[derive(Debug)]
+pub struct Punted {
+    /// The port that it came in by.
+    pub ingress: Option<PortId>,
+    /// Why it was punted; says what `packet` begins with.
+    pub punt: Punt,
+    /// The packet.
+    pub packet: Vec<u8>,
+}
+
+/// What the slow path has noticed, for the control side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A workload's own message gave this Ethernet address for this IP address.
+    WorkloadSeen(PortId, IpAddr, MacAddr),
+    /// Packets wait for this next hop's Ethernet address.
+    Unresolved(NextHop),
+}
+
+/// What is to be done for a punted packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Route this IP packet and send it.
+    Originate(Vec<u8>),
+    /// Send this frame by this port.
+    Transmit(PortId, Vec<u8>),
+    /// Tell the control side.
+    Tell(Event),
+}
+
+/// How a punted packet ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was for the router, or went on as other packets.
+    Absorbed,
+    /// It was dropped.
+    Dropped(DropReason),
+    /// It waits, and will be counted when that is over.
+    Waits,
+}
+
+/// The slow path's state, without its thread.
+#[derive(Debug, Default)]
+pub struct SlowPath {
+    limiter: Limiter,
+    waiting: Waiting,
+}
+
+impl SlowPath {
+    /// Treats one punted packet.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        punted: Punted,
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        let Punted {
+            ingress,
+            punt,
+            packet,
+        } = punted;
+        let from_host = ingress.is_some_and(|id| is_host(snapshot, id));
+        match punt {
+            Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
+            Punt::NeighbourDiscovery => answer::neighbour(snapshot, ingress, &packet, actions),
+            Punt::ToRouter => self.to_router(now, snapshot, packet, actions),
+            Punt::Unresolved(next_hop) => {
+                self.waiting.add(now, next_hop, packet, !from_host, actions)
+            }
+            Punt::TooBig(mtu) if fragment::allowed(&packet) => {
+                match fragment::fragment(packet, mtu, !from_host) {
+                    Some(fragments) => {
+                        actions.extend(fragments.into_iter().map(Action::Originate));
+                        Fate::Absorbed
+                    }
+                    None => Fate::Dropped(DropReason::TooBig),
+                }
+            }
+            Punt::NoRoute | Punt::Blackhole | Punt::TtlExpired | Punt::TooBig(_) => {
+                self.report(now, snapshot, punt, &packet, actions);
+                Fate::Dropped(punt.drop_reason())
+            }
+        }
+    }
+
+    /// Lets go of packets that need not wait any more, and says how each ended.
+    pub fn tick(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        actions: &mut Vec<Action>,
+    ) -> Vec<Fate> {
+        self.waiting.release(now, snapshot, actions)
+    }
+
+    /// Gives up every packet that still waits.
+    pub fn stop(&mut self) -> Vec<Fate> {
+        self.waiting.give_up()
+    }
+
+    /// When [`SlowPath::tick`] is due, if anything waits.
+    fn deadline(&self) -> Duration {
+        if self.waiting.is_empty() {
+            Duration::from_millis(500)
+        } else {
+            waiting::RETRY
+        }
+    }
+
+    fn to_router(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        packet: Vec<u8>,
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        if answer::expects_port_unreachable(&packet) {
+            let told = self.error(
+                now,
+                snapshot,
+                error::Kind::PortUnreachable,
+                &packet,
+                actions,
+            );
+            return if told {
+                Fate::Absorbed
+            } else {
+                Fate::Dropped(DropReason::RateLimited)
+            };
+        }
+        match answer::echo(packet) {
+            Some(reply) => {
+                actions.push(Action::Originate(reply));
+                Fate::Absorbed
+            }
+            None => Fate::Dropped(DropReason::NotAnswered),
+        }
+    }
+
+    /// Tells the sender by ICMP why its packet did not get through, where that is allowed.
+    fn report(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        punt: Punt,
+        packet: &[u8],
+        actions: &mut Vec<Action>,
+    ) {
+        let kind = match punt {
+            Punt::NoRoute => error::Kind::NetworkUnreachable,
+            Punt::Blackhole => error::Kind::HostUnreachable,
+            Punt::TtlExpired => error::Kind::TimeExceeded,
+            Punt::TooBig(mtu) => error::Kind::TooBig(mtu),
+            Punt::Arp | Punt::NeighbourDiscovery | Punt::ToRouter | Punt::Unresolved(_) => return,
+        };
+        self.error(now, snapshot, kind, packet, actions);
+    }
+
+    fn error(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        kind: error::Kind,
+        packet: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some((source, message)) = error::message(&snapshot.router, kind, packet) else {
+            return false;
+        };
+        let allowed = self.limiter.allow(now, source);
+        if allowed {
+            actions.push(Action::Originate(message));
+        }
+        allowed
+    }
+}
+
+/// The slow path's thread: what it listens to and whom it tells.
+pub struct Thread {
+    /// Packets from the workers.
+    pub punted: Receiver<Punted>,
+    /// The workers; the one that serves a port sends by it.
+    pub workers: Vec<Mailbox>,
+    /// For each port, the worker that serves it.
+    pub owners: Vec<Option<usize>>,
+    /// Where events go.
+    pub events: Sender<Event>,
+    /// What it reads.
+    pub snapshot: Published<Snapshot>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+}
+
+impl Thread {
+    /// Works until every worker has let go of its end of the queue.
+    pub fn run(self) {
+        let mut core = SlowPath::default();
+        let mut actions = Vec::new();
+        loop {
+            let received = self.punted.recv_timeout(core.deadline());
+            let now = Instant::now();
+            let snapshot = self.snapshot.get();
+            match received {
+                Ok(punted) => {
+                    let fate = core.handle(now, &snapshot, punted, &mut actions);
+                    self.count(fate);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for fate in core.tick(now, &snapshot, &mut actions) {
+                self.count(fate);
+            }
+            actions.drain(..).for_each(|action| self.carry_out(action));
+        }
+        core.stop().into_iter().for_each(|fate| self.count(fate));
+    }
+
+    fn count(&self, fate: Fate) {
+        match fate {
+            Fate::Absorbed => self.counters.absorbed.add(1),
+            Fate::Dropped(reason) => self.counters.dropped(reason, 1),
+            Fate::Waits => {}
+        }
+    }
+
+    fn carry_out(&self, action: Action) {
+        let (worker, message) = match action {
+            Action::Originate(packet) => (0, Message::Originate(packet)),
+            Action::Transmit(port, frame) => {
+                let owner = self.owners.get(usize::from(port.0)).copied().flatten();
+                (owner.unwrap_or(0), Message::Transmit(port, frame))
+            }
+            Action::Tell(event) => {
+                // A control side that is behind will hear of it again from the next packet.
+                let _ = self.events.try_send(event);
+                return;
+            }
+        };
+        // A worker counts a message as originated when it reads it; one that does not get into a
+        // full mailbox never existed.
+        if let Some(mailbox) = self.workers.get(worker) {
+            let _ = mailbox.post(message);
+        }
+    }
+}
+
+fn is_host(snapshot: &Snapshot, id: PortId) -> bool {
+    snapshot
+        .ports
+        .get(usize::from(id.0))
+        .is_some_and(|port| port.role == crate::forward::PortRole::Host)
+}

@@ -1,0 +1,107 @@
+//! Packets that wait for their next hop's Ethernet address.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Event, Fate};
+use crate::fib::NextHop;
+use crate::forward::{Adjacency, Snapshot};
+use crate::packet::DropReason;
+use crate::wire::{ipv4, ipv6};
+
+/// Packets that wait at most, over all next hops.
+const MOST: usize = 256;
+/// How long one waits at most: three ARP requests, a second apart in the kernel.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often the waiting ones are looked at.
+pub(super) const RETRY: Duration = Duration::from_millis(5);
+
+/// Packets that wait, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    packets: Vec<Packet>,
+}
+
+#[derive(Debug)]
+struct Packet {
+    bytes: Vec<u8>,
+    next_hop: NextHop,
+    until: Instant,
+}
+
+impl Waiting {
+    /// Lets a packet wait and asks for its next hop. `hop`: whether this router counts as one.
+    pub(super) fn add(
+        &mut self,
+        now: Instant,
+        next_hop: NextHop,
+        mut bytes: Vec<u8>,
+        hop: bool,
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        if hop && !take_hop(&mut bytes) {
+            return Fate::Dropped(DropReason::TtlExpired);
+        }
+        if !self
+            .packets
+            .iter()
+            .any(|waiting| waiting.next_hop == next_hop)
+        {
+            actions.push(Action::Tell(Event::Unresolved(next_hop)));
+        }
+        if self.packets.len() >= MOST {
+            return Fate::Dropped(DropReason::NeighbourUnresolved);
+        }
+        self.packets.push(Packet {
+            bytes,
+            next_hop,
+            until: now + PATIENCE,
+        });
+        Fate::Waits
+    }
+
+    /// Sends the packets whose next hop is known by now and drops those that waited long enough.
+    pub(super) fn release(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        actions: &mut Vec<Action>,
+    ) -> Vec<Fate> {
+        let mut fates = Vec::new();
+        self.packets.retain_mut(|packet| {
+            let adjacency = snapshot.adjacencies.get(packet.next_hop.0 as usize);
+            let unresolved = matches!(adjacency, Some(Adjacency::Unresolved));
+            if unresolved && now < packet.until {
+                return true;
+            }
+            fates.push(if unresolved {
+                Fate::Dropped(DropReason::NeighbourUnresolved)
+            } else {
+                actions.push(Action::Originate(std::mem::take(&mut packet.bytes)));
+                Fate::Absorbed
+            });
+            false
+        });
+        fates
+    }
+
+    /// Drops all that wait.
+    pub(super) fn give_up(&mut self) -> Vec<Fate> {
+        self.packets
+            .drain(..)
+            .map(|_| Fate::Dropped(DropReason::Shutdown))
+            .collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+}
+
+/// Takes one hop off an IP packet, as forwarding would have; false if it has none left.
+pub(super) fn take_hop(packet: &mut [u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => packet.get(8).is_some_and(|ttl| *ttl > 1) && ipv4::decrement_ttl(packet),
+        Some(6) => packet.get(7).is_some_and(|hops| *hops > 1) && ipv6::decrement_hop_limit(packet),
+        _ => false,
+    }
+}
