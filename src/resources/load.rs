@@ -1,0 +1,233 @@
+//! Files of resources: many documents, lists, YAML or JSON.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::yaml::{Content, Tree, documents};
+use super::{API_VERSION, Fault, Kind, Name, Origin, Position, Problem, Resource};
+
+/// What a file holds: every document is either a resource or has problems, and none hides another.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Parsed {
+    /// The resources that are in order, with the place where each begins.
+    pub resources: Vec<(Resource, Origin)>,
+    /// What is wrong with the others.
+    pub problems: Vec<Problem>,
+}
+
+/// The largest file that is read, in bytes: a typing error must not fill the memory.
+const FILE_MAX: u64 = 64 << 20;
+
+/// Reads a file of resources. A file that cannot be read is a problem, too.
+pub fn read(file: &Path) -> Parsed {
+    match read_text(file) {
+        Ok(text) => parse(file, &text),
+        Err(problem) => Parsed {
+            resources: Vec::new(),
+            problems: vec![problem],
+        },
+    }
+}
+
+/// Reads the resources in a text; `file` is what it is called in problems.
+pub fn parse(file: &Path, text: &str) -> Parsed {
+    let mut loader = Loader {
+        file: file.into(),
+        parsed: Parsed::default(),
+    };
+    for document in documents(text) {
+        match document {
+            Ok(tree) => loader.document(&tree),
+            Err((position, fault)) => loader.problem(position, fault),
+        }
+    }
+    loader.parsed
+}
+
+/// A file's text, or why there is none.
+pub(crate) fn read_text(file: &Path) -> Result<String, Problem> {
+    let refused = |error: std::io::Error| {
+        Problem::with_file(
+            file,
+            format!("cannot be read: {error}"),
+            "give underpass a file that it may read",
+        )
+    };
+    let metadata = fs::metadata(file).map_err(refused)?;
+    if !metadata.is_file() {
+        return Err(Problem::with_file(file, "is no file", "write a YAML file"));
+    }
+    if metadata.len() > FILE_MAX {
+        return Err(Problem::with_file(
+            file,
+            format!("has {} bytes", metadata.len()),
+            format!("split it into files of at most {FILE_MAX} bytes"),
+        ));
+    }
+    let bytes = fs::read(file).map_err(refused)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let position = end_of(&String::from_utf8_lossy(good));
+        let origin = Origin {
+            file: file.into(),
+            position: Some(position),
+        };
+        Fault::new("", "is not UTF-8 here", "save the file as UTF-8").at(origin)
+    })
+}
+
+/// The position after a text.
+fn end_of(text: &str) -> Position {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let last = text.rsplit('\n').next().unwrap_or("");
+    Position {
+        line: count(text.matches('\n').count()) + 1,
+        column: count(last.chars().count()) + 1,
+    }
+}
+
+struct Loader {
+    file: Arc<Path>,
+    parsed: Parsed,
+}
+
+impl Loader {
+    fn problem(&mut self, position: Position, fault: Fault) {
+        let origin = self.origin(position);
+        self.parsed.problems.push(fault.at(origin));
+    }
+
+    fn origin(&self, position: Position) -> Origin {
+        Origin {
+            file: Arc::clone(&self.file),
+            position: Some(position),
+        }
+    }
+
+    fn document(&mut self, tree: &Tree) {
+        match tree.get("kind").and_then(Tree::text) {
+            Some(kind) if kind.ends_with("List") => self.list(tree, kind),
+            _ => self.resource(tree, "", None),
+        }
+    }
+
+    /// `List` of anything, or a kind's own list whose items may leave their kind out.
+    fn list(&mut self, tree: &Tree, kind: &str) {
+        let of = match kind.strip_suffix("List").filter(|of| !of.is_empty()) {
+            Some(name) => match known_kind(name) {
+                Ok(of) => Some(of),
+                Err(fault) => return self.problem(tree.position_of("kind"), fault),
+            },
+            None => None,
+        };
+        let Some(Content::Sequence(items)) = tree.get("items").map(|items| &items.content) else {
+            let fault = Fault::new("items", "the list has no items", "write a list under items");
+            return self.problem(tree.position_of("items"), fault);
+        };
+        if let Content::Mapping(entries) = &tree.content {
+            let fields = ["apiVersion", "kind", "metadata", "items"];
+            for (key, _) in entries {
+                if !fields.contains(&key.name.as_str()) {
+                    let fault = Fault::new(key.name.as_str(), "unknown field", "remove it");
+                    self.problem(key.position, fault);
+                }
+            }
+        }
+        for (index, item) in items.iter().enumerate() {
+            self.resource(item, &format!("items[{index}]."), of);
+        }
+    }
+
+    fn resource(&mut self, tree: &Tree, path: &str, of: Option<Kind>) {
+        match decode(tree, of) {
+            Ok(resource) => {
+                let origin = self.origin(tree.position);
+                self.parsed.resources.push((resource, origin));
+            }
+            Err(faults) => {
+                for (position, mut fault) in faults {
+                    fault.field.insert_str(0, path);
+                    self.problem(position, fault);
+                }
+            }
+        }
+    }
+}
+
+type Faults = Vec<(Position, Fault)>;
+
+fn decode(tree: &Tree, of: Option<Kind>) -> Result<Resource, Faults> {
+    let kind = kind_of(tree, of).map_err(|fault| vec![fault])?;
+    let mut resource = Resource::decode(kind, tree).map_err(|fault| vec![fault])?;
+    if kind.namespaced() && resource.metadata().namespace.is_none() {
+        resource.metadata_mut().namespace = default_namespace();
+    }
+    let faults = resource.validate();
+    if faults.is_empty() {
+        return Ok(resource);
+    }
+    Err(faults
+        .into_iter()
+        .map(|fault| (tree.position_of(&fault.field), fault))
+        .collect())
+}
+
+/// The namespace of what names none, as with calicoctl and kubectl.
+fn default_namespace() -> Option<Name> {
+    "default".parse().ok()
+}
+
+fn kind_of(tree: &Tree, of: Option<Kind>) -> Result<Kind, (Position, Fault)> {
+    let wrong = |field: &str, reason: String, remedy: String| {
+        (tree.position_of(field), Fault::new(field, reason, remedy))
+    };
+    if !matches!(tree.content, Content::Mapping(_)) {
+        return Err(wrong(
+            "",
+            "this is no resource".into(),
+            "write a mapping with apiVersion, kind, metadata and spec".into(),
+        ));
+    }
+    match tree.get("apiVersion").map(Tree::text) {
+        Some(Some(API_VERSION)) => {}
+        None if of.is_some() => {}
+        Some(Some(other)) => {
+            let reason = format!("'{other}' is not the version of any resource here");
+            return Err(wrong("apiVersion", reason, format!("write {API_VERSION}")));
+        }
+        _ => {
+            let reason = "the field is missing or no text".into();
+            return Err(wrong("apiVersion", reason, format!("write {API_VERSION}")));
+        }
+    }
+    match (tree.get("kind").map(Tree::text), of) {
+        (Some(Some(name)), _) => {
+            known_kind(name).map_err(|fault| (tree.position_of("kind"), fault))
+        }
+        (None, Some(kind)) => Ok(kind),
+        _ => Err(wrong(
+            "kind",
+            "the field is missing or no text".into(),
+            format!("write one of {}", kind_names()),
+        )),
+    }
+}
+
+fn known_kind(name: &str) -> Result<Kind, Fault> {
+    Kind::by_name(name).ok_or_else(|| {
+        let near = Kind::ALL
+            .iter()
+            .find(|kind| kind.name().eq_ignore_ascii_case(name));
+        let remedy = match near {
+            Some(kind) => format!("write {kind}"),
+            None => format!("write one of {}", kind_names()),
+        };
+        Fault::new("kind", format!("unknown kind '{name}'"), remedy)
+    })
+}
+
+fn kind_names() -> String {
+    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,75 @@
+//! What a cluster consists of, indexed.
+
+use std::collections::BTreeMap;
+
+use super::WorkloadEndpoint;
+use super::{BlockAffinity, IpPool, Kind, Name, Node, NodeName, Resource, ResourceKey};
+
+/// All resources of a cluster, each kind by its name and in its order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClusterState {
+    /// Nodes.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Pools.
+    pub pools: BTreeMap<Name, IpPool>,
+    /// Blocks' ties to nodes.
+    pub affinities: BTreeMap<Name, BlockAffinity>,
+    /// Workloads' interfaces, by namespace and name.
+    pub endpoints: BTreeMap<(Option<Name>, Name), WorkloadEndpoint>,
+}
+
+impl ClusterState {
+    /// Adds a resource, or replaces the one of the same kind and name.
+    pub fn put(&mut self, resource: Resource) {
+        match resource {
+            Resource::Node(node) => {
+                self.nodes.insert(node.name(), node);
+            }
+            Resource::IpPool(pool) => {
+                self.pools.insert(pool.metadata.name.clone(), pool);
+            }
+            Resource::BlockAffinity(affinity) => {
+                self.affinities
+                    .insert(affinity.metadata.name.clone(), affinity);
+            }
+            Resource::WorkloadEndpoint(endpoint) => {
+                let metadata = &endpoint.metadata;
+                let key = (metadata.namespace.clone(), metadata.name.clone());
+                self.endpoints.insert(key, endpoint);
+            }
+        }
+    }
+
+    /// Removes a resource, and says whether it was there.
+    pub fn delete(&mut self, key: &ResourceKey) -> bool {
+        match key.kind {
+            Kind::Node => self.nodes.remove(&key.name.clone().into()).is_some(),
+            Kind::IpPool => self.pools.remove(&key.name).is_some(),
+            Kind::BlockAffinity => self.affinities.remove(&key.name).is_some(),
+            Kind::WorkloadEndpoint => {
+                let key = (key.namespace.clone(), key.name.clone());
+                self.endpoints.remove(&key).is_some()
+            }
+        }
+    }
+
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len() + self.pools.len() + self.affinities.len() + self.endpoints.len()
+    }
+
+    /// Whether there is no resource.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl FromIterator<Resource> for ClusterState {
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        let mut state = Self::default();
+        for resource in resources {
+            state.put(resource);
+        }
+        state
+    }
+}
