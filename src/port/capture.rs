@@ -75,6 +75,12 @@ impl<P: Port + ?Sized> Captured<P> {
         });
         Self { tap, inner: port }
     }
+
+    /// Whether a capture is attached to the port.
+    #[inline]
+    pub fn is_captured(&self) -> bool {
+        self.tap.armed.load(Relaxed)
+    }
 }
 
 impl<P: Port + ?Sized> Port for Captured<P> {
@@ -94,7 +100,7 @@ impl<P: Port + ?Sized> Port for Captured<P> {
     fn rx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> io::Result<usize> {
         let before = batch.len();
         let outcome = self.inner.rx(pool, batch);
-        if self.tap.armed.load(Relaxed) {
+        if self.is_captured() {
             self.tap.received(&batch[before.min(batch.len())..]);
         }
         outcome
@@ -102,7 +108,7 @@ impl<P: Port + ?Sized> Port for Captured<P> {
 
     #[inline]
     fn tx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> TxOutcome {
-        if self.tap.armed.load(Relaxed) {
+        if self.is_captured() {
             return self.captured_tx(pool, batch);
         }
         self.inner.tx(pool, batch)
@@ -534,9 +540,9 @@ mod tests {
         assert_eq!(drain(&short), [(1, Direction::Out, 3, b"x".to_vec())]);
         assert_eq!(drain(&whole).len(), 2);
         drop(short);
-        assert!(one.tap.armed.load(Relaxed));
+        assert!(one.is_captured());
         drop(whole);
-        assert!(!one.tap.armed.load(Relaxed) && !two.tap.armed.load(Relaxed));
+        assert!(!one.is_captured() && !two.is_captured());
     }
 
     #[test]
@@ -547,7 +553,7 @@ mod tests {
         assert_eq!(switch.ports().len(), 1);
         let capture = switch.attach(&[], 0, 16).unwrap();
         drop(first);
-        assert!(second.tap.armed.load(Relaxed));
+        assert!(second.is_captured());
         drop(second);
         assert!(capture.packets().recv().is_err());
         assert!(switch.ports().is_empty());

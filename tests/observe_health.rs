@@ -1,0 +1,130 @@
+//! The HTTP servers over real sockets.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::FakeNode;
+use underpass::observe::health::HealthServer;
+
+const ANY: &str = "127.0.0.1:0";
+
+#[test]
+fn liveness_and_readiness_follow_the_components() {
+    let node = Arc::new(FakeNode::new("worker1"));
+    let server = HealthServer::start(node.clone(), Some(ANY.parse().unwrap()), None).unwrap();
+    let address = server.addresses()[0];
+
+    let (code, body) = get(address, "/liveness");
+    assert_eq!(code, 200, "{body}");
+    let (code, body) = get(address, "/readiness?verbose");
+    assert_eq!(code, 200, "{body}");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["components"][0]["name"], "datastore");
+
+    node.set_component(true, false, "waits for the first sync");
+    assert_eq!(get(address, "/liveness").0, 200);
+    let (code, body) = get(address, "/readiness");
+    assert_eq!(code, 503);
+    assert!(body.contains("waits for the first sync"), "{body}");
+
+    node.set_component(false, false, "its thread has ended");
+    assert_eq!(get(address, "/liveness").0, 503);
+
+    assert_eq!(get(address, "/metrics").0, 404);
+    assert!(get(address, "/").1.contains("/liveness and /readiness"));
+    assert_eq!(request(address, "POST /liveness HTTP/1.1").0, 405);
+    assert_eq!(
+        request(address, "HEAD /liveness HTTP/1.1"),
+        (503, String::new())
+    );
+}
+
+#[test]
+fn one_address_serves_both_and_stops() {
+    let node = Arc::new(FakeNode::new("worker1"));
+    let address = free_address();
+    let server = HealthServer::start(node.clone(), Some(address), Some(address)).unwrap();
+    assert_eq!(server.addresses(), [address]);
+    assert_eq!(get(address, "/liveness").0, 200);
+    let (code, body) = get(address, "/metrics");
+    assert_eq!(code, 200);
+    assert!(
+        body.contains(r#"underpass_packets_total{port="eth0",direction="in"} 100"#),
+        "{body}"
+    );
+
+    let error = HealthServer::start(node.clone(), None, Some(address))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("cannot listen on {address} for metrics: ")),
+        "{error}"
+    );
+
+    let before = Instant::now();
+    drop(server);
+    assert!(before.elapsed() < Duration::from_secs(2));
+    let again = HealthServer::start(node, None, Some(address));
+    assert!(again.is_ok(), "the address is free again");
+}
+
+#[test]
+fn a_client_that_reads_nothing_delays_nobody_for_long() {
+    let node = Arc::new(FakeNode::new("worker1").with_ports(60_000));
+    let server = HealthServer::start(node, None, Some(ANY.parse().unwrap())).unwrap();
+    let address = server.addresses()[0];
+    let mut deaf = TcpStream::connect(address).unwrap();
+    deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let (code, body) = get(address, "/metrics");
+    assert_eq!(code, 200);
+    assert!(
+        body.len() > 5_000_000,
+        "too small to fill the socket: {}",
+        body.len()
+    );
+    let before = Instant::now();
+    drop(server);
+    assert!(
+        before.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        before.elapsed()
+    );
+    drop(deaf);
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    request(address, &format!("GET {path} HTTP/1.1"))
+}
+
+fn request(address: SocketAddr, line: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    write!(
+        stream,
+        "{line}\r\nHost: test\r\nTE: identity\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind(ANY)
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
