@@ -1,1 +1,20 @@
-//! From resources to forwarding: resolve (pure) and apply.
+//! From resources to forwarding, and the life of a node.
+//!
+//! ```text
+//!  datastore ──▶ resolve (pure) ──▶ Wanted ──▶ apply ──▶ Snapshot, FIB ──▶ workers
+//!  kernel's neighbours, links ─────▶ facts ──────┘  └──▶ steering, the host's routes
+//! ```
+
+pub mod apply;
+pub mod check;
+pub mod facts;
+pub mod host;
+pub mod node;
+pub mod ports;
+pub mod report;
+pub mod resolve;
+pub mod threads;
+pub mod view;
+pub mod workloads;
+
+pub use node::{RunOptions, run};

@@ -32,6 +32,22 @@ pub use underlay::{Neighbour, Underlay, Unreachable};
 
 pub use netlink_packet_route::neighbour::NeighbourState;
 
+/// Waits until there is something to read from a descriptor that stays open meanwhile.
+pub fn wait_readable(descriptor: std::os::fd::RawFd) -> io::Result<()> {
+    let mut poll = mio::Poll::new()?;
+    let mut events = mio::Events::with_capacity(1);
+    let mut source = mio::unix::SourceFd(&descriptor);
+    poll.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(()) if events.is_empty() => {}
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 /// What can go wrong between underpass and the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -3,12 +3,12 @@
 //! A port's implementation belongs to one worker and is never shared; a device that several workers
 //! serve is several [`Port`]s, one a queue set.
 
+pub mod capture;
 mod error;
 pub mod memory;
 mod netdev;
 pub mod tuntap;
 pub mod xdp;
-pub mod capture;
 
 use std::io;
 use std::os::fd::RawFd;

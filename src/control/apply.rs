@@ -1,0 +1,414 @@
+//! From wanted routes to forwarding: adjacencies, the FIB, and the order in which they change.
+//!
+//! Make before break, always: what a route will point to is published and seen by every worker
+//! before the route points to it, and what a route pointed to is reused only after every worker has
+//! let go of it. So no update loses a packet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::control::resolve::{Encap, Target, Wanted};
+use crate::fib::{Fib, FibWriter, NextHop};
+use crate::forward::{
+    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses, Snapshot,
+    TunnelHeader, Tunnels,
+};
+use crate::port::{Link, PortId};
+use crate::wire::{MacAddr, Mtu, Vni};
+use crate::worker::publish::{Published, Quiescence};
+
+/// What a route leads to; routes that lead to the same thing share a next hop, so that one write
+/// changes them all.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hop {
+    /// A workload behind a port.
+    Workload(PortId, IpAddr),
+    /// The host's own kernel.
+    Host,
+    /// Another node, by the encapsulation that the pool and the subnets ask for.
+    Remote(IpAddr, Carriage),
+    /// The router itself.
+    Router,
+    /// One of our own blocks.
+    Blackhole,
+    /// Nowhere.
+    Unreachable,
+}
+
+/// How packets are carried to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carriage {
+    /// As they are.
+    Direct,
+    /// IP in IP.
+    Ipip,
+    /// VXLAN, to a VTEP with this Ethernet address.
+    Vxlan(MacAddr),
+}
+
+impl Carriage {
+    /// The packet path's name for it.
+    pub fn encapsulation(self) -> Encapsulation {
+        match self {
+            Self::Direct => Encapsulation::None,
+            Self::Ipip => Encapsulation::Ipip,
+            Self::Vxlan(_) => Encapsulation::Vxlan,
+        }
+    }
+}
+
+/// How the underlay reaches another node, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By this Ethernet address on the uplink, with packets up to this size.
+    Known(MacAddr, Mtu),
+    /// The Ethernet address is being asked for.
+    Asking,
+    /// Not at all.
+    None,
+}
+
+/// What the underlay and the workload links tell.
+pub trait Facts {
+    /// How to reach a node's address over the uplink.
+    fn way(&self, node: IpAddr) -> Way;
+    /// A workload's Ethernet address, if configured or learnt.
+    fn workload_mac(&self, port: PortId, address: IpAddr) -> Option<MacAddr>;
+    /// A port's MTU now.
+    fn mtu(&self, port: PortId) -> Mtu;
+}
+
+/// What does not change while a node runs.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// The ports, by number; addresses that workloads may send from are filled in from the routes.
+    pub ports: Vec<PortConfig>,
+    /// The port of each workload interface.
+    pub workload_ports: BTreeMap<String, PortId>,
+    /// The uplink's number and its own Ethernet address.
+    pub uplink: (PortId, MacAddr),
+    /// The port to the host's kernel, if there is one.
+    pub host: Option<PortId>,
+    /// The UDP port of VXLAN packets.
+    pub vxlan_port: u16,
+    /// The network.
+    pub vni: Vni,
+    /// Whether VXLAN's reserved bits must be zero.
+    pub strict_reserved_bits: bool,
+    /// How the outer TTL is chosen.
+    pub ttl: OuterTtl,
+    /// How the outer DSCP is chosen.
+    pub dscp: Dscp,
+    /// The largest packet in a tunnel, if configured.
+    pub tunnel_mtu: Option<Mtu>,
+}
+
+/// The one writer of what workers read.
+pub struct Forwarding {
+    fixed: Fixed,
+    writer: FibWriter,
+    fib: std::sync::Arc<Fib>,
+    quiescence: Quiescence,
+    published: Published<Snapshot>,
+    wanted: Wanted,
+    routes: BTreeMap<IpNet, Hop>,
+    hops: BTreeMap<Hop, NextHop>,
+    free: Vec<NextHop>,
+    next: u32,
+}
+
+impl Forwarding {
+    /// Forwarding with no routes yet.
+    pub fn new(fixed: Fixed, wanted: Wanted) -> Self {
+        let quiescence = Quiescence::new();
+        let (fib, writer) = Fib::new(quiescence.clone());
+        let snapshot = snapshot(&fixed, &wanted, &fib, Vec::new());
+        Self {
+            fixed,
+            writer,
+            fib,
+            quiescence,
+            published: Published::new(snapshot),
+            wanted,
+            routes: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            free: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// What workers read.
+    pub fn published(&self) -> Published<Snapshot> {
+        self.published.clone()
+    }
+
+    /// Where workers register.
+    pub fn quiescence(&self) -> Quiescence {
+        self.quiescence.clone()
+    }
+
+    /// What does not change.
+    pub fn fixed(&self) -> &Fixed {
+        &self.fixed
+    }
+
+    /// What was wanted last.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// The routes as they are, each with what it leads to.
+    pub fn routes(&self) -> &BTreeMap<IpNet, Hop> {
+        &self.routes
+    }
+
+    /// What a next hop that a worker asked about is.
+    pub fn hop(&self, next_hop: NextHop) -> Option<&Hop> {
+        self.hops.iter().find(|(_, index)| **index == next_hop).map(|(hop, _)| hop)
+    }
+
+    /// Other nodes' addresses that routes lead to.
+    pub fn remote_nodes(&self) -> BTreeSet<IpAddr> {
+        let remote = |hop: &Hop| match hop {
+            Hop::Remote(node, _) => Some(*node),
+            _ => None,
+        };
+        self.hops.keys().filter_map(remote).collect()
+    }
+
+    /// Makes the routes what `wanted` says. Returns prefixes that the FIB could not take, with the
+    /// reason.
+    pub fn apply(&mut self, wanted: Wanted, facts: &dyn Facts) -> Vec<String> {
+        let routes = routes(&self.fixed, &wanted);
+        self.wanted = wanted;
+        self.admit(&routes);
+        self.refresh(facts);
+        // The new adjacencies are published: once every worker has seen them, routes may use them.
+        self.quiescence.synchronize();
+        let refused = self.write(&routes);
+        self.routes = routes;
+        self.retire();
+        refused
+    }
+
+    /// Computes the adjacencies anew from what is known now and publishes them: a neighbour learnt,
+    /// moved or lost is one write, whatever the number of routes.
+    pub fn refresh(&mut self, facts: &dyn Facts) {
+        let mut adjacencies = vec![Adjacency::Unreachable; self.next as usize];
+        for (hop, index) in &self.hops {
+            adjacencies[index.0 as usize] = self.adjacency(hop, facts);
+        }
+        self.published.publish(snapshot(&self.fixed, &self.wanted, &self.fib, adjacencies));
+    }
+
+    /// Gives a next hop to what has none yet.
+    fn admit(&mut self, routes: &BTreeMap<IpNet, Hop>) {
+        for hop in routes.values() {
+            if !self.hops.contains_key(hop) {
+                let index = self.free.pop().unwrap_or_else(|| {
+                    self.next += 1;
+                    NextHop(self.next - 1)
+                });
+                self.hops.insert(hop.clone(), index);
+            }
+        }
+    }
+
+    /// Writes the difference to the FIB: what is new or changed first, then what goes.
+    fn write(&mut self, routes: &BTreeMap<IpNet, Hop>) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (prefix, hop) in routes {
+            if self.routes.get(prefix) == Some(hop) {
+                continue;
+            }
+            let Some(index) = self.hops.get(hop) else { continue };
+            if let Err(error) = self.writer.insert(*prefix, *index) {
+                refused.push(format!("{prefix}: {error}"));
+            }
+        }
+        for prefix in self.routes.keys() {
+            if !routes.contains_key(prefix) {
+                self.writer.remove(prefix);
+            }
+        }
+        refused
+    }
+
+    /// Frees the next hops that no route leads to any more, once no worker can hold them.
+    fn retire(&mut self) {
+        let used: BTreeSet<&Hop> = self.routes.values().collect();
+        let unused: Vec<Hop> =
+            self.hops.keys().filter(|hop| !used.contains(hop)).cloned().collect();
+        if unused.is_empty() {
+            return;
+        }
+        self.quiescence.synchronize();
+        let freed = unused.iter().filter_map(|hop| self.hops.remove(hop));
+        self.free.extend(freed);
+    }
+
+    fn adjacency(&self, hop: &Hop, facts: &dyn Facts) -> Adjacency {
+        match hop {
+            Hop::Router => Adjacency::Router,
+            Hop::Blackhole => Adjacency::Blackhole,
+            Hop::Unreachable => Adjacency::Unreachable,
+            Hop::Host => self.fixed.host.map_or(Adjacency::Router, |port| {
+                Adjacency::Forward(Egress::bare(port, facts.mtu(port)).to_host())
+            }),
+            Hop::Workload(port, address) => self.workload(*port, *address, facts),
+            Hop::Remote(node, carriage) => self.remote(*node, *carriage, facts),
+        }
+    }
+
+    fn workload(&self, port: PortId, address: IpAddr, facts: &dyn Facts) -> Adjacency {
+        let mtu = facts.mtu(port);
+        let Some(config) = self.fixed.ports.get(usize::from(port.0)) else {
+            return Adjacency::Unreachable;
+        };
+        match (config.link, facts.workload_mac(port, address)) {
+            (Link::Ip, _) => Adjacency::Forward(Egress::bare(port, mtu)),
+            (Link::Ethernet(_), Some(mac)) => {
+                Adjacency::Forward(Egress::ethernet(port, mtu, MacAddr::WORKLOAD_GATEWAY, mac))
+            }
+            (Link::Ethernet(_), None) => Adjacency::Unresolved,
+        }
+    }
+
+    fn remote(&self, node: IpAddr, carriage: Carriage, facts: &dyn Facts) -> Adjacency {
+        let (port, own_mac) = self.fixed.uplink;
+        let (mac, path) = match facts.way(node) {
+            Way::Known(mac, mtu) => (mac, mtu),
+            Way::Asking => return Adjacency::Unresolved,
+            Way::None => return Adjacency::Unreachable,
+        };
+        if carriage == Carriage::Direct {
+            return Adjacency::Forward(Egress::ethernet(port, path, own_mac, mac));
+        }
+        let (IpAddr::V4(far_end), Some(source)) = (node, node_address(&self.wanted)) else {
+            return Adjacency::Unreachable;
+        };
+        let vxlan = match carriage {
+            Carriage::Vxlan(vtep) => {
+                let own = self.wanted.local.vtep_mac;
+                Some((self.fixed.vni, self.fixed.vxlan_port, own, vtep))
+            }
+            Carriage::Direct | Carriage::Ipip => None,
+        };
+        let mtu = path.less(carriage.encapsulation().overhead());
+        let mtu = self.fixed.tunnel_mtu.map_or(mtu, |configured| configured.min(mtu));
+        let tunnel = TunnelHeader { source, far_end, vxlan };
+        let egress = Egress::tunnel(port, mtu, own_mac, mac, &tunnel);
+        Adjacency::Forward(egress.marking(self.fixed.ttl, self.fixed.dscp))
+    }
+}
+
+/// This node's own underlay address, from which its tunnels start.
+pub fn node_address(wanted: &Wanted) -> Option<Ipv4Addr> {
+    wanted.local.ipv4.map(|net| net.addr())
+}
+
+/// This node's own underlay addresses, of either family.
+pub fn node_addresses(wanted: &Wanted) -> Vec<IpAddr> {
+    let v4 = wanted.local.ipv4.map(|net| IpAddr::V4(net.addr()));
+    let v6 = wanted.local.ipv6.map(|net| IpAddr::V6(net.addr()));
+    v4.into_iter().chain(v6).collect()
+}
+
+/// The destinations that an uplink takes from the kernel: local workloads, blocks and tunnel
+/// addresses, but never the node's own addresses, which stay the kernel's.
+pub fn steered_prefixes(wanted: &Wanted) -> BTreeSet<IpNet> {
+    let own = |net: &IpNet| {
+        let host = net.prefix_len() == net.max_prefix_len();
+        host && node_addresses(wanted).contains(&net.addr())
+    };
+    let local = |target: &Target| {
+        matches!(target, Target::Workload { .. } | Target::Host | Target::Blackhole)
+    };
+    wanted
+        .routes
+        .iter()
+        .filter(|(net, target)| local(target) && !own(net))
+        .map(|(net, _)| *net)
+        .collect()
+}
+
+/// All routes: the wanted ones, the gateway's own addresses, and whatever else there is in the world
+/// by the host's kernel.
+fn routes(fixed: &Fixed, wanted: &Wanted) -> BTreeMap<IpNet, Hop> {
+    let mut routes: BTreeMap<IpNet, Hop> = BTreeMap::new();
+    if fixed.host.is_some() {
+        routes.insert(IpNet::V4(Ipv4Net::default()), Hop::Host);
+        routes.insert(IpNet::V6(Ipv6Net::default()), Hop::Host);
+    }
+    for (net, target) in &wanted.routes {
+        routes.insert(*net, hop(fixed, net, target));
+    }
+    routes.insert(IpNet::from(IpAddr::V4(RouterAddresses::GATEWAY_V4)), Hop::Router);
+    routes.insert(IpNet::from(IpAddr::V6(RouterAddresses::GATEWAY_V6)), Hop::Router);
+    routes
+}
+
+fn hop(fixed: &Fixed, net: &IpNet, target: &Target) -> Hop {
+    match target {
+        Target::Workload { interface, .. } => match fixed.workload_ports.get(interface) {
+            Some(port) => Hop::Workload(*port, net.addr()),
+            None => Hop::Unreachable,
+        },
+        Target::Host => Hop::Host,
+        Target::Blackhole => Hop::Blackhole,
+        Target::Unreachable => Hop::Unreachable,
+        Target::Remote { far_end, encap, .. } => Hop::Remote(
+            *far_end,
+            match encap {
+                Encap::None => Carriage::Direct,
+                Encap::Ipip => Carriage::Ipip,
+                Encap::Vxlan { vtep_mac, .. } => Carriage::Vxlan(*vtep_mac),
+            },
+        ),
+    }
+}
+
+fn snapshot(
+    fixed: &Fixed,
+    wanted: &Wanted,
+    fib: &std::sync::Arc<Fib>,
+    adjacencies: Vec<Adjacency>,
+) -> Snapshot {
+    let mut ports = fixed.ports.clone();
+    let mut local_addresses = rustc_hash::FxHashSet::default();
+    local_addresses.extend(wanted.local.addresses());
+    for (interface, workload) in &wanted.workloads {
+        local_addresses.extend(&workload.addresses);
+        if let Some(port) = fixed.workload_ports.get(interface) {
+            let sources = &mut ports[usize::from(port.0)].sources.allowed;
+            sources.extend(workload.addresses.iter().map(|address| IpNet::from(*address)));
+            sources.extend(&workload.allowed_sources);
+        }
+    }
+    let node_address = node_address(wanted);
+    let v6_address = wanted.local.ipv6.map(|net| net.addr());
+    let v4_peer = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    };
+    Snapshot {
+        fib: std::sync::Arc::clone(fib),
+        adjacencies,
+        ports,
+        tunnels: Tunnels {
+            peers: wanted.peers.keys().filter_map(v4_peer).collect(),
+            node_address,
+            vxlan_port: fixed.vxlan_port,
+            vni: fixed.vni,
+            vtep_mac: wanted.local.vtep_mac,
+            strict_reserved_bits: fixed.strict_reserved_bits,
+            local_addresses,
+        },
+        router: RouterAddresses {
+            v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),
+            v6: v6_address.unwrap_or(RouterAddresses::GATEWAY_V6),
+        },
+    }
+}

@@ -1,0 +1,65 @@
+//! What the underlay and the workload links tell, for adjacencies.
+
+use std::net::IpAddr;
+
+use super::apply::{Facts, Way};
+use super::ports::{Description, UPLINK};
+use super::workloads::WorkloadLinks;
+use crate::forward::PortRole;
+use crate::kernel::{Mirror, Neighbour};
+use crate::port::PortId;
+use crate::wire::{MacAddr, Mtu};
+
+/// Facts from the mirrored kernel, the endpoints' configuration and what workloads said themselves.
+pub struct Known<'a> {
+    /// The kernel's tables.
+    pub mirror: &'a Mirror,
+    /// The ports.
+    pub ports: &'a [Description],
+    /// Where workloads are.
+    pub links: &'a WorkloadLinks,
+    /// The MTU of the host's TUN device.
+    pub host_mtu: Mtu,
+}
+
+impl Facts for Known<'_> {
+    fn way(&self, node: IpAddr) -> Way {
+        let uplink = self.port(UPLINK).map(|port| port.device.as_str());
+        match self.mirror.resolve_underlay(node) {
+            Ok(underlay) if Some(underlay.interface_name.as_str()) == uplink => {
+                match underlay.neighbour {
+                    Neighbour::Resolved(mac) => Way::Known(mac, underlay.mtu),
+                    // A neighbour that did not answer may do so again: packets keep asking.
+                    Neighbour::Missing | Neighbour::Failed => Way::Asking,
+                    Neighbour::NotNeeded => Way::None,
+                }
+            }
+            Ok(_) | Err(_) => Way::None,
+        }
+    }
+
+    fn workload_mac(&self, port: PortId, address: IpAddr) -> Option<MacAddr> {
+        self.links.mac(port, address)
+    }
+
+    fn mtu(&self, port: PortId) -> Mtu {
+        let Some(description) = self.port(port) else {
+            return Mtu::ETHERNET;
+        };
+        match description.role {
+            PortRole::Host => self.host_mtu,
+            PortRole::Uplink | PortRole::Workload => self.device_mtu(description),
+        }
+    }
+}
+
+impl Known<'_> {
+    fn port(&self, id: PortId) -> Option<&Description> {
+        self.ports.get(usize::from(id.0))
+    }
+
+    fn device_mtu(&self, port: &Description) -> Mtu {
+        let local = || self.mirror.link_named(&port.device).map(|link| link.mtu);
+        port.local.then(local).flatten().unwrap_or(port.mtu)
+    }
+}

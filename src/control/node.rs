@@ -1,0 +1,494 @@
+//! A node's life: what is started in which order, the control loop, and the end.
+//!
+//! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
+//! End: steering off → workers drain and join → slow path joins → sockets and devices close.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, select, tick};
+
+use super::apply::{Fixed, Forwarding, Hop, node_addresses, steered_prefixes};
+use super::facts::Known;
+use super::host::HostSide;
+use super::ports::{self, OpenPorts, UPLINK};
+use super::report;
+use super::resolve::{Wanted, resolve};
+use super::threads::{Handles, Threads};
+use super::view::{Question, View};
+use super::workloads::WorkloadLinks;
+use crate::datastore::{Directory, Update, Watch};
+use crate::forward::{Dscp, OuterTtl};
+use crate::kernel::{Mirror, Netlink, capabilities};
+use crate::observe::NodeView;
+use crate::observe::control_socket::ControlSocket;
+use crate::observe::health::HealthServer;
+use crate::observe::report::{RouteRow, StatusReport};
+use crate::port::capture::CaptureSwitch;
+use crate::resources::config::{self, NodeConfig};
+use crate::resources::{ClusterState, Fault, Problem};
+use crate::wire::Mtu;
+use crate::worker::slow_path::Event;
+
+/// How to run a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The node's configuration.
+    pub config: PathBuf,
+    /// Whether the uplink may be the machine's default route.
+    pub allow_default_route: bool,
+}
+
+/// How often neighbours in use are confirmed and threads looked after.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the datastore may take to say what it holds.
+const FIRST_SYNC: Duration = Duration::from_secs(10);
+
+/// Runs a node until SIGTERM or SIGINT. An error is text for people, a line each.
+pub fn run(options: &RunOptions) -> Result<(), String> {
+    let config = NodeConfig::load(&options.config).map_err(|problems| lines(&problems))?;
+    let missing = capabilities::missing();
+    if !missing.is_empty() {
+        let sentences: Vec<_> = missing.into_iter().map(|lack| lack.sentence).collect();
+        return Err(sentences.join("\n"));
+    }
+    refuse_default_route(&config, options.allow_default_route)?;
+    let signals = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let node = Node::start(config)?;
+    node.run(&signals)
+}
+
+/// A running node.
+struct Node {
+    config: NodeConfig,
+    started: Instant,
+    mirror: Mirror,
+    announcements: Receiver<()>,
+    ports: OpenPorts,
+    host: Option<HostSide>,
+    watch: Watch,
+    state: ClusterState,
+    problems: Vec<Problem>,
+    forwarding: Forwarding,
+    links: WorkloadLinks,
+    handles: Handles,
+    questions: Receiver<Question>,
+    _socket: ControlSocket,
+    _health: HealthServer,
+}
+
+impl Node {
+    fn start(config: NodeConfig) -> Result<Self, String> {
+        let started = Instant::now();
+        let mut mirror = Mirror::open().map_err(|error| error.to_string())?;
+        if let Some(host) = &config.host {
+            mirror.ignore_interface(host.tun.to_string());
+        }
+        let switch = CaptureSwitch::new();
+        let mut ports = ports::open(&config, &mirror, &switch).map_err(|e| e.to_string())?;
+        // The devices that were just made are in the mirror before anybody asks for them.
+        mirror.process().map_err(|error| error.to_string())?;
+        let uplink = config.uplink.interface.to_string();
+        let host = match &config.host {
+            Some(host) => {
+                let side = HostSide::new(&host.tun.to_string(), &uplink);
+                Some(side.map_err(|error| error.to_string())?)
+            }
+            None => None,
+        };
+
+        let directory = Directory::new(&config.datastore.directory);
+        let watch = directory.watch().map_err(|problem| problem.to_string())?;
+        let (state, problems) = first_state(&watch)?;
+        let wanted = resolve(&state, &config.node);
+        if !state.nodes.contains_key(&config.node) {
+            return Err(no_node(&config, &problems));
+        }
+
+        let fixed = fixed(&config, &ports);
+        let forwarding = Forwarding::new(fixed, wanted.clone());
+        let links = WorkloadLinks::default();
+        let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
+            .and_then(Threads::start)
+            .map_err(|error| format!("cannot start the workers: {error}"))?;
+        let (view, questions) = View::new(counters, ports.descriptions.clone(), switch);
+        let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
+        let socket = ControlSocket::start(&config.control_socket(), view.clone());
+        let health = HealthServer::start(view, config.health, config.metrics);
+        let announcements = watch_kernel(&mirror);
+        let mut node = Self {
+            started,
+            announcements,
+            mirror,
+            ports,
+            host,
+            watch,
+            state,
+            problems: Vec::new(),
+            forwarding,
+            links,
+            handles,
+            questions,
+            _socket: socket.map_err(|error| error.to_string())?,
+            _health: health.map_err(|error| error.to_string())?,
+            config,
+        };
+        node.note_problems(problems);
+        node.apply(wanted);
+        node.probe_nodes();
+        Ok(node)
+    }
+
+    fn run(mut self, signals: &Receiver<i32>) -> Result<(), String> {
+        log::info!(
+            "{}: ready after {} ms: {} routes, {} worker(s), uplink {} ({})",
+            self.config.node,
+            self.started.elapsed().as_millis(),
+            self.forwarding.routes().len(),
+            self.config.worker_count(),
+            self.config.uplink.interface,
+            self.ports.descriptions[usize::from(UPLINK.0)].io,
+        );
+        let updates = self.watch.updates();
+        let events = self.handles.events();
+        let ticks = tick(TICK);
+        let mut changed = false;
+        let mut failure = None;
+        loop {
+            select! {
+                recv(updates) -> update => match update {
+                    Ok(update) => changed = self.take(update, changed),
+                    Err(_) => { failure = Some("the datastore's watch has ended".to_owned()); break }
+                },
+                recv(self.announcements) -> _ => self.follow_kernel(),
+                recv(events) -> event => if let Ok(event) = event { self.heed(event) },
+                recv(self.questions) -> question => if let Ok(question) = question {
+                    self.answer(question);
+                },
+                recv(ticks) -> _ => {
+                    self.probe_nodes();
+                    if let Some(died) = self.handles.dead() {
+                        failure = Some(died);
+                        break;
+                    }
+                },
+                recv(signals) -> signal => {
+                    log::info!("{}: stopping on signal {}", self.config.node, signal.unwrap_or(0));
+                    break;
+                },
+            }
+        }
+        self.stop();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Takes one change of the datastore in; acts when it is in sync again. Returns whether there is
+    /// something still to act on.
+    fn take(&mut self, update: Update, changed: bool) -> bool {
+        match update {
+            Update::Put { resource, .. } => self.state.put(*resource),
+            Update::Delete(key) => {
+                self.state.delete(&key);
+            }
+            Update::Problems(problems) => {
+                self.note_problems(problems);
+                return changed;
+            }
+            Update::InSync => {
+                if changed {
+                    let wanted = resolve(&self.state, &self.config.node);
+                    self.apply(wanted);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes everything what is wanted. What sends packets our way comes last, what takes them away
+    /// from a route first learns the new one.
+    fn apply(&mut self, wanted: Wanted) {
+        for warning in &wanted.warnings {
+            if !self.forwarding.wanted().warnings.contains(warning) || self.started_now() {
+                log::warn!("{warning}");
+            }
+        }
+        self.links.configure(&wanted, &self.ports.workload_ports);
+        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), &wanted);
+        let facts = Known {
+            mirror: &self.mirror,
+            ports: &self.ports.descriptions,
+            links: &self.links,
+            host_mtu,
+        };
+        let before = self.forwarding.routes().len();
+        for refused in self.forwarding.apply(wanted, &facts) {
+            log::error!("no room in the route table for {refused}");
+        }
+        let wanted = self.forwarding.wanted();
+        let steering = &mut self.ports.uplink_steering;
+        let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
+        let steered = steering
+            .set_vxlan_port(self.config.vxlan.port)
+            .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
+            .and_then(|()| steering.set_local_prefixes(&prefixes));
+        if let Err(error) = steered {
+            log::error!("steering: {error}");
+        }
+        if let Some(host) = &mut self.host {
+            host.update(wanted, host_mtu);
+        }
+        let after = self.forwarding.routes().len();
+        log::info!("{}: routes applied: {before} before, {after} now", self.config.node);
+    }
+
+    /// Has adjacencies follow the kernel's neighbours, links and routes.
+    fn follow_kernel(&mut self) {
+        match self.mirror.process() {
+            Ok(changes) if changes.any() => self.refresh(),
+            Ok(_) => {}
+            Err(error) => log::error!("the kernel's tables: {error}"),
+        }
+    }
+
+    fn refresh(&mut self) {
+        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted());
+        let facts = Known {
+            mirror: &self.mirror,
+            ports: &self.ports.descriptions,
+            links: &self.links,
+            host_mtu,
+        };
+        self.forwarding.refresh(&facts);
+        if let Some(host) = &mut self.host {
+            host.set_mtu(host_mtu);
+        }
+    }
+
+    /// Heeds what the slow path noticed.
+    fn heed(&mut self, event: Event) {
+        match event {
+            Event::WorkloadSeen(port, address, mac) => {
+                if self.links.learn(port, address, mac) {
+                    log::debug!("workload {address} is at {mac}");
+                    self.refresh();
+                }
+            }
+            Event::Unresolved(next_hop) => match self.forwarding.hop(next_hop).cloned() {
+                Some(Hop::Workload(port, address)) => self.handles.ask_workload(port, address),
+                Some(Hop::Remote(node, _)) => self.probe(node),
+                _ => {}
+            },
+        }
+    }
+
+    fn probe(&mut self, node: std::net::IpAddr) {
+        if let Ok(way) = self.mirror.resolve_underlay(node)
+            && let Err(error) = self.mirror.probe(way.interface, way.next_hop)
+        {
+            log::debug!("probing {}: {error}", way.next_hop);
+        }
+    }
+
+    /// Keeps the next hops to all other nodes resolved: AF_XDP's packets do not tell the kernel that
+    /// a neighbour is in use.
+    fn probe_nodes(&mut self) {
+        let ways: Vec<_> = self
+            .forwarding
+            .remote_nodes()
+            .into_iter()
+            .filter_map(|node| self.mirror.resolve_underlay(node).ok())
+            .map(|way| (way.interface, way.next_hop))
+            .collect();
+        if let Err(error) = self.mirror.refresh(ways) {
+            log::debug!("confirming neighbours: {error}");
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        // An observer that has gone wants no answer.
+        match question {
+            Question::Routes(answer) => drop(answer.send(self.routes())),
+            Question::Status(answer) => drop(answer.send(self.status())),
+        }
+    }
+
+    fn routes(&self) -> Vec<RouteRow> {
+        report::routes(&self.config, &self.forwarding, &self.state, &self.facts())
+    }
+
+    fn status(&self) -> StatusReport {
+        report::status(
+            &self.config,
+            self.started,
+            &self.forwarding,
+            &self.problems,
+            &self.handles,
+            &self.ports,
+        )
+    }
+
+    fn facts(&self) -> Known<'_> {
+        Known {
+            mirror: &self.mirror,
+            ports: &self.ports.descriptions,
+            links: &self.links,
+            host_mtu: host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted()),
+        }
+    }
+
+    fn note_problems(&mut self, problems: Vec<Problem>) {
+        for problem in &problems {
+            if !self.problems.contains(problem) {
+                log::error!("{problem}");
+            }
+        }
+        if problems.is_empty() && !self.problems.is_empty() {
+            log::info!("the datastore's problems are mended");
+        }
+        self.problems = problems;
+    }
+
+    fn started_now(&self) -> bool {
+        self.forwarding.routes().is_empty()
+    }
+
+    fn uplink_mtu(&self) -> Mtu {
+        let name = self.config.uplink.interface.to_string();
+        self.mirror.link_named(&name).map_or(Mtu::ETHERNET, |link| link.mtu)
+    }
+
+    /// The end, in the order in which nothing is steered to a socket that is gone.
+    fn stop(self) {
+        let OpenPorts { uplink_steering, workload_steering, workers, .. } = self.ports;
+        drop(uplink_steering);
+        drop(workload_steering);
+        let closed = self.handles.stop();
+        drop(closed);
+        drop(workers);
+        drop(self.host);
+        log::info!("{}: stopped", self.config.node);
+    }
+}
+
+/// What does not change while the node runs.
+fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
+    Fixed {
+        ports: ports.configs.clone(),
+        workload_ports: ports.workload_ports.clone(),
+        uplink: (UPLINK, ports.uplink_mac),
+        host: ports.host(),
+        vxlan_port: config.vxlan.port,
+        vni: config.vxlan.vni,
+        strict_reserved_bits: config.vxlan.strict_reserved_bits,
+        ttl: match config.tunnel.ttl {
+            config::Ttl::Fixed(ttl) => OuterTtl::Fixed(ttl),
+            config::Ttl::Inherit => OuterTtl::Inherit,
+        },
+        dscp: match config.tunnel.dscp {
+            config::Dscp::Fixed(dscp) => Dscp::Fixed(dscp),
+            config::Dscp::Inherit => Dscp::Inherit,
+        },
+        tunnel_mtu: (config.tunnel.mtu > 0).then_some(Mtu(config.tunnel.mtu)),
+    }
+}
+
+/// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
+fn host_mtu(config: &NodeConfig, uplink: Mtu, wanted: &Wanted) -> Mtu {
+    if let Some(host) = &config.host
+        && host.mtu > 0
+    {
+        return Mtu(host.mtu);
+    }
+    let overhead = wanted.routes.values().map(report::overhead).max().unwrap_or(0);
+    uplink.less(overhead)
+}
+
+/// Everything that the datastore holds at the start.
+fn first_state(watch: &Watch) -> Result<(ClusterState, Vec<Problem>), String> {
+    let (mut state, mut found) = (ClusterState::default(), Vec::new());
+    let deadline = Instant::now() + FIRST_SYNC;
+    loop {
+        match watch.updates().recv_deadline(deadline) {
+            Ok(Update::Put { resource, .. }) => state.put(*resource),
+            Ok(Update::Delete(key)) => {
+                state.delete(&key);
+            }
+            Ok(Update::Problems(problems)) => found = problems,
+            Ok(Update::InSync) => return Ok((state, found)),
+            Err(_) => {
+                let seconds = FIRST_SYNC.as_secs();
+                return Err(format!("the datastore did not answer within {seconds} s"));
+            }
+        }
+    }
+}
+
+fn no_node(config: &NodeConfig, problems: &[Problem]) -> String {
+    let fault = Fault::new(
+        "node",
+        format!("the datastore has no Node({}) that is in order", config.node),
+        "write the name of one of its Node resources, or add this node's",
+    );
+    let mut text = lines(&[config.problem(fault)]);
+    if !problems.is_empty() {
+        text.push('\n');
+        text.push_str(&lines(problems));
+    }
+    text
+}
+
+/// A machine's way to the world is not taken by accident.
+fn refuse_default_route(config: &NodeConfig, allowed: bool) -> Result<(), String> {
+    if allowed || config.uplink.allow_default_route {
+        return Ok(());
+    }
+    let interfaces = Netlink::open()
+        .and_then(|mut netlink| netlink.default_route_interfaces())
+        .map_err(|error| error.to_string())?;
+    let uplink = config.uplink.interface.to_string();
+    if !interfaces.contains(&uplink) {
+        return Ok(());
+    }
+    let fault = Fault::new(
+        "uplink.interface",
+        format!("{uplink} carries this machine's default route"),
+        "name another interface, or say --allow-default-route (or allowDefaultRoute: true): only \
+         tunnel packets and packets to local blocks are then taken from the kernel",
+    );
+    Err(config.problem(fault).to_string())
+}
+
+/// Tells when the kernel has announced something. The thread ends with the process.
+fn watch_kernel(mirror: &Mirror) -> Receiver<()> {
+    let descriptor = mirror.fd();
+    // No room: the thread goes on only when the news were heard, so that it does not spin.
+    let (news, heard) = crossbeam_channel::bounded(0);
+    std::thread::spawn(move || {
+        while crate::kernel::wait_readable(descriptor).is_ok() && news.send(()).is_ok() {
+            // A burst is taken in at once rather than one by one.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    heard
+}
+
+fn signals() -> std::io::Result<Receiver<i32>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let (sender, receiver) = crossbeam_channel::bounded(4);
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.send(signal).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}

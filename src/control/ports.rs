@@ -1,0 +1,355 @@
+//! The node's ports: opened in one place, shared out among the workers.
+//!
+//! The uplink's queues go to all workers in turn; every other port has one worker. A worker's first
+//! AF_XDP socket is on the uplink, which is the device that lives longest.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::forward::{PortConfig, PortRole, WorkloadSources};
+use crate::kernel::{Mirror, veth};
+use crate::packet::{FramePool, HEADROOM};
+use crate::port::capture::{CaptureSwitch, Captured};
+use crate::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
+use crate::port::xdp::{
+    DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
+};
+use crate::port::{Link, Port, PortError, PortId};
+use crate::resources::NodeConfig;
+use crate::resources::config::{Io, PortKind, WorkloadPort};
+use crate::wire::MacAddr;
+
+/// What one worker moves packets with.
+pub struct WorkerPorts {
+    /// Its free frames.
+    pub pool: FramePool,
+    /// Its ports.
+    pub ports: Vec<Box<dyn Port>>,
+    umem: WorkerUmem,
+}
+
+/// All ports of a node, open.
+pub struct OpenPorts {
+    /// By worker.
+    pub workers: Vec<WorkerPorts>,
+    /// By port number, for the packet path.
+    pub configs: Vec<PortConfig>,
+    /// By port number, for people.
+    pub descriptions: Vec<Description>,
+    /// By port number: the worker that alone serves it; none for the uplink, which all serve.
+    pub owners: Vec<Option<usize>>,
+    /// The port of each workload interface.
+    pub workload_ports: BTreeMap<String, PortId>,
+    /// The uplink's own Ethernet address.
+    pub uplink_mac: MacAddr,
+    /// The uplink's XDP program.
+    pub uplink_steering: Steering,
+    /// The workload ports' XDP programs, held so that they stay attached.
+    pub workload_steering: Vec<Steering>,
+}
+
+/// A port as people know it.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The name in the configuration.
+    pub name: String,
+    /// The device's own name, which differs for devices in other namespaces.
+    pub device: String,
+    /// What is behind it.
+    pub role: PortRole,
+    /// How its frames are moved.
+    pub io: String,
+    /// Whether the device is in this network namespace, where the kernel's word on its MTU counts.
+    pub local: bool,
+    /// The MTU when it was opened.
+    pub mtu: crate::wire::Mtu,
+}
+
+/// The uplink's number.
+pub const UPLINK: PortId = PortId(0);
+
+/// Opens every port of the configuration and attaches the XDP programs; nothing is steered yet.
+pub fn open(
+    config: &NodeConfig,
+    mirror: &Mirror,
+    switch: &CaptureSwitch,
+) -> Result<OpenPorts, PortError> {
+    let mut opening = Opening {
+        mirror,
+        switch,
+        workers: open_memory(config, mirror)?,
+        configs: Vec::new(),
+        descriptions: Vec::new(),
+        owners: Vec::new(),
+        workload_ports: BTreeMap::new(),
+        workload_steering: Vec::new(),
+    };
+    let (uplink_mac, uplink_steering) = opening.uplink(config)?;
+    for (index, port) in config.workloads.iter().enumerate() {
+        opening.workload(index, port)?;
+    }
+    if let Some(host) = &config.host {
+        opening.host(&host.tun.to_string())?;
+    }
+    Ok(OpenPorts {
+        workers: opening.workers,
+        configs: opening.configs,
+        descriptions: opening.descriptions,
+        owners: opening.owners,
+        workload_ports: opening.workload_ports,
+        uplink_mac,
+        uplink_steering,
+        workload_steering: opening.workload_steering,
+    })
+}
+
+impl WorkerPorts {
+    /// How many frames its memory has.
+    pub fn frames(&self) -> usize {
+        self.umem.frames()
+    }
+}
+
+impl OpenPorts {
+    /// The host's port, if the node has one.
+    pub fn host(&self) -> Option<PortId> {
+        let host = self.configs.iter().find(|port| port.role == PortRole::Host);
+        host.map(|port| port.id)
+    }
+}
+
+struct Opening<'a> {
+    mirror: &'a Mirror,
+    switch: &'a CaptureSwitch,
+    workers: Vec<WorkerPorts>,
+    configs: Vec<PortConfig>,
+    descriptions: Vec<Description>,
+    owners: Vec<Option<usize>>,
+    workload_ports: BTreeMap<String, PortId>,
+    workload_steering: Vec<Steering>,
+}
+
+impl Opening<'_> {
+    /// Opens the uplink's queues, each by the worker whose turn it is.
+    fn uplink(&mut self, config: &NodeConfig) -> Result<(MacAddr, Steering), PortError> {
+        let interface = config.uplink.interface.to_string();
+        let count = self.workers.len();
+        let mut sockets = Vec::new();
+        let mut ports = Vec::new();
+        for (worker, queues) in shares(config.uplink_queues(), count).into_iter().enumerate() {
+            let port = self.open_xdp(worker, UPLINK, &interface, queues)?;
+            sockets.extend(port.sockets());
+            ports.push((worker, port));
+        }
+        let steering = self.steer(&interface, Role::Uplink, config.uplink.io, &sockets)?;
+        let mac = self.describe(&interface, &interface, PortRole::Uplink, &ports[0].1, None);
+        for (worker, mut port) in ports {
+            port.set_mode(steering.mode(), &self.workers[worker].umem);
+            self.descriptions[0].io.clone_from(&port.capabilities().io);
+            self.keep(worker, Box::new(port));
+        }
+        Ok((mac, steering))
+    }
+
+    /// Opens a workload's port; the workers take turns.
+    fn workload(&mut self, index: usize, config: &WorkloadPort) -> Result<(), PortError> {
+        let id = self.next_id();
+        let worker = index % self.workers.len();
+        let name = config.interface.to_string();
+        let device = config.device.as_ref().unwrap_or(&config.interface).to_string();
+        match config.kind {
+            PortKind::Xdp => {
+                let queues = 0..self.queues_of(&device);
+                let mut port = self.open_xdp(worker, id, &device, queues)?;
+                let sockets: Vec<_> = port.sockets().collect();
+                let io = config.io.unwrap_or_default();
+                let steering = self.steer(&device, Role::Workload, io, &sockets)?;
+                port.set_mode(steering.mode(), &self.workers[worker].umem);
+                self.workload_steering.push(steering);
+                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                self.keep(worker, Box::new(port));
+            }
+            PortKind::Tun | PortKind::Tap => {
+                let kind = match config.kind {
+                    PortKind::Tap => TunTapKind::Tap,
+                    PortKind::Tun | PortKind::Xdp => TunTapKind::Tun,
+                };
+                let netns = config.netns.clone();
+                let options = TunTapOptions { interface: device.clone(), kind, netns };
+                let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
+                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                let in_other_netns = config.netns.is_some();
+                self.descriptions[usize::from(id.0)].local = !in_other_netns;
+                self.keep(worker, Box::new(port));
+            }
+        }
+        self.workload_ports.insert(name, id);
+        Ok(())
+    }
+
+    /// Opens the TUN device to the host's own kernel.
+    fn host(&mut self, tun: &str) -> Result<(), PortError> {
+        let id = self.next_id();
+        let options =
+            TunTapOptions { interface: tun.to_owned(), kind: TunTapKind::Tun, netns: None };
+        let port = TunTapPort::open(id, &options, &mut self.workers[0].pool)?;
+        self.describe(tun, tun, PortRole::Host, &port, Some(0));
+        self.keep(0, Box::new(port));
+        Ok(())
+    }
+
+    fn open_xdp(
+        &mut self,
+        worker: usize,
+        id: PortId,
+        interface: &str,
+        queues: Range<u32>,
+    ) -> Result<XdpPort, PortError> {
+        let options = XdpOptions {
+            interface: interface.to_owned(),
+            queues,
+            ring_size: DEFAULT_RING_SIZE,
+        };
+        let WorkerPorts { pool, umem, .. } = &mut self.workers[worker];
+        XdpPort::open(id, &options, umem, pool)
+    }
+
+    fn steer(
+        &self,
+        interface: &str,
+        role: Role,
+        io: Io,
+        sockets: &[(u32, i32)],
+    ) -> Result<Steering, PortError> {
+        let wanted = match io {
+            Io::Auto => XdpModeWanted::Auto,
+            Io::Native => XdpModeWanted::Native,
+            Io::Generic => XdpModeWanted::Generic,
+        };
+        let mut steering = Steering::attach(interface, role, wanted)?;
+        for (queue, socket) in sockets {
+            steering.register(*queue, *socket)?;
+        }
+        self.finish_checksums(interface);
+        Ok(steering)
+    }
+
+    /// Has a veth's far end finish its packets, if it can be reached: AF_XDP hands on what it leaves
+    /// undone, checksums and segmentation alike. Where it cannot, the packet path completes
+    /// checksums.
+    fn finish_checksums(&self, interface: &str) {
+        let Some(link) = self.mirror.link_named(interface) else { return };
+        match veth::disable_peer_tx_offloads(link) {
+            Ok(Some(features)) if !features.is_empty() => {
+                log::info!("{interface}: switched off at its veth peer: {}", features.join(", "));
+            }
+            Ok(_) => {}
+            Err(error) => log::warn!("{interface}: its veth peer keeps its offloads: {error}"),
+        }
+    }
+
+    fn describe(
+        &mut self,
+        name: &str,
+        device: &str,
+        role: PortRole,
+        port: &dyn Port,
+        owner: Option<usize>,
+    ) -> MacAddr {
+        let capabilities = port.capabilities();
+        let id = self.next_id();
+        self.configs.push(PortConfig {
+            id,
+            role,
+            link: capabilities.link,
+            sources: WorkloadSources::default(),
+            partial_checksums: role != PortRole::Host && self.may_leave_checksums(device),
+        });
+        self.descriptions.push(Description {
+            name: name.to_owned(),
+            device: device.to_owned(),
+            role,
+            io: capabilities.io.clone(),
+            local: true,
+            mtu: capabilities.mtu,
+        });
+        self.owners.push(owner);
+        match capabilities.link {
+            Link::Ethernet(mac) => mac,
+            Link::Ip => MacAddr::default(),
+        }
+    }
+
+    /// Whether senders behind a device may leave checksums to it: those of virtual devices do, and a
+    /// device that we cannot see may be one.
+    fn may_leave_checksums(&self, device: &str) -> bool {
+        self.mirror.link_named(device).is_none_or(|link| link.kind.is_some())
+    }
+
+    fn keep(&mut self, worker: usize, port: Box<dyn Port>) {
+        let captured = Captured::new(port, self.switch);
+        self.workers[worker].ports.push(Box::new(captured));
+    }
+
+    fn next_id(&self) -> PortId {
+        PortId(self.configs.len() as u16)
+    }
+
+    fn queues_of(&self, interface: &str) -> u32 {
+        self.mirror.link_named(interface).map_or(1, |link| link.rx_queues.max(1))
+    }
+}
+
+/// Every worker's packet memory: enough for the queues that it will serve.
+fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>, PortError> {
+    let count = config.worker_count();
+    let workload_queues = |worker: usize| -> u32 {
+        let own = config.workloads.iter().skip(worker).step_by(count);
+        let queues = own.filter(|port| port.kind == PortKind::Xdp).map(|port| {
+            let link = mirror.link_named(&port.interface.to_string());
+            link.map_or(1, |link| link.rx_queues.max(1))
+        });
+        queues.sum()
+    };
+    let largest = mirror.links().map(|link| link.mtu.0).filter(|mtu| *mtu < 9000).max();
+    shares(config.uplink_queues(), count)
+        .into_iter()
+        .enumerate()
+        .map(|(worker, uplink)| {
+            let queues = uplink.len() as u32 + workload_queues(worker);
+            let mut options = UmemOptions::for_queues(queues);
+            options.frames = options.frames.max(config.workers.frames);
+            if largest.is_some_and(|mtu| usize::from(mtu) + HEADROOM + 64 > 2048) {
+                options.frame_size = 4096;
+            }
+            let (umem, frames) = WorkerUmem::new(&options)?;
+            Ok(WorkerPorts { pool: FramePool::new(frames, HEADROOM), ports: Vec::new(), umem })
+        })
+        .collect()
+}
+
+/// `queues` queues shared out among `workers` workers, each a run of its own; the first get one more
+/// where it does not come out even.
+fn shares(queues: usize, workers: usize) -> Vec<Range<u32>> {
+    let mut start = 0;
+    (0..workers)
+        .map(|worker| {
+            let length = queues / workers + usize::from(worker < queues % workers);
+            let share = start as u32..(start + length) as u32;
+            start += length;
+            share
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_queue_has_one_worker() {
+        assert_eq!(shares(1, 1), [0..1]);
+        assert_eq!(shares(5, 2), [0..3, 3..5]);
+        assert_eq!(shares(2, 2), [0..1, 1..2]);
+    }
+}

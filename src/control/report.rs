@@ -1,0 +1,238 @@
+//! The node's route table and state, as rows for people.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::apply::{Carriage, Facts, Forwarding, Hop, Way};
+use super::facts::Known;
+use super::ports::{OpenPorts, UPLINK};
+use super::resolve::{Encap, Target};
+use super::threads::Handles;
+use crate::observe::report::{
+    Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState, StatusReport,
+    WorkerStatus,
+};
+use crate::resources::{ClusterState, NodeConfig, Problem};
+use crate::wire::Mtu;
+
+/// The device that operators know VXLAN routes by.
+const VXLAN_DEVICE: &str = "vxlan.calico";
+
+/// The device that operators know IP-in-IP routes by, where the node has no TUN device.
+const IPIP_DEVICE: &str = "tunl0";
+
+/// The bytes that a route's encapsulation takes of the uplink's MTU.
+pub fn overhead(target: &Target) -> u16 {
+    use crate::forward::Encapsulation as Outer;
+    match target {
+        Target::Remote { encap: Encap::Ipip, .. } => Outer::Ipip.overhead(),
+        Target::Remote { encap: Encap::Vxlan { .. }, .. } => Outer::Vxlan.overhead(),
+        _ => 0,
+    }
+}
+
+/// The route table, in the order of its destinations.
+pub fn routes(
+    config: &NodeConfig,
+    forwarding: &Forwarding,
+    state: &ClusterState,
+    facts: &Known<'_>,
+) -> Vec<RouteRow> {
+    forwarding
+        .routes()
+        .iter()
+        .map(|(destination, hop)| {
+            let mut row = row(config, forwarding, *destination, hop, facts);
+            row.pool = pool(state, destination);
+            row
+        })
+        .collect()
+}
+
+fn row(
+    config: &NodeConfig,
+    forwarding: &Forwarding,
+    destination: IpNet,
+    hop: &Hop,
+    facts: &Known<'_>,
+) -> RouteRow {
+    let mut row = RouteRow {
+        destination,
+        kind: RouteKind::Unicast,
+        encapsulation: None,
+        node: None,
+        far_end: None,
+        next_hop: None,
+        mac: None,
+        interface: None,
+        mtu: None,
+        state: RouteState::Resolved,
+        pool: None,
+    };
+    match hop {
+        Hop::Blackhole => row.kind = RouteKind::Blackhole,
+        Hop::Unreachable => row.kind = RouteKind::Unreachable,
+        Hop::Router => row.kind = RouteKind::Local,
+        Hop::Host => {
+            row.kind = RouteKind::Host;
+            row.interface = config.host.as_ref().map(|host| host.tun.to_string());
+        }
+        Hop::Workload(port, address) => {
+            row.encapsulation = Some(Encapsulation::None);
+            row.node = Some(config.node.to_string());
+            row.interface = facts.ports.get(usize::from(port.0)).map(|port| port.name.clone());
+            row.mtu = Some(facts.mtu(*port).0);
+            row.mac = facts.workload_mac(*port, *address);
+            let ethernet = matches!(
+                forwarding.fixed().ports.get(usize::from(port.0)).map(|port| port.link),
+                Some(crate::port::Link::Ethernet(_))
+            );
+            row.state = resolved(row.mac.is_some() || !ethernet);
+        }
+        Hop::Remote(node, carriage) => {
+            remote(&mut row, config, forwarding, *node, *carriage, facts);
+        }
+    }
+    row
+}
+
+fn remote(
+    row: &mut RouteRow,
+    config: &NodeConfig,
+    forwarding: &Forwarding,
+    node: IpAddr,
+    carriage: Carriage,
+    facts: &Known<'_>,
+) {
+    let tun = config.host.as_ref().map_or(IPIP_DEVICE.to_owned(), |host| host.tun.to_string());
+    let (encapsulation, interface) = match carriage {
+        Carriage::Direct => (Encapsulation::None, config.uplink.interface.to_string()),
+        Carriage::Ipip => (Encapsulation::Ipip, tun),
+        Carriage::Vxlan(_) => (Encapsulation::Vxlan, VXLAN_DEVICE.to_owned()),
+    };
+    let underlay = facts.mirror.resolve_underlay(node).ok();
+    let way = facts.way(node);
+    row.encapsulation = Some(encapsulation);
+    row.interface = Some(interface);
+    row.node = forwarding.wanted().peers.get(&node).map(|peer| peer.node.to_string());
+    row.far_end = (carriage != Carriage::Direct).then_some(node);
+    row.next_hop = underlay.map(|underlay| underlay.next_hop);
+    row.state = resolved(matches!(way, Way::Known(..)));
+    if let Way::Known(mac, mtu) = way {
+        row.mac = Some(mac);
+        let mtu: Mtu = mtu.less(carriage.encapsulation().overhead());
+        row.mtu = Some(forwarding.fixed().tunnel_mtu.map_or(mtu, |most| most.min(mtu)).0);
+    }
+}
+
+fn resolved(yes: bool) -> RouteState {
+    if yes { RouteState::Resolved } else { RouteState::Unresolved }
+}
+
+/// The most specific pool that a destination is from.
+fn pool(state: &ClusterState, destination: &IpNet) -> Option<String> {
+    let containing = state.pools.values().filter(|pool| pool.cidr().contains(destination));
+    let best = containing.max_by_key(|pool| pool.cidr().prefix_len());
+    best.map(|pool| pool.metadata.name.to_string())
+}
+
+/// How the node and its parts are.
+pub fn status(
+    config: &NodeConfig,
+    started: Instant,
+    forwarding: &Forwarding,
+    problems: &[Problem],
+    handles: &Handles,
+    ports: &OpenPorts,
+) -> StatusReport {
+    let address = super::apply::node_addresses(forwarding.wanted()).first().copied();
+    StatusReport {
+        node: config.node.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: started.elapsed().as_secs(),
+        address,
+        uplink: Some(config.uplink.interface.to_string()),
+        routes: counts(forwarding),
+        workers: workers(handles),
+        components: components(forwarding, problems, handles, ports),
+    }
+}
+
+fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
+    let of = |wanted: Encapsulation| {
+        let carried = forwarding.routes().values().filter(|hop| match hop {
+            Hop::Remote(_, Carriage::Direct) => wanted == Encapsulation::None,
+            Hop::Remote(_, Carriage::Ipip) => wanted == Encapsulation::Ipip,
+            Hop::Remote(_, Carriage::Vxlan(_)) => wanted == Encapsulation::Vxlan,
+            Hop::Workload(..) => wanted == Encapsulation::None,
+            Hop::Host | Hop::Router | Hop::Blackhole | Hop::Unreachable => false,
+        });
+        RouteCount { encapsulation: wanted, routes: carried.count() as u64 }
+    };
+    Encapsulation::ALL.map(of).to_vec()
+}
+
+fn workers(handles: &Handles) -> Vec<WorkerStatus> {
+    let status = |(number, (cpu, counters, _)): (usize, (Option<usize>, &_, bool))| {
+        let counters: &crate::worker::counters::Counters = counters;
+        let (rounds, busy) = (counters.rounds.get(), counters.busy_rounds.get());
+        WorkerStatus {
+            id: number as u32,
+            cpu: cpu.map(|cpu| cpu as u32),
+            busy: if rounds == 0 { 0.0 } else { busy as f64 / rounds as f64 },
+        }
+    };
+    handles.workers().enumerate().map(status).collect()
+}
+
+fn components(
+    forwarding: &Forwarding,
+    problems: &[Problem],
+    handles: &Handles,
+    ports: &OpenPorts,
+) -> Vec<Component> {
+    let mut components = vec![Component {
+        name: "datastore".to_owned(),
+        live: true,
+        // What is wrong in one document keeps no other from being routed.
+        ready: true,
+        detail: match problems {
+            [] => "in sync".to_owned(),
+            [first, ..] => format!("{} problem(s), the first: {first}", problems.len()),
+        },
+    }];
+    for (number, (cpu, _, alive)) in handles.workers().enumerate() {
+        components.push(Component {
+            name: format!("worker {number}"),
+            live: alive,
+            ready: alive,
+            detail: cpu.map_or("not pinned".to_owned(), |cpu| format!("on CPU {cpu}")),
+        });
+    }
+    for port in &ports.descriptions {
+        components.push(Component {
+            name: format!("port {}", port.name),
+            live: true,
+            ready: true,
+            detail: port.io.clone(),
+        });
+    }
+    if let Some(fallback) = ports.uplink_steering.fallback()
+        && let Some(uplink) = components.get_mut(1 + handles.workers().count() + usize::from(UPLINK.0))
+    {
+        uplink.detail = format!("{}: {fallback}", uplink.detail);
+    }
+    let warnings = &forwarding.wanted().warnings;
+    if let Some(first) = warnings.first() {
+        components.push(Component {
+            name: "resources".to_owned(),
+            live: true,
+            ready: true,
+            detail: format!("{} warning(s), the first: {first}", warnings.len()),
+        });
+    }
+    components
+}
