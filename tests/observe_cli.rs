@@ -1,6 +1,6 @@
 //! The binary against a control socket of this process.
 
-mod support;
+mod observe_support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{FakeNode, TestPort};
+use observe_support::{FakeNode, TestPort};
 use tempfile::TempDir;
 use underpass::observe::control_socket::ControlSocket;
 use underpass::observe::report::Encapsulation;
@@ -92,9 +92,9 @@ fn watch_prints_the_table_again_when_the_mode_changes() {
     let lab = lab();
     let mut watch = Process::start(lab.command("routes", &["--watch", "--interval", "0.05"]));
     watch.wait_for(" tunl0 ");
-    *lab.node.routes.lock().unwrap() = support::routes(Encapsulation::None);
+    *lab.node.routes.lock().unwrap() = observe_support::routes(Encapsulation::None);
     watch.wait_for(" eth0 ");
-    *lab.node.routes.lock().unwrap() = support::routes(Encapsulation::Vxlan);
+    *lab.node.routes.lock().unwrap() = observe_support::routes(Encapsulation::Vxlan);
     watch.wait_for(" vxlan.calico ");
     let (status, printed, _) = watch.stop(Signal::SIGTERM);
     assert!(!status.success());
