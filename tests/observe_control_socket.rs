@@ -1,6 +1,6 @@
 //! The control socket with real clients: good, slow, dead and many.
 
-mod support;
+mod observe_support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::{FakeNode, TestPort};
+use observe_support::{FakeNode, TestPort};
 use tempfile::TempDir;
 use underpass::observe::NodeView;
 use underpass::observe::control_socket::ControlSocket;

@@ -1,13 +1,13 @@
 //! The HTTP servers over real sockets.
 
-mod support;
+mod observe_support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::FakeNode;
+use observe_support::FakeNode;
 use underpass::observe::health::HealthServer;
 
 const ANY: &str = "127.0.0.1:0";

@@ -1,8 +1,152 @@
 //! The verbs of the command line and their tables.
 
+mod args;
+mod capture;
+mod client;
+mod counters;
+mod functions;
+mod routes;
+mod status;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Runs the command line and says how it ended.
+use clap::Parser;
+
+use args::{Arguments, Format, Verb};
+use client::Client;
+pub use functions::{Functions, RunOptions};
+
+use crate::observe::protocol::{Reply, Request};
+
+/// The exit code of a failure.
+const FAILED: u8 = 1;
+
+/// The exit code of a command line that makes no sense.
+const USAGE: u8 = 2;
+
+/// Runs the command line and says how it ended: 0 well, 1 failed, 2 a wrong command line.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    main_with(&Functions::default(), std::env::args_os())
+}
+
+/// [`main`] with given arguments, the first being the program's name, and a given node.
+pub fn main_with(
+    functions: &Functions,
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors and go to standard output.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match dispatch(functions, arguments.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Told(lines)) => {
+            for line in lines {
+                eprintln!("underpass: {line}");
+            }
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Run {
+            config,
+            allow_default_route,
+            log,
+        } => {
+            start_log(&log);
+            let options = RunOptions {
+                config,
+                allow_default_route,
+            };
+            (functions.run)(&options).map_err(Failure::from)
+        }
+        Verb::Check { config } => {
+            let summary = (functions.check)(&config).map_err(Failure::Told)?;
+            print(&format!("{}\n", summary.trim_end()))
+        }
+        Verb::Routes {
+            node,
+            output,
+            watch,
+            interval,
+        } => {
+            let client = Client::find(&node, functions)?;
+            routes::show(&client, output, watch.then_some(interval))
+        }
+        Verb::Counters { node, output, all } => {
+            match Client::find(&node, functions)?.ask(&Request::Counters)? {
+                Reply::Counters(report) if output == Format::Json => print_json(&report),
+                Reply::Counters(report) => print(&counters::text(&report, all)),
+                other => Err(client::unexpected(&other)),
+            }
+        }
+        Verb::Status { node, output } => {
+            match Client::find(&node, functions)?.ask(&Request::Status)? {
+                Reply::Status(report) if output == Format::Json => print_json(&report),
+                Reply::Status(report) => print(&status::text(&report)),
+                other => Err(client::unexpected(&other)),
+            }
+        }
+        Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
+        Verb::Version => print(concat!("underpass ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+/// Why a verb ended early.
+#[derive(Debug)]
+enum Failure {
+    /// What to tell the user, a line each.
+    Told(Vec<String>),
+    /// Nobody reads the output any more, as with `underpass routes | head`: no fault of ours.
+    OutputClosed,
+}
+
+impl From<String> for Failure {
+    fn from(line: String) -> Self {
+        Self::Told(vec![line])
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(output_failure)
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    print(&format!("{text}\n"))
+}
+
+fn output_failure(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => format!("cannot write the output: {error}").into(),
+    }
+}
+
+/// Messages of the given level and above go to standard error; tiny_http's own say nothing that an
+/// operator can use.
+fn start_log(level: &str) {
+    let filters = format!("{level},tiny_http=off");
+    let _ = env_logger::Builder::new()
+        .parse_filters(&filters)
+        .try_init();
 }

@@ -1,0 +1,144 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A virtual router between VMs, containers and hosts, on AF_XDP and TUN/TAP.
+#[derive(Debug, Parser)]
+#[command(name = "underpass", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a node until it is told to stop (SIGTERM or Ctrl-C)
+    Run {
+        /// The node's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Let the uplink be the machine's default route, though a fault may cut it off
+        #[arg(long)]
+        allow_default_route: bool,
+        /// Messages to print: error, warn, info, debug or trace, or env_logger's filters
+        #[arg(long, value_name = "LEVEL", default_value = "info")]
+        log: String,
+    },
+    /// Say what is wrong with a node's configuration and resources
+    Check {
+        /// The node's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show a running node's route table
+    Routes {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// How to show it; wide has the Ethernet address, next hop and pool as well
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: RouteFormat,
+        /// Show it again whenever it changes, until Ctrl-C
+        #[arg(short, long)]
+        watch: bool,
+        /// Seconds between looks, with --watch
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: f64,
+    },
+    /// Show what a running node has counted
+    Counters {
+        #[command(flatten)]
+        node: NodeArguments,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+        /// Show reasons to drop that have not occurred, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show how a running node and its parts are
+    Status {
+        #[command(flatten)]
+        node: NodeArguments,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
+    /// Copy what crosses a running node's ports into a pcapng file, or print a line a packet
+    Capture {
+        #[command(flatten)]
+        node: NodeArguments,
+        #[command(flatten)]
+        capture: CaptureArguments,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Which running node is meant. Without any of these: the only one that runs here.
+#[derive(Debug, Clone, Default, Args)]
+#[group(multiple = false)]
+pub struct NodeArguments {
+    /// The node that runs with this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The node of this name
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// The node with this control socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct CaptureArguments {
+    /// A port to capture from; may be given several times [default: all]
+    #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
+    pub port: Vec<String>,
+    /// Write pcapng to this file, - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Print a line a packet, outer and inner header side by side, times in UTC [default without
+    /// --write]
+    #[arg(long)]
+    pub print: bool,
+    /// End after so many packets
+    #[arg(short, long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Copy at most so many bytes of each packet; 0 copies all
+    #[arg(short, long, value_name = "BYTES", default_value = "0")]
+    pub snaplen: usize,
+    /// A UDP port on which VXLAN is spoken, beside 4789 and 8472
+    #[arg(long, value_name = "PORT")]
+    pub vxlan_port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RouteFormat {
+    Table,
+    Wide,
+    Json,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds from 0.05 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}
