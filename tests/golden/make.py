@@ -11,6 +11,7 @@ partial.py.
 
 import sys
 
+sys.dont_write_bytecode = True
 import fixture
 
 try:

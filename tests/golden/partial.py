@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 
+sys.dont_write_bytecode = True
 import fixture
 from scapy.all import IP, TCP, UDP, IPv6, raw
 
