@@ -142,3 +142,109 @@ fn complete(segment: &mut [u8], transport: &Transport) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
+    const DESTINATION: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 3);
+
+    /// A UDP packet with the partial checksum and two bytes of data that make the complete one
+    /// `checksum`.
+    fn udp_to_become(checksum: u16) -> Vec<u8> {
+        let ip = Ipv4 {
+            header_len: 20,
+            tos: 0,
+            total_len: 30,
+            identification: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            ttl: 64,
+            protocol: protocol::UDP,
+            source: SOURCE,
+            destination: DESTINATION,
+        };
+        let mut packet = vec![0; 30];
+        assert_eq!(ip.write(&mut packet), 20);
+        packet[20..26].copy_from_slice(&[0, 1, 0, 2, 0, 10]);
+        let pseudo = Checksum::pseudo_ipv4(SOURCE, DESTINATION, protocol::UDP, 10);
+        // ~(pseudo + rest + data) = checksum
+        let data = pseudo
+            .add_bytes(&packet[20..26])
+            .add_word(checksum)
+            .finish();
+        packet[26..28].copy_from_slice(&pseudo.folded().to_be_bytes());
+        packet[28..].copy_from_slice(&data.to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn a_udp_checksum_completed_to_zero_is_all_ones() {
+        let mut packet = udp_to_become(0);
+        assert!(complete_checksum(&mut packet));
+        assert_eq!(packet[26..28], [0xff, 0xff]);
+        assert!(udp::verify_ipv4(SOURCE, DESTINATION, &packet[20..]));
+    }
+
+    #[test]
+    fn a_finished_checksum_that_looks_partial_is_left() {
+        let pseudo = Checksum::pseudo_ipv4(SOURCE, DESTINATION, protocol::UDP, 10);
+        let mut packet = udp_to_become(pseudo.folded());
+        assert!(udp::verify_ipv4(SOURCE, DESTINATION, &packet[20..]));
+        let before = packet.clone();
+        assert!(!complete_checksum(&mut packet));
+        assert_eq!(packet, before);
+    }
+
+    #[test]
+    fn a_segment_shorter_than_a_tcp_header_is_left() {
+        let completed = |length: u8| {
+            let mut packet = udp_to_become(1);
+            packet.resize(60, 0);
+            (packet[3], packet[9]) = (20 + length, protocol::TCP);
+            let pseudo =
+                Checksum::pseudo_ipv4(SOURCE, DESTINATION, protocol::TCP, usize::from(length));
+            packet[36..38].copy_from_slice(&pseudo.folded().to_be_bytes());
+            complete_checksum(&mut packet)
+        };
+        assert!(!completed(19));
+        assert!(completed(20));
+    }
+
+    #[test]
+    fn behind_extension_headers_only_whole_packets_are_completed() {
+        let completed = |extension: u8, header: [u8; 8]| {
+            let ip = Ipv6 {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: 16,
+                next_header: extension,
+                hop_limit: 64,
+                source: Ipv6Addr::LOCALHOST,
+                destination: Ipv6Addr::LOCALHOST,
+            };
+            let mut packet = vec![0; 56];
+            ip.write(&mut packet);
+            packet[40..48].copy_from_slice(&header);
+            packet[48..54].copy_from_slice(&[0, 1, 0, 2, 0, 8]);
+            let pseudo = Checksum::pseudo_ipv6(ip.source, ip.destination, protocol::UDP, 8);
+            packet[54..].copy_from_slice(&pseudo.folded().to_be_bytes());
+            let completed = complete_checksum(&mut packet);
+            assert_eq!(
+                completed,
+                udp::verify_ipv6(ip.source, ip.destination, &packet[48..])
+            );
+            completed
+        };
+        let next = protocol::UDP;
+        assert!(completed(protocol::HOP_BY_HOP, [next, 0, 1, 4, 0, 0, 0, 0]));
+        assert!(completed(protocol::FRAGMENT, [next, 0, 0, 0, 0, 0, 0, 9]));
+        assert!(!completed(protocol::FRAGMENT, [next, 0, 0, 1, 0, 0, 0, 9]));
+        assert!(!completed(protocol::FRAGMENT, [next, 0, 0, 8, 0, 0, 0, 9]));
+        assert!(completed(protocol::ROUTING, [next, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(!completed(protocol::ROUTING, [next, 0, 0, 1, 0, 0, 0, 0]));
+    }
+}
