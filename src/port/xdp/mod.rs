@@ -100,7 +100,14 @@ impl XdpPort {
             idle: 0,
         };
         for number in options.queues.clone() {
-            match port.open_queue(number, device.index, options, umem, pool) {
+            match Queue::open(
+                &port.interface,
+                device.index,
+                number,
+                options.ring_size,
+                umem,
+                pool,
+            ) {
                 Ok(queue) => port.queues.push(queue),
                 Err(error) => {
                     port.close(umem, pool);
@@ -109,34 +116,6 @@ impl XdpPort {
             }
         }
         Ok(port)
-    }
-
-    fn open_queue(
-        &self,
-        number: u32,
-        device_index: u32,
-        options: &XdpOptions,
-        umem: &WorkerUmem,
-        pool: &mut FramePool,
-    ) -> Result<Queue, PortError> {
-        let available = pool.available();
-        let queue = Queue::open(
-            &self.interface,
-            device_index,
-            number,
-            options.ring_size,
-            umem,
-            pool,
-        )?;
-        if queue.stocked() > 0 {
-            return Ok(queue);
-        }
-        queue.close(&self.interface, umem, pool);
-        Err(PortError::PoolTooSmall {
-            interface: self.interface.clone(),
-            available,
-            needed: 4 * BATCH,
-        })
     }
 
     /// The socket of a queue, for [`Steering::register`]; nothing if the port does not serve it.
@@ -152,6 +131,12 @@ impl XdpPort {
         self.queues
             .iter()
             .map(|queue| (queue.number(), queue.descriptor()))
+    }
+
+    /// Frames that the kernel holds, to receive into or to send. With those in the pool and in the
+    /// worker's hands they are all that the port's memory has.
+    pub fn held(&self) -> usize {
+        self.queues.iter().map(Queue::held).sum()
     }
 
     /// Puts the mode that the device's steering got into the port's [`Capabilities::io`].

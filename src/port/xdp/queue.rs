@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::SocketError};
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, SocketConfig};
@@ -18,6 +20,10 @@ const POOL_RESERVE: usize = 2 * BATCH;
 
 /// Packets that one system call sends at most, where the kernel lets us choose (Linux 6.17).
 const TX_BUDGET: u32 = 256;
+
+/// How often, and with what pauses, a busy queue is tried again: a quarter of a second in all.
+const BUSY_TRIES: usize = 25;
+const BUSY_WAIT: Duration = Duration::from_millis(10);
 
 /// One queue's socket and rings, and the chunks that the kernel holds through them.
 pub(super) struct Queue {
@@ -56,12 +62,13 @@ impl Queue {
         umem: &WorkerUmem,
         pool: &mut FramePool,
     ) -> Result<Self, PortError> {
+        check_pool(interface, pool)?;
         let mut anchor = umem.anchor();
         if let Some(mut queue) = unpark(&mut anchor, device_index, number) {
             queue.stock(pool);
             return Ok(queue);
         }
-        let mut queue = Self::bind(interface, device_index, number, entries, umem)
+        let mut queue = Self::bind_patiently(interface, device_index, number, entries, umem)
             .map_err(|error| with_anchor(error, &anchor))?;
         if matches!(*anchor, Anchor::None) {
             *anchor = Anchor::InUse {
@@ -73,6 +80,24 @@ impl Queue {
         drop(anchor);
         queue.stock(pool);
         Ok(queue)
+    }
+
+    /// The kernel frees the queue of a socket that was closed, or whose process was killed, a moment
+    /// later.
+    fn bind_patiently(
+        interface: &str,
+        device_index: u32,
+        number: u32,
+        entries: u32,
+        umem: &WorkerUmem,
+    ) -> Result<Self, PortError> {
+        for _ in 0..BUSY_TRIES {
+            match Self::bind(interface, device_index, number, entries, umem) {
+                Err(PortError::QueueBusy { .. }) => thread::sleep(BUSY_WAIT),
+                result => return result,
+            }
+        }
+        Self::bind(interface, device_index, number, entries, umem)
     }
 
     fn bind(
@@ -122,9 +147,9 @@ impl Queue {
         self.rx.fd().as_raw_fd()
     }
 
-    /// Chunks that the kernel has to receive into.
-    pub(super) fn stocked(&self) -> u32 {
-        self.stocked
+    /// Frames that the kernel holds, to receive into or to send.
+    pub(super) fn held(&self) -> usize {
+        self.held.count()
     }
 
     /// Appends at most `limit` received frames, and says how many.
@@ -439,6 +464,19 @@ enum Refusal {
 }
 
 const ETHERNET_HEADER: usize = 14;
+
+/// Before a socket is bound, as the first one of a memory stays bound.
+fn check_pool(interface: &str, pool: &FramePool) -> Result<(), PortError> {
+    let (available, needed) = (pool.available(), POOL_RESERVE + BATCH);
+    if available >= needed {
+        return Ok(());
+    }
+    Err(PortError::PoolTooSmall {
+        interface: interface.to_owned(),
+        available,
+        needed,
+    })
+}
 
 fn unpark(anchor: &mut Anchor, device_index: u32, number: u32) -> Option<Queue> {
     match std::mem::replace(anchor, Anchor::None) {

@@ -222,6 +222,14 @@ impl HeldChunks {
         self.region.chunk_of(frame).is_some()
     }
 
+    /// How many chunks the kernel holds.
+    pub(super) fn count(&self) -> usize {
+        self.held
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
+    }
+
     /// The longest packet that a frame takes behind its headroom.
     pub(super) fn room(&self) -> usize {
         self.region.frame_size - HEADROOM
@@ -234,8 +242,7 @@ impl HeldChunks {
         let Some(chunk) = self.region.chunk_of(&frame) else {
             return Err(frame);
         };
-        let length = frame.len();
-        drop(frame);
+        let length = end(frame);
         self.held[chunk / 64] |= 1 << (chunk % 64);
         let mut descriptor = self.region.descriptors[chunk];
         // SAFETY: the descriptor is of this UMEM. The chunk's one frame ended above (a frame keeps
@@ -285,6 +292,11 @@ impl HeldChunks {
             }
         }
     }
+}
+
+/// Ends a frame, and with it the one reference to its chunk.
+fn end(frame: Frame) -> usize {
+    frame.len()
 }
 
 fn umem_config(options: &UmemOptions) -> Result<UmemConfig, PortError> {

@@ -1,0 +1,9 @@
+//! Ports against the kernel: AF_XDP, steering, TUN and TAP, in network namespaces.
+//!
+//! Every test runs in namespaces of its own, which end with it however it ends: see [`lab`].
+
+mod lab;
+mod measure;
+mod steering;
+mod tuntap;
+mod xdp;

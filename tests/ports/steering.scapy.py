@@ -1,0 +1,91 @@
+"""Prints the packets of the steering test, a line each: s(tolen) or p(assed), what it is, its bytes.
+
+The node is 10.30.0.1 and fd00::1, its blocks are 192.168.2.0/26 and fd01::/64, its device's address is
+02:00:00:00:00:10, and VXLAN is on port 4789.
+"""
+import struct
+
+from scapy.all import (ARP, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPOption, IPv6, IPv6ExtHdrHopByHop, Raw,
+                       fragment, raw)
+from scapy.layers.vxlan import VXLAN
+
+NODE, NODE6, PEER, PEER6 = "10.30.0.1", "fd00::1", "10.30.0.2", "fd00::2"
+
+
+def ether(**fields):
+    return Ether(**{"dst": "02:00:00:00:00:10", "src": "02:00:00:00:00:20", **fields})
+
+
+def ipv4(**fields):
+    return IP(**{"src": PEER, "dst": NODE, **fields})
+
+
+def show(verdict, what, packet):
+    data = packet if isinstance(packet, bytes) else raw(packet)
+    print(verdict, what.replace(" ", "_"), data.hex())
+
+
+def patched(packet, offset, value):
+    """The packet with bytes of its IP header replaced, checksums left as they were."""
+    data = bytearray(raw(packet))
+    data[14 + offset:14 + offset + len(value)] = value
+    return bytes(data)
+
+
+inner = IP(src="192.168.9.9", dst="192.168.2.9") / UDP(sport=1, dport=2) / b"payload"
+vxlan = UDP(sport=50000, dport=4789) / VXLAN(vni=4096, flags=8) / Ether(dst="66:00:00:00:00:01") / inner
+options = [IPOption(b"\x07\x07\x04\x00\x00\x00\x00"), IPOption(b"\x01")]
+
+show("s", "IPIP to the node", ether() / ipv4() / inner)
+show("s", "IPIP with IPv4 options", ether() / ipv4(options=options) / inner)
+show("s", "IPIP with a wrong total length", patched(ether() / ipv4() / inner, 2, struct.pack("!H", 9000)))
+show("s", "IPIP with a wrong checksum", patched(ether() / ipv4() / inner, 10, b"\xde\xad"))
+show("s", "IPIP later fragment", ether() / ipv4(proto=4, frag=100) / Raw(b"x" * 64))
+show("s", "VXLAN to the node", ether() / ipv4() / vxlan)
+show("s", "VXLAN with IPv4 options", ether() / ipv4(options=options) / vxlan)
+show("s", "VXLAN over IPv6", ether() / IPv6(src=PEER6, dst=NODE6) / vxlan)
+show("s", "TCP into the block", ether() / ipv4(dst="192.168.2.5") / TCP(dport=80))
+show("s", "ICMP to the block's last address", ether() / ipv4(dst="192.168.2.63") / ICMP())
+show("s", "TCP into the IPv6 block", ether() / IPv6(src=PEER6, dst="fd01::5") / TCP(dport=80))
+show("s", "hop-by-hop into the IPv6 block",
+     ether() / IPv6(src=PEER6, dst="fd01::5") / IPv6ExtHdrHopByHop() / TCP(dport=80))
+
+for number, part in enumerate(fragment(ipv4(id=7) / UDP(dport=4789) / VXLAN() / Raw(b"v" * 3000), 1000)):
+    show("s", f"VXLAN fragment {number}", ether() / part)
+for number, part in enumerate(fragment(ipv4(id=8) / UDP(dport=53) / Raw(b"d" * 3000), 1000)):
+    show("p", f"DNS fragment {number}", ether() / part)
+for number, part in enumerate(fragment(ipv4(id=7) / UDP(dport=53) / Raw(b"r" * 2000), 1000)):
+    show("p", f"DNS fragment {number} that reuses the identification", ether() / part)
+show("p", "later UDP fragment of nothing known", ether() / ipv4(id=9, proto=17, frag=100) / Raw(b"x" * 64))
+
+show("p", "SSH to the node", ether() / ipv4() / TCP(dport=22))
+show("p", "BGP to the node", ether() / ipv4() / TCP(dport=179))
+show("p", "ICMP to the node", ether() / ipv4() / ICMP())
+show("p", "DNS to the node", ether() / ipv4() / UDP(dport=53))
+show("p", "VXLAN from, not to, the port", ether() / ipv4() / UDP(sport=4789, dport=50000) / b"x")
+show("p", "TCP to the VXLAN port", ether() / ipv4() / TCP(dport=4789))
+show("p", "IPIP to another node", ether() / ipv4(dst="10.30.0.3") / inner)
+show("p", "VXLAN to another node", ether() / ipv4(dst="10.30.0.3") / vxlan)
+show("p", "IPIP to another station", ether(dst="02:00:00:00:00:99") / ipv4() / inner)
+show("p", "TCP into the block at another station", ether(dst="02:00:00:00:00:99") / ipv4(dst="192.168.2.5") / TCP())
+show("p", "VXLAN by broadcast", ether(dst="ff:ff:ff:ff:ff:ff") / ipv4() / vxlan)
+show("p", "TCP behind the block", ether() / ipv4(dst="192.168.2.64") / TCP())
+show("p", "TCP behind the IPv6 block", ether() / IPv6(src=PEER6, dst="fd01:0:0:1::5") / TCP())
+show("p", "VXLAN over IPv6 to another node", ether() / IPv6(src=PEER6, dst="fd00::3") / vxlan)
+show("p", "VXLAN over IPv6 behind a header", ether() / IPv6(src=PEER6, dst=NODE6) / IPv6ExtHdrHopByHop() / vxlan)
+show("p", "ping of the node's IPv6 address", ether() / IPv6(src=PEER6, dst=NODE6, nh=58) / b"\x80\0\0\0\0\0\0\0")
+show("p", "ARP", ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=NODE))
+show("p", "ARP to us", ether() / ARP(pdst=NODE))
+show("p", "802.1Q with VXLAN", ether() / Dot1Q(vlan=5) / ipv4() / vxlan)
+show("p", "802.1Q into the block", ether() / Dot1Q(vlan=5) / ipv4(dst="192.168.2.5") / TCP())
+show("p", "an unknown EtherType", ether(type=0x88b5) / raw(ipv4() / inner))
+
+show("p", "IPv4 header length 16", patched(ether() / ipv4() / inner, 0, b"\x44"))
+show("p", "IPv4 header length beyond the frame", patched(ether() / ipv4(proto=4), 0, b"\x4f"))
+show("p", "IPv4 version 5", patched(ether() / ipv4() / inner, 0, b"\x55"))
+show("p", "IPv6 version 4", patched(ether() / IPv6(src=PEER6, dst="fd01::5") / TCP(), 0, b"\x40"))
+show("p", "IPv4 header cut", raw(ether() / ipv4() / inner)[:14 + 19])
+show("p", "IPv6 header cut", raw(ether() / IPv6(dst="fd01::5") / inner)[:14 + 39])
+show("p", "UDP header cut", raw(ether() / ipv4() / vxlan)[:14 + 20 + 7])
+show("p", "UDP header over IPv6 cut", raw(ether() / IPv6(src=PEER6, dst=NODE6) / vxlan)[:14 + 40 + 7])
+show("p", "an Ethernet header alone", raw(ether(type=0x0800)))
