@@ -17,20 +17,13 @@ use super::netlink::RequestSocket;
 use super::state::Link;
 use super::{Error, Result};
 
-/// What makes a veth's far end hand over packets that are not finished: without a checksum, or longer
-/// than the MTU. Named as `ethtool -k` names them, without its legacy groups.
-pub const TX_OFFLOADS: [&str; 10] = [
-    "tx-checksum-ipv4",
-    "tx-checksum-ip-generic",
-    "tx-checksum-ipv6",
-    "tx-checksum-sctp",
-    "tx-tcp-segmentation",
-    "tx-tcp-ecn-segmentation",
-    "tx-tcp-mangleid-segmentation",
-    "tx-tcp6-segmentation",
-    "tx-generic-segmentation",
-    "tx-udp-segmentation",
-];
+/// Whether a feature makes a veth's far end hand over packets that are not finished: without a
+/// checksum, or longer than the MTU. The name is that of `ethtool -k` (kernel,
+/// net/ethtool/common.c, `netdev_features_strings`), not of one of its legacy groups.
+pub fn is_tx_offload(name: &str) -> bool {
+    let segmentation = name.starts_with("tx-") && name.ends_with("-segmentation");
+    segmentation || name.starts_with("tx-checksum-") || name == "tx-gso-list"
+}
 
 /// The state of one of a device's features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,14 +91,14 @@ impl Ethtool {
         let what = format!("reading the features of interface {interface}");
         let answer = self.get(&what, FEATURES_GET, interface)?;
         let mut features = BTreeMap::<String, Feature>::new();
-        for name in bits(answer.value(FEATURES_ACTIVE)) {
-            features.entry(name).or_default().active = true;
+        for (name, set) in bits(answer.value(FEATURES_HW)) {
+            features.entry(name).or_default().changeable = set;
         }
-        for name in bits(answer.value(FEATURES_HW)) {
-            features.entry(name).or_default().changeable = true;
+        for (name, set) in bits(answer.value(FEATURES_NOCHANGE)) {
+            features.entry(name).or_default().changeable &= !set;
         }
-        for name in bits(answer.value(FEATURES_NOCHANGE)) {
-            features.entry(name).or_default().changeable = false;
+        for (name, set) in bits(answer.value(FEATURES_ACTIVE)) {
+            features.entry(name).or_default().active = set;
         }
         Ok(features)
     }
@@ -140,10 +133,13 @@ impl Ethtool {
         })
     }
 
-    /// Switches off what makes an interface send unfinished packets ([`TX_OFFLOADS`]), and returns
+    /// Switches off what makes an interface send unfinished packets ([`is_tx_offload`]), and returns
     /// the names of the features that were on.
     pub fn disable_tx_offloads(&mut self, link: &Link) -> Result<Vec<String>> {
-        self.set_features(link, &TX_OFFLOADS, false)
+        let features = self.features(link.index)?;
+        let names = features.keys().filter(|name| is_tx_offload(name));
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        self.set_features(link, &names, false)
     }
 
     /// Switches GRO. On a veth, GRO makes it receive through NAPI, which native XDP needs to send to
@@ -200,6 +196,7 @@ const FEATURES_HW: u16 = 2;
 const FEATURES_WANTED: u16 = 3;
 const FEATURES_ACTIVE: u16 = 4;
 const FEATURES_NOCHANGE: u16 = 5;
+const BITSET_NOMASK: u16 = 1;
 const BITSET_BITS: u16 = 3;
 const BITSET_BITS_BIT: u16 = 1;
 const BITSET_BIT_NAME: u16 = 2;
@@ -258,15 +255,16 @@ fn nested(kind: u16, attributes: Vec<DefaultNla>) -> DefaultNla {
     DefaultNla::new(kind | NLA_F_NESTED, bytes)
 }
 
-/// The names of the bits in a bitset that is a plain list (ETHTOOL_A_BITSET_NOMASK).
-fn bits(bitset: &[u8]) -> Vec<String> {
-    let list = find(bitset, BITSET_BITS);
-    attributes(list)
-        .filter_map(|(_, bit)| {
-            let name = find(bit, BITSET_BIT_NAME);
-            let text = String::from_utf8_lossy(name);
-            let text = text.trim_end_matches('\0');
-            (!text.is_empty()).then(|| text.to_owned())
+/// The bits that a bitset lists, by name, and whether each is set: all are in a plain list, those with
+/// a value in one with a mask.
+fn bits(bitset: &[u8]) -> Vec<(String, bool)> {
+    let has = |bytes, kind| attributes(bytes).any(|(found, _)| found == kind);
+    let plain = has(bitset, BITSET_NOMASK);
+    attributes(find(bitset, BITSET_BITS))
+        .map(|(_, bit)| {
+            let name = String::from_utf8_lossy(find(bit, BITSET_BIT_NAME));
+            let set = plain || has(bit, BITSET_BIT_VALUE);
+            (name.trim_end_matches('\0').to_owned(), set)
         })
         .collect()
 }

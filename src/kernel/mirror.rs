@@ -6,6 +6,7 @@
 //!
 //! * IPv4 routes go without a word with the link, the carrier, the address or the next-hop object that
 //!   they depend on (kernel, net/ipv4/fib_semantics.c, `fib_sync_down_dev`, `fib_sync_down_addr`);
+//! * a veth's peer, of the end that is made first;
 //! * everything, once the receive buffer has run over (ENOBUFS).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -237,6 +238,8 @@ impl Mirror {
         if old == Some(&link) {
             return;
         }
+        // The first end of a veth pair is announced before it has a peer, and not again after.
+        self.unknown.links |= link.is_veth() && link.parent.is_none();
         let state = |link: &Link| (link.up, link.running);
         if old.is_some_and(|old| state(old) != state(&link)) && self.has_routes(link.index) {
             self.unknown.routes = true;

@@ -23,7 +23,7 @@ pub mod veth;
 
 use std::io;
 
-pub use ethtool::{Channels, Ethtool, Feature, TX_OFFLOADS, driver};
+pub use ethtool::{Channels, Ethtool, Feature, driver, is_tx_offload};
 pub use mirror::{Changes, Mirror};
 pub use netlink::Netlink;
 pub use routes::{OwnRoute, ROUTE_PROTOCOL, Target};

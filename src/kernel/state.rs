@@ -92,6 +92,7 @@ impl Link {
                 LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
                 LinkAttribute::Mtu(bytes) => mtu = Some(clamp(bytes)),
                 LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+                LinkAttribute::Link(0) => {}
                 LinkAttribute::Link(index) => parent = Some(index),
                 LinkAttribute::LinkNetNsId(id) => netns_id = Some(id),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
@@ -107,6 +108,13 @@ impl Link {
         // Wireless events come as links with nothing but a name.
         link.mtu = mtu?;
         (!link.name.is_empty()).then_some(link)
+    }
+}
+
+impl Link {
+    /// Whether this is one end of a veth pair.
+    pub fn is_veth(&self) -> bool {
+        self.kind.as_deref() == Some("veth")
     }
 }
 
@@ -152,7 +160,8 @@ impl Address {
     }
 }
 
-/// What the kernel knows of a neighbour's Ethernet address.
+/// What the kernel knows of a neighbour's Ethernet address. Multicast groups, whose addresses are
+/// computed and not announced, are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeighbourEntry {
     /// The interface's number.
@@ -187,7 +196,7 @@ impl NeighbourEntry {
         }
         Some(Self {
             interface: header.ifindex,
-            address: address?,
+            address: address.filter(|ip| !ip.is_multicast())?,
             mac: lladdr,
             state: header.state,
         })

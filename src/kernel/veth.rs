@@ -41,7 +41,7 @@ pub fn on_peer<T: Send>(
     let Some(Parent { index, netns_id }) = link.parent else {
         return Ok(None);
     };
-    if link.kind.as_deref() != Some("veth") {
+    if !link.is_veth() {
         return Ok(None);
     }
     let on_it = || work(&link_by_index(&mut Netlink::open()?, index)?);
