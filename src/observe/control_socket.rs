@@ -258,7 +258,10 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
         }
         let request = match parse(&line) {
             Ok(request) => request,
-            Err(text) => return send(&mut writer, &Reply::Error(text)),
+            Err(text) => {
+                send(&mut writer, &Reply::Error(text))?;
+                return leave(stream);
+            }
         };
         let reply = match request {
             Request::Routes => Reply::Routes(view.routes()),
@@ -271,6 +274,13 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
         };
         send(&mut writer, &reply)?;
     }
+}
+
+/// Ends the connection once the client has said all that it wanted, within bounds: ended earlier, it
+/// would fail to write and not read why.
+fn leave(stream: &UnixStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    io::copy(&mut stream.take(16 * REQUEST), &mut io::sink()).map(drop)
 }
 
 fn parse(line: &[u8]) -> Result<Request, String> {
