@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::control::{self, RunOptions};
+use crate::resources::NodeConfig;
+
 /// The node's functions behind the verbs that are no question to a running node.
 ///
 /// Plain function pointers, so that the command line is tested without a node.
@@ -16,24 +19,24 @@ pub struct Functions {
     pub control_socket: fn(&Path) -> Result<PathBuf, String>,
 }
 
-/// How to run a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunOptions {
-    /// The node's configuration.
-    pub config: PathBuf,
-    /// Whether the uplink may be the machine's default route.
-    pub allow_default_route: bool,
-}
-
-/// What is said where the program was built without the node's own modules.
-const NO_NODE: &str = "this build of underpass has no node in it";
-
 impl Default for Functions {
     fn default() -> Self {
-        Self {
-            run: |_| Err(NO_NODE.to_owned()),
-            check: |_| Err(vec![NO_NODE.to_owned()]),
-            control_socket: |_| Err(NO_NODE.to_owned()),
-        }
+        Self { run: control::run, check, control_socket }
     }
+}
+
+fn check(config: &Path) -> Result<String, Vec<String>> {
+    let report = control::check::check(config);
+    if report.is_ok() {
+        return Ok(format!("{report}{}: in order", config.display()));
+    }
+    Err(report.to_string().lines().map(str::to_owned).collect())
+}
+
+fn control_socket(config: &Path) -> Result<PathBuf, String> {
+    let config = NodeConfig::load(config).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })?;
+    Ok(config.control_socket())
 }

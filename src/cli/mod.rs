@@ -17,7 +17,8 @@ use clap::Parser;
 
 use args::{Arguments, Format, Verb};
 use client::Client;
-pub use functions::{Functions, RunOptions};
+pub use crate::control::RunOptions;
+pub use functions::Functions;
 
 use crate::observe::protocol::{Reply, Request};
 

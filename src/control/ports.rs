@@ -14,7 +14,7 @@ use crate::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
 use crate::port::xdp::{
     DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
 };
-use crate::port::{Link, Port, PortError, PortId};
+use crate::port::{Link, Port, PortError, PortId, receive_queues};
 use crate::resources::NodeConfig;
 use crate::resources::config::{Io, PortKind, WorkloadPort};
 use crate::wire::MacAddr;
@@ -159,7 +159,7 @@ impl Opening<'_> {
         let device = config.device.as_ref().unwrap_or(&config.interface).to_string();
         match config.kind {
             PortKind::Xdp => {
-                let queues = 0..self.queues_of(&device);
+                let queues = 0..receive_queues(&device)?;
                 let mut port = self.open_xdp(worker, id, &device, queues)?;
                 let sockets: Vec<_> = port.sockets().collect();
                 let io = config.io.unwrap_or_default();
@@ -294,29 +294,22 @@ impl Opening<'_> {
     fn next_id(&self) -> PortId {
         PortId(self.configs.len() as u16)
     }
-
-    fn queues_of(&self, interface: &str) -> u32 {
-        self.mirror.link_named(interface).map_or(1, |link| link.rx_queues.max(1))
-    }
 }
 
 /// Every worker's packet memory: enough for the queues that it will serve.
 fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>, PortError> {
     let count = config.worker_count();
-    let workload_queues = |worker: usize| -> u32 {
+    let workload_queues = |worker: usize| -> Result<u32, PortError> {
         let own = config.workloads.iter().skip(worker).step_by(count);
-        let queues = own.filter(|port| port.kind == PortKind::Xdp).map(|port| {
-            let link = mirror.link_named(&port.interface.to_string());
-            link.map_or(1, |link| link.rx_queues.max(1))
-        });
-        queues.sum()
+        let xdp = own.filter(|port| port.kind == PortKind::Xdp);
+        xdp.map(|port| receive_queues(&port.interface.to_string())).sum()
     };
     let largest = mirror.links().map(|link| link.mtu.0).filter(|mtu| *mtu < 9000).max();
     shares(config.uplink_queues(), count)
         .into_iter()
         .enumerate()
         .map(|(worker, uplink)| {
-            let queues = uplink.len() as u32 + workload_queues(worker);
+            let queues = uplink.len() as u32 + workload_queues(worker)?;
             let mut options = UmemOptions::for_queues(queues);
             options.frames = options.frames.max(config.workers.frames);
             if largest.is_some_and(|mtu| usize::from(mtu) + HEADROOM + 64 > 2048) {

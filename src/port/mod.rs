@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 pub use error::PortError;
+pub use netdev::receive_queues;
 
 use crate::packet::{Batch, FramePool};
 use crate::wire::{MacAddr, Mtu};

@@ -73,7 +73,7 @@ impl NetDevice {
 }
 
 /// How many receive queues a device has (sysfs, which shows the namespace that it was mounted in).
-pub(super) fn receive_queues(name: &str) -> Result<u32, PortError> {
+pub fn receive_queues(name: &str) -> Result<u32, PortError> {
     let failed = |source| PortError::Query {
         interface: name.to_owned(),
         source,

@@ -49,6 +49,7 @@ macro_rules! kinds {
 
         /// A resource of any kind.
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "moved rarely, read often")]
         pub enum Resource {
             $($(#[doc = $doc])+ $kind($kind),)+
         }

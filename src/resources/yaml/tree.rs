@@ -342,7 +342,7 @@ mod tests {
             tree.position_of("a.b[3]"),
             Position {
                 line: 1,
-                column: 26
+                column: 28
             }
         );
     }
