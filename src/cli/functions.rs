@@ -21,7 +21,11 @@ pub struct Functions {
 
 impl Default for Functions {
     fn default() -> Self {
-        Self { run: control::run, check, control_socket }
+        Self {
+            run: control::run,
+            check,
+            control_socket,
+        }
     }
 }
 

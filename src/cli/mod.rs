@@ -15,9 +15,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub use crate::control::RunOptions;
 use args::{Arguments, Format, Verb};
 use client::Client;
-pub use crate::control::RunOptions;
 pub use functions::Functions;
 
 use crate::observe::protocol::{Reply, Request};

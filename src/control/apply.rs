@@ -166,7 +166,10 @@ impl Forwarding {
 
     /// What a next hop that a worker asked about is.
     pub fn hop(&self, next_hop: NextHop) -> Option<&Hop> {
-        self.hops.iter().find(|(_, index)| **index == next_hop).map(|(hop, _)| hop)
+        self.hops
+            .iter()
+            .find(|(_, index)| **index == next_hop)
+            .map(|(hop, _)| hop)
     }
 
     /// Other nodes' addresses that routes lead to.
@@ -200,7 +203,8 @@ impl Forwarding {
         for (hop, index) in &self.hops {
             adjacencies[index.0 as usize] = self.adjacency(hop, facts);
         }
-        self.published.publish(snapshot(&self.fixed, &self.wanted, &self.fib, adjacencies));
+        self.published
+            .publish(snapshot(&self.fixed, &self.wanted, &self.fib, adjacencies));
     }
 
     /// Gives a next hop to what has none yet.
@@ -223,7 +227,9 @@ impl Forwarding {
             if self.routes.get(prefix) == Some(hop) {
                 continue;
             }
-            let Some(index) = self.hops.get(hop) else { continue };
+            let Some(index) = self.hops.get(hop) else {
+                continue;
+            };
             if let Err(error) = self.writer.insert(*prefix, *index) {
                 refused.push(format!("{prefix}: {error}"));
             }
@@ -239,8 +245,12 @@ impl Forwarding {
     /// Frees the next hops that no route leads to any more, once no worker can hold them.
     fn retire(&mut self) {
         let used: BTreeSet<&Hop> = self.routes.values().collect();
-        let unused: Vec<Hop> =
-            self.hops.keys().filter(|hop| !used.contains(hop)).cloned().collect();
+        let unused: Vec<Hop> = self
+            .hops
+            .keys()
+            .filter(|hop| !used.contains(hop))
+            .cloned()
+            .collect();
         if unused.is_empty() {
             return;
         }
@@ -297,8 +307,15 @@ impl Forwarding {
             Carriage::Direct | Carriage::Ipip => None,
         };
         let mtu = path.less(carriage.encapsulation().overhead());
-        let mtu = self.fixed.tunnel_mtu.map_or(mtu, |configured| configured.min(mtu));
-        let tunnel = TunnelHeader { source, far_end, vxlan };
+        let mtu = self
+            .fixed
+            .tunnel_mtu
+            .map_or(mtu, |configured| configured.min(mtu));
+        let tunnel = TunnelHeader {
+            source,
+            far_end,
+            vxlan,
+        };
         let egress = Egress::tunnel(port, mtu, own_mac, mac, &tunnel);
         Adjacency::Forward(egress.marking(self.fixed.ttl, self.fixed.dscp))
     }
@@ -324,7 +341,10 @@ pub fn steered_prefixes(wanted: &Wanted) -> BTreeSet<IpNet> {
         host && node_addresses(wanted).contains(&net.addr())
     };
     let local = |target: &Target| {
-        matches!(target, Target::Workload { .. } | Target::Host | Target::Blackhole)
+        matches!(
+            target,
+            Target::Workload { .. } | Target::Host | Target::Blackhole
+        )
     };
     wanted
         .routes
@@ -345,8 +365,14 @@ fn routes(fixed: &Fixed, wanted: &Wanted) -> BTreeMap<IpNet, Hop> {
     for (net, target) in &wanted.routes {
         routes.insert(*net, hop(fixed, net, target));
     }
-    routes.insert(IpNet::from(IpAddr::V4(RouterAddresses::GATEWAY_V4)), Hop::Router);
-    routes.insert(IpNet::from(IpAddr::V6(RouterAddresses::GATEWAY_V6)), Hop::Router);
+    routes.insert(
+        IpNet::from(IpAddr::V4(RouterAddresses::GATEWAY_V4)),
+        Hop::Router,
+    );
+    routes.insert(
+        IpNet::from(IpAddr::V6(RouterAddresses::GATEWAY_V6)),
+        Hop::Router,
+    );
     routes
 }
 
@@ -383,7 +409,12 @@ fn snapshot(
         local_addresses.extend(&workload.addresses);
         if let Some(port) = fixed.workload_ports.get(interface) {
             let sources = &mut ports[usize::from(port.0)].sources.allowed;
-            sources.extend(workload.addresses.iter().map(|address| IpNet::from(*address)));
+            sources.extend(
+                workload
+                    .addresses
+                    .iter()
+                    .map(|address| IpNet::from(*address)),
+            );
             sources.extend(&workload.allowed_sources);
         }
     }

@@ -44,13 +44,17 @@ impl HostSide {
         let addresses = tunnel_addresses(wanted);
         for address in &addresses {
             if !self.addresses.contains(address) {
-                let added = self.netlink.add_address(self.interface, IpNet::from(*address));
+                let added = self
+                    .netlink
+                    .add_address(self.interface, IpNet::from(*address));
                 keep(added, || self.addresses.insert(*address));
             }
         }
         self.update_routes(&wanted_routes(wanted));
         for address in self.addresses.clone().difference(&addresses) {
-            let removed = self.netlink.remove_address(self.interface, IpNet::from(*address));
+            let removed = self
+                .netlink
+                .remove_address(self.interface, IpNet::from(*address));
             keep(removed, || self.addresses.remove(address));
         }
     }
@@ -81,8 +85,12 @@ impl HostSide {
             let replaced = self.netlink.replace_route(&route);
             keep(replaced, || self.routes.insert(*destination, *source));
         }
-        let gone: Vec<IpNet> =
-            self.routes.keys().filter(|net| !routes.contains_key(net)).copied().collect();
+        let gone: Vec<IpNet> = self
+            .routes
+            .keys()
+            .filter(|net| !routes.contains_key(net))
+            .copied()
+            .collect();
         for destination in gone {
             let deleted = self.netlink.delete_route(destination, 0);
             keep(deleted, || self.routes.remove(&destination));
@@ -106,7 +114,8 @@ fn tunnel_addresses(wanted: &Wanted) -> BTreeSet<IpAddr> {
     let local = &wanted.local;
     let v4 = [local.ipip_tunnel_addr, local.vxlan_tunnel_addr];
     let v4 = v4.into_iter().flatten().map(IpAddr::V4);
-    v4.chain(local.vxlan_tunnel_addr_v6.map(IpAddr::V6)).collect()
+    v4.chain(local.vxlan_tunnel_addr_v6.map(IpAddr::V6))
+        .collect()
 }
 
 /// What host processes reach through the TUN device, and the source address that they should have:
@@ -122,10 +131,13 @@ fn wanted_routes(wanted: &Wanted) -> BTreeMap<IpNet, Option<IpAddr>> {
         IpNet::V6(_) => local.vxlan_tunnel_addr_v6.map(IpAddr::V6),
     };
     let source = |net: &IpNet, target: &WantedTarget| match target {
-        WantedTarget::Remote { encap: Encap::Ipip, .. } => {
-            local.ipip_tunnel_addr.map(IpAddr::V4).or_else(|| node(net))
-        }
-        WantedTarget::Remote { encap: Encap::Vxlan { .. }, .. } => vxlan(net).or_else(|| node(net)),
+        WantedTarget::Remote {
+            encap: Encap::Ipip, ..
+        } => local.ipip_tunnel_addr.map(IpAddr::V4).or_else(|| node(net)),
+        WantedTarget::Remote {
+            encap: Encap::Vxlan { .. },
+            ..
+        } => vxlan(net).or_else(|| node(net)),
         _ => node(net),
     };
     let reached = |target: &WantedTarget| {

@@ -240,7 +240,10 @@ impl Node {
             host.update(wanted, host_mtu);
         }
         let after = self.forwarding.routes().len();
-        log::info!("{}: routes applied: {before} before, {after} now", self.config.node);
+        log::info!(
+            "{}: routes applied: {before} before, {after} now",
+            self.config.node
+        );
     }
 
     /// Has adjacencies follow the kernel's neighbours, links and routes.
@@ -356,12 +359,19 @@ impl Node {
 
     fn uplink_mtu(&self) -> Mtu {
         let name = self.config.uplink.interface.to_string();
-        self.mirror.link_named(&name).map_or(Mtu::ETHERNET, |link| link.mtu)
+        self.mirror
+            .link_named(&name)
+            .map_or(Mtu::ETHERNET, |link| link.mtu)
     }
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
     fn stop(self) {
-        let OpenPorts { uplink_steering, workload_steering, workers, .. } = self.ports;
+        let OpenPorts {
+            uplink_steering,
+            workload_steering,
+            workers,
+            ..
+        } = self.ports;
         drop(uplink_steering);
         drop(workload_steering);
         let closed = self.handles.stop();
@@ -401,7 +411,12 @@ fn host_mtu(config: &NodeConfig, uplink: Mtu, wanted: &Wanted) -> Mtu {
     {
         return Mtu(host.mtu);
     }
-    let overhead = wanted.routes.values().map(report::overhead).max().unwrap_or(0);
+    let overhead = wanted
+        .routes
+        .values()
+        .map(report::overhead)
+        .max()
+        .unwrap_or(0);
     uplink.less(overhead)
 }
 
@@ -428,7 +443,10 @@ fn first_state(watch: &Watch) -> Result<(ClusterState, Vec<Problem>), String> {
 fn no_node(config: &NodeConfig, problems: &[Problem]) -> String {
     let fault = Fault::new(
         "node",
-        format!("the datastore has no Node({}) that is in order", config.node),
+        format!(
+            "the datastore has no Node({}) that is in order",
+            config.node
+        ),
         "write the name of one of its Node resources, or add this node's",
     );
     let mut text = lines(&[config.problem(fault)]);

@@ -136,7 +136,10 @@ impl Opening<'_> {
         let count = self.workers.len();
         let mut sockets = Vec::new();
         let mut ports = Vec::new();
-        for (worker, queues) in shares(config.uplink_queues(), count).into_iter().enumerate() {
+        for (worker, queues) in shares(config.uplink_queues(), count)
+            .into_iter()
+            .enumerate()
+        {
             let port = self.open_xdp(worker, UPLINK, &interface, queues)?;
             sockets.extend(port.sockets());
             ports.push((worker, port));
@@ -156,7 +159,11 @@ impl Opening<'_> {
         let id = self.next_id();
         let worker = index % self.workers.len();
         let name = config.interface.to_string();
-        let device = config.device.as_ref().unwrap_or(&config.interface).to_string();
+        let device = config
+            .device
+            .as_ref()
+            .unwrap_or(&config.interface)
+            .to_string();
         match config.kind {
             PortKind::Xdp => {
                 let queues = 0..receive_queues(&device)?;
@@ -175,7 +182,11 @@ impl Opening<'_> {
                     PortKind::Tun | PortKind::Xdp => TunTapKind::Tun,
                 };
                 let netns = config.netns.clone();
-                let options = TunTapOptions { interface: device.clone(), kind, netns };
+                let options = TunTapOptions {
+                    interface: device.clone(),
+                    kind,
+                    netns,
+                };
                 let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
                 self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
                 let in_other_netns = config.netns.is_some();
@@ -190,8 +201,11 @@ impl Opening<'_> {
     /// Opens the TUN device to the host's own kernel.
     fn host(&mut self, tun: &str) -> Result<(), PortError> {
         let id = self.next_id();
-        let options =
-            TunTapOptions { interface: tun.to_owned(), kind: TunTapKind::Tun, netns: None };
+        let options = TunTapOptions {
+            interface: tun.to_owned(),
+            kind: TunTapKind::Tun,
+            netns: None,
+        };
         let port = TunTapPort::open(id, &options, &mut self.workers[0].pool)?;
         self.describe(tun, tun, PortRole::Host, &port, Some(0));
         self.keep(0, Box::new(port));
@@ -238,10 +252,15 @@ impl Opening<'_> {
     /// undone, checksums and segmentation alike. Where it cannot, the packet path completes
     /// checksums.
     fn finish_checksums(&self, interface: &str) {
-        let Some(link) = self.mirror.link_named(interface) else { return };
+        let Some(link) = self.mirror.link_named(interface) else {
+            return;
+        };
         match veth::disable_peer_tx_offloads(link) {
             Ok(Some(features)) if !features.is_empty() => {
-                log::info!("{interface}: switched off at its veth peer: {}", features.join(", "));
+                log::info!(
+                    "{interface}: switched off at its veth peer: {}",
+                    features.join(", ")
+                );
             }
             Ok(_) => {}
             Err(error) => log::warn!("{interface}: its veth peer keeps its offloads: {error}"),
@@ -283,7 +302,9 @@ impl Opening<'_> {
     /// Whether senders behind a device may leave checksums to it: those of virtual devices do, and a
     /// device that we cannot see may be one.
     fn may_leave_checksums(&self, device: &str) -> bool {
-        self.mirror.link_named(device).is_none_or(|link| link.kind.is_some())
+        self.mirror
+            .link_named(device)
+            .is_none_or(|link| link.kind.is_some())
     }
 
     fn keep(&mut self, worker: usize, port: Box<dyn Port>) {
@@ -302,9 +323,14 @@ fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>,
     let workload_queues = |worker: usize| -> Result<u32, PortError> {
         let own = config.workloads.iter().skip(worker).step_by(count);
         let xdp = own.filter(|port| port.kind == PortKind::Xdp);
-        xdp.map(|port| receive_queues(&port.interface.to_string())).sum()
+        xdp.map(|port| receive_queues(&port.interface.to_string()))
+            .sum()
     };
-    let largest = mirror.links().map(|link| link.mtu.0).filter(|mtu| *mtu < 9000).max();
+    let largest = mirror
+        .links()
+        .map(|link| link.mtu.0)
+        .filter(|mtu| *mtu < 9000)
+        .max();
     shares(config.uplink_queues(), count)
         .into_iter()
         .enumerate()
@@ -316,7 +342,11 @@ fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>,
                 options.frame_size = 4096;
             }
             let (umem, frames) = WorkerUmem::new(&options)?;
-            Ok(WorkerPorts { pool: FramePool::new(frames, HEADROOM), ports: Vec::new(), umem })
+            Ok(WorkerPorts {
+                pool: FramePool::new(frames, HEADROOM),
+                ports: Vec::new(),
+                umem,
+            })
         })
         .collect()
 }

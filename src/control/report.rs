@@ -27,8 +27,13 @@ const IPIP_DEVICE: &str = "tunl0";
 pub fn overhead(target: &Target) -> u16 {
     use crate::forward::Encapsulation as Outer;
     match target {
-        Target::Remote { encap: Encap::Ipip, .. } => Outer::Ipip.overhead(),
-        Target::Remote { encap: Encap::Vxlan { .. }, .. } => Outer::Vxlan.overhead(),
+        Target::Remote {
+            encap: Encap::Ipip, ..
+        } => Outer::Ipip.overhead(),
+        Target::Remote {
+            encap: Encap::Vxlan { .. },
+            ..
+        } => Outer::Vxlan.overhead(),
         _ => 0,
     }
 }
@@ -82,11 +87,18 @@ fn row(
         Hop::Workload(port, address) => {
             row.encapsulation = Some(Encapsulation::None);
             row.node = Some(config.node.to_string());
-            row.interface = facts.ports.get(usize::from(port.0)).map(|port| port.name.clone());
+            row.interface = facts
+                .ports
+                .get(usize::from(port.0))
+                .map(|port| port.name.clone());
             row.mtu = Some(facts.mtu(*port).0);
             row.mac = facts.workload_mac(*port, *address);
             let ethernet = matches!(
-                forwarding.fixed().ports.get(usize::from(port.0)).map(|port| port.link),
+                forwarding
+                    .fixed()
+                    .ports
+                    .get(usize::from(port.0))
+                    .map(|port| port.link),
                 Some(crate::port::Link::Ethernet(_))
             );
             row.state = resolved(row.mac.is_some() || !ethernet);
@@ -106,7 +118,10 @@ fn remote(
     carriage: Carriage,
     facts: &Known<'_>,
 ) {
-    let tun = config.host.as_ref().map_or(IPIP_DEVICE.to_owned(), |host| host.tun.to_string());
+    let tun = config
+        .host
+        .as_ref()
+        .map_or(IPIP_DEVICE.to_owned(), |host| host.tun.to_string());
     let (encapsulation, interface) = match carriage {
         Carriage::Direct => (Encapsulation::None, config.uplink.interface.to_string()),
         Carriage::Ipip => (Encapsulation::Ipip, tun),
@@ -116,24 +131,41 @@ fn remote(
     let way = facts.way(node);
     row.encapsulation = Some(encapsulation);
     row.interface = Some(interface);
-    row.node = forwarding.wanted().peers.get(&node).map(|peer| peer.node.to_string());
+    row.node = forwarding
+        .wanted()
+        .peers
+        .get(&node)
+        .map(|peer| peer.node.to_string());
     row.far_end = (carriage != Carriage::Direct).then_some(node);
     row.next_hop = underlay.map(|underlay| underlay.next_hop);
     row.state = resolved(matches!(way, Way::Known(..)));
     if let Way::Known(mac, mtu) = way {
         row.mac = Some(mac);
         let mtu: Mtu = mtu.less(carriage.encapsulation().overhead());
-        row.mtu = Some(forwarding.fixed().tunnel_mtu.map_or(mtu, |most| most.min(mtu)).0);
+        row.mtu = Some(
+            forwarding
+                .fixed()
+                .tunnel_mtu
+                .map_or(mtu, |most| most.min(mtu))
+                .0,
+        );
     }
 }
 
 fn resolved(yes: bool) -> RouteState {
-    if yes { RouteState::Resolved } else { RouteState::Unresolved }
+    if yes {
+        RouteState::Resolved
+    } else {
+        RouteState::Unresolved
+    }
 }
 
 /// The most specific pool that a destination is from.
 fn pool(state: &ClusterState, destination: &IpNet) -> Option<String> {
-    let containing = state.pools.values().filter(|pool| pool.cidr().contains(destination));
+    let containing = state
+        .pools
+        .values()
+        .filter(|pool| pool.cidr().contains(destination));
     let best = containing.max_by_key(|pool| pool.cidr().prefix_len());
     best.map(|pool| pool.metadata.name.to_string())
 }
@@ -147,7 +179,9 @@ pub fn status(
     handles: &Handles,
     ports: &OpenPorts,
 ) -> StatusReport {
-    let address = super::apply::node_addresses(forwarding.wanted()).first().copied();
+    let address = super::apply::node_addresses(forwarding.wanted())
+        .first()
+        .copied();
     StatusReport {
         node: config.node.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -170,7 +204,10 @@ fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
             Hop::Workload(..) => wanted == Encapsulation::None,
             Hop::Host | Hop::Router | Hop::Blackhole | Hop::Unreachable => false,
         });
-        RouteCount { encapsulation: wanted, routes: carried.count() as u64 }
+        RouteCount {
+            encapsulation: wanted,
+            routes: carried.count() as u64,
+        }
     };
     Encapsulation::ALL.map(of).to_vec()
 }
@@ -182,7 +219,11 @@ fn workers(handles: &Handles) -> Vec<WorkerStatus> {
         WorkerStatus {
             id: number as u32,
             cpu: cpu.map(|cpu| cpu as u32),
-            busy: if rounds == 0 { 0.0 } else { busy as f64 / rounds as f64 },
+            busy: if rounds == 0 {
+                0.0
+            } else {
+                busy as f64 / rounds as f64
+            },
         }
     };
     handles.workers().enumerate().map(status).collect()
@@ -221,7 +262,8 @@ fn components(
         });
     }
     if let Some(fallback) = ports.uplink_steering.fallback()
-        && let Some(uplink) = components.get_mut(1 + handles.workers().count() + usize::from(UPLINK.0))
+        && let Some(uplink) =
+            components.get_mut(1 + handles.workers().count() + usize::from(UPLINK.0))
     {
         uplink.detail = format!("{}: {fallback}", uplink.detail);
     }

@@ -97,7 +97,12 @@ impl Threads {
             counters: counters.clone(),
             cpus,
         };
-        Ok(Self { workers, slow_path, counters, handles })
+        Ok(Self {
+            workers,
+            slow_path,
+            counters,
+            handles,
+        })
     }
 
     /// Starts all threads; their counters are the workers' in order, then the slow path's.
@@ -105,11 +110,15 @@ impl Threads {
         let mut handles = self.handles;
         for (number, worker) in self.workers.into_iter().enumerate() {
             let name = format!("worker {number}");
-            let thread = thread::Builder::new().name(name).spawn(move || worker.run())?;
+            let thread = thread::Builder::new()
+                .name(name)
+                .spawn(move || worker.run())?;
             handles.workers.push(thread);
         }
         let slow_path = self.slow_path;
-        let thread = thread::Builder::new().name("slow path".into()).spawn(|| slow_path.run())?;
+        let thread = thread::Builder::new()
+            .name("slow path".into())
+            .spawn(|| slow_path.run())?;
         handles.slow_path = Some(thread);
         Ok((handles, self.counters))
     }
@@ -141,7 +150,12 @@ impl Handles {
 
     /// Asks on a workload's link for the Ethernet address of one of its addresses.
     pub fn ask_workload(&self, port: PortId, address: IpAddr) {
-        let owner = self.owners.get(usize::from(port.0)).copied().flatten().unwrap_or(0);
+        let owner = self
+            .owners
+            .get(usize::from(port.0))
+            .copied()
+            .flatten()
+            .unwrap_or(0);
         if let Some(mailbox) = self.mailboxes.get(owner) {
             // A full mailbox: the next packet for the workload asks again.
             let _ = mailbox.post(Message::Transmit(port, question(address)));
@@ -150,7 +164,12 @@ impl Handles {
 
     /// Stops the workers, then the slow path, and gives back the ports, still open.
     pub fn stop(self) -> Vec<Box<dyn Port>> {
-        let Self { workers, slow_path, mailboxes, .. } = self;
+        let Self {
+            workers,
+            slow_path,
+            mailboxes,
+            ..
+        } = self;
         for mailbox in &mailboxes {
             stop(mailbox);
         }
@@ -213,11 +232,17 @@ fn question(address: IpAddr) -> Vec<u8> {
     let mut frame = vec![0; usize::from(Mtu::ETHERNET.0)];
     let (destination, ethertype) = match address {
         IpAddr::V4(_) => (MacAddr::BROADCAST, EtherType::ARP),
-        IpAddr::V6(v6) => {
-            (nd::multicast_mac(nd::solicited_node_multicast(v6)), EtherType::IPV6)
-        }
+        IpAddr::V6(v6) => (
+            nd::multicast_mac(nd::solicited_node_multicast(v6)),
+            EtherType::IPV6,
+        ),
     };
-    let header = Ethernet { destination, source, ethertype, vlan: None };
+    let header = Ethernet {
+        destination,
+        source,
+        ethertype,
+        vlan: None,
+    };
     header.write(&mut frame);
     let body = &mut frame[ethernet::HEADER_LEN..];
     let length = match address {

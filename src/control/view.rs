@@ -48,12 +48,22 @@ impl View {
         switch: CaptureSwitch,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
-        (Self { questions, counters, ports, switch }, asked)
+        (
+            Self {
+                questions,
+                counters,
+                ports,
+                switch,
+            },
+            asked,
+        )
     }
 
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
         let (answer, answered) = bounded(1);
-        self.questions.send_timeout(question(answer), PATIENCE).ok()?;
+        self.questions
+            .send_timeout(question(answer), PATIENCE)
+            .ok()?;
         answered.recv_timeout(PATIENCE).ok()
     }
 }
@@ -66,7 +76,12 @@ impl NodeView for View {
     fn counters(&self) -> CounterReport {
         let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| of(c)).sum();
         let mut report = CounterReport {
-            ports: self.ports.iter().enumerate().map(|(id, port)| self.port(id, port)).collect(),
+            ports: self
+                .ports
+                .iter()
+                .enumerate()
+                .map(|(id, port)| self.port(id, port))
+                .collect(),
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
@@ -92,7 +107,8 @@ impl NodeView for View {
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError> {
-        self.switch.attach(&request.ports, request.snap_length, CAPTURED)
+        self.switch
+            .attach(&request.ports, request.snap_length, CAPTURED)
     }
 }
 
@@ -105,7 +121,11 @@ impl View {
             ..PortCounters::default()
         };
         let mut device = PortStatistics::default();
-        for counters in self.counters.iter().filter_map(|counters| counters.ports.get(id)) {
+        for counters in self
+            .counters
+            .iter()
+            .filter_map(|counters| counters.ports.get(id))
+        {
             report.rx_packets += counters.rx_packets.get();
             report.rx_bytes += counters.rx_bytes.get();
             report.tx_packets += counters.tx_packets.get();

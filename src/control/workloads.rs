@@ -21,7 +21,9 @@ impl WorkloadLinks {
         self.configured.clear();
         let mut present = BTreeMap::new();
         for (interface, workload) in &wanted.workloads {
-            let Some(port) = ports.get(interface) else { continue };
+            let Some(port) = ports.get(interface) else {
+                continue;
+            };
             for address in &workload.addresses {
                 present.insert((*port, *address), ());
                 if let Some(mac) = workload.mac {
@@ -40,6 +42,9 @@ impl WorkloadLinks {
     /// Where an address is. What the endpoint says wins.
     pub fn mac(&self, port: PortId, address: IpAddr) -> Option<MacAddr> {
         let at = (port, address);
-        self.configured.get(&at).or_else(|| self.learnt.get(&at)).copied()
+        self.configured
+            .get(&at)
+            .or_else(|| self.learnt.get(&at))
+            .copied()
     }
 }

@@ -37,7 +37,8 @@ pub fn wait_readable(descriptor: std::os::fd::RawFd) -> io::Result<()> {
     let mut poll = mio::Poll::new()?;
     let mut events = mio::Events::with_capacity(1);
     let mut source = mio::unix::SourceFd(&descriptor);
-    poll.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
+    poll.registry()
+        .register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
     loop {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
