@@ -614,3 +614,39 @@ fn a_check_reports_the_configuration_and_the_datastore() {
         "{shown}"
     );
 }
+
+/// However deep it nests, a file is refused or read; it does not exhaust a thread's stack.
+#[test]
+fn deep_nesting_is_survived() {
+    for depth in [50, 1_000, 10_000, 100_000] {
+        let flow = "[".repeat(depth) + &"]".repeat(depth);
+        let open = "{a: ".repeat(depth);
+        let block = "- ".repeat(depth) + "x";
+        for text in [flow, open, block] {
+            std::thread::Builder::new()
+                .stack_size(2 << 20)
+                .spawn(move || assert_eq!(problems(&text).len(), 1))
+                .unwrap()
+                .join()
+                .unwrap();
+        }
+    }
+}
+
+proptest::proptest! {
+    /// A file that went wrong anywhere is refused or read, and every problem has its place.
+    #[test]
+    fn damaged_files_are_survived(at in 0..2000usize, cut in 0..40usize, junk in "[-a-z:{}\\[\\]&*!|>'\"%@`#, \n\té]{0,8}") {
+        let mut text = fs::read_to_string(root("config/datastore/nodes.yaml")).unwrap()
+            + &fs::read_to_string(root("config/datastore/blocks.yaml")).unwrap();
+        let start = text.floor_char_boundary(at);
+        let end = text.floor_char_boundary(start + cut);
+        text.replace_range(start..end, &junk);
+        let lines = text.lines().count() as u64 + 1;
+        for problem in parse(&text).problems {
+            let line = problem.origin.position.unwrap().line;
+            proptest::prop_assert!((1..=lines).contains(&line), "{}", problem);
+        }
+        let _ = NodeConfig::parse(Path::new("c.yaml"), &text);
+    }
+}
