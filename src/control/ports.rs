@@ -308,7 +308,8 @@ impl Opening<'_> {
     }
 
     fn keep(&mut self, worker: usize, port: Box<dyn Port>) {
-        let captured = Captured::new(port, self.switch);
+        let name = self.descriptions[usize::from(port.id().0)].name.clone();
+        let captured = Captured::named(port, name, self.switch);
         self.workers[worker].ports.push(Box::new(captured));
     }
 
@@ -371,7 +372,7 @@ mod tests {
 
     #[test]
     fn every_queue_has_one_worker() {
-        assert_eq!(shares(1, 1), [0..1]);
+        assert_eq!(shares(1, 2), [0..1, 1..1]);
         assert_eq!(shares(5, 2), [0..3, 3..5]);
         assert_eq!(shares(2, 2), [0..1, 1..2]);
     }

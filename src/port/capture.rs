@@ -68,9 +68,16 @@ impl<P: Port + ?Sized> Captured<P> {
     /// Puts `port` under `switch`. Several workers' ports of one device have one number and are
     /// captured together.
     pub fn new(port: Box<P>, switch: &CaptureSwitch) -> Self {
+        let name = port.name().to_owned();
+        Self::named(port, name, switch)
+    }
+
+    /// As [`Captured::new`], by another name than the device's: devices in different network
+    /// namespaces may be of one name.
+    pub fn named(port: Box<P>, name: String, switch: &CaptureSwitch) -> Self {
         let tap = switch.tap(CapturedPort {
             id: port.id(),
-            name: port.name().to_owned(),
+            name,
             link: port.capabilities().link,
         });
         Self { tap, inner: port }

@@ -98,7 +98,7 @@ impl SlowPath {
         match punt {
             Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
             Punt::NeighbourDiscovery => answer::neighbour(snapshot, ingress, &packet, actions),
-            Punt::ToRouter => self.to_router(now, snapshot, packet, actions),
+            Punt::ToRouter => self.for_router(now, snapshot, packet, actions),
             Punt::Unresolved(next_hop) => {
                 self.waiting.add(now, next_hop, packet, !from_host, actions)
             }
@@ -142,7 +142,7 @@ impl SlowPath {
         }
     }
 
-    fn to_router(
+    fn for_router(
         &mut self,
         now: Instant,
         snapshot: &Snapshot,
