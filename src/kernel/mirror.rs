@@ -66,8 +66,8 @@ impl Changes {
 }
 
 impl Mirror {
-    /// Room for announcements in bytes: about 30,000 routes between two calls of
-    /// [`Mirror::process`].
+    /// Room for announcements in bytes: about 40,000 routes (measured on Linux 6.18) between two calls
+    /// of [`Mirror::process`].
     pub const RECEIVE_BUFFER: usize = 16 << 20;
 
     /// Mirrors the calling thread's network namespace.

@@ -1,7 +1,9 @@
 //! Devices, settings, the machine.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use underpass::kernel::capabilities::{self, Need};
@@ -113,6 +115,31 @@ fn a_veths_far_end_is_found_here_and_elsewhere() {
         ip("link add d0 type bridge");
         let bridge = netlink.link("d0").unwrap();
         assert_eq!(veth::disable_peer_tx_offloads(&bridge).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_veths_far_end_is_found_with_a_process_in_a_nameless_namespace() {
+    in_fresh_namespace(|| {
+        let mut netlink = Netlink::open().unwrap();
+        add_device("near");
+        let peer = netlink.link("near-peer").unwrap().index;
+        let mut process = Command::new("unshare")
+            .args(["-n", "sleep", "60"])
+            .spawn()
+            .unwrap();
+        let path = format!("/proc/{}/ns/net", process.id());
+        let ours = fs::read_link("/proc/thread-self/ns/net").unwrap();
+        while fs::read_link(&path).is_ok_and(|theirs| theirs == ours) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let moved = netlink.move_link_to_netns(peer, File::open(&path).unwrap());
+        let near = netlink.link("near").unwrap();
+        let found = veth::on_peer(&near, |peer| Ok(peer.name.clone()));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        moved.unwrap();
+        assert_eq!(found.unwrap().as_deref(), Some("near-peer"));
     });
 }
 

@@ -1,9 +1,11 @@
 //! The mirror shows what `ip` shows.
 
-use underpass::kernel::Mirror;
+use std::process::Command;
+
+use underpass::kernel::{Mirror, sysctl};
 
 use crate::lab::{add_device, in_fresh_namespace, ip, ip_batch, ip_may_fail};
-use crate::truth::{agree, agree_after, build_everything, settle};
+use crate::truth::{agree, agree_after, build_everything, settle, wait};
 
 #[test]
 fn mirror_equals_ip_at_the_start_and_after_changes() {
@@ -51,32 +53,38 @@ fn mirror_equals_ip_at_the_start_and_after_changes() {
 #[test]
 fn changes_say_what_changed_and_where() {
     in_fresh_namespace(|| {
+        // IPv6 changes addresses and neighbours by itself.
+        let mut quiet = sysctl::Sysctls::new();
+        quiet.set_ipv6_disabled("default", true).unwrap();
         ip("link set lo up");
         let mut mirror = Mirror::open().unwrap();
-        assert!(!mirror.process().unwrap().any());
+        assert!(!settle(&mut mirror).any());
 
         add_device("d0");
-        let changes = mirror.process().unwrap();
+        let changes = settle(&mut mirror);
         assert!(changes.links && !changes.routes && changes.interfaces.contains("d0"));
 
         ip("addr add 10.0.0.1/24 dev d0");
-        let changes = mirror.process().unwrap();
-        assert!(changes.addresses && !changes.links && changes.interfaces.contains("d0"));
+        let changes = settle(&mut mirror);
+        assert!(changes.addresses && !changes.routes && changes.interfaces.contains("d0"));
 
         ip("link set d0 up");
-        let changes = mirror.process().unwrap();
+        let changes = settle(&mut mirror);
         assert!(changes.links && changes.routes);
+        // The carrier comes a little later.
+        wait(&mut mirror, |m| m.link_named("d0").unwrap().running);
+        wait(&mut mirror, |m| m.link_named("d0-peer").unwrap().running);
 
         ip("neigh add 10.0.0.9 dev d0 lladdr 02:00:00:00:00:09");
-        let changes = mirror.process().unwrap();
-        assert!(changes.neighbours && !changes.links && changes.interfaces.contains("d0"));
+        let changes = settle(&mut mirror);
+        assert!(changes.neighbours && changes.interfaces.contains("d0"));
+        assert!(!changes.links && !changes.addresses && !changes.routes);
 
         ip("route add 10.9.0.0/16 via 10.0.0.9");
-        let changes = mirror.process().unwrap();
-        assert!(changes.routes && !changes.neighbours && !changes.overrun && !changes.more);
-
-        settle(&mut mirror);
-        assert!(!mirror.process().unwrap().any());
+        let changes = settle(&mut mirror);
+        assert!(changes.routes && changes.interfaces.is_empty());
+        assert!(!changes.links && !changes.addresses && !changes.neighbours && !changes.overrun);
+        assert!(!settle(&mut mirror).any());
     });
 }
 
@@ -110,6 +118,30 @@ fn routes_that_go_unannounced_are_noticed() {
     });
 }
 
+/// The kernel announces that a link goes down before it drops the link's routes. Here it takes a while
+/// to drop them, and the mirror looks all the time.
+#[test]
+fn a_mirror_that_looks_at_once_does_not_look_too_early() {
+    in_fresh_namespace(|| {
+        add_device("d0");
+        ip("addr add 10.0.0.1/24 dev d0");
+        ip("link set d0 up");
+        ip_batch(&many_routes(20_000));
+        let mut mirror = Mirror::open().unwrap();
+        assert!(mirror.routes().count() > 20_000);
+        // In this thread's namespace, like all commands here.
+        let mut down = Command::new("ip")
+            .args(["link", "set", "d0", "down"])
+            .spawn()
+            .unwrap();
+        while down.try_wait().unwrap().is_none() {
+            settle(&mut mirror);
+        }
+        agree(&mut mirror);
+        assert!(mirror.routes().count() < 20_000);
+    });
+}
+
 #[test]
 fn an_overrun_is_healed_by_reading_anew() {
     in_fresh_namespace(|| {
@@ -118,10 +150,7 @@ fn an_overrun_is_healed_by_reading_anew() {
         ip("addr add 10.0.0.1/8 dev d0");
         ip("link set d0 up");
         let mut mirror = Mirror::with_receive_buffer(8 * 1024).unwrap();
-        let batch: String = (0..ROUTES)
-            .map(|n| format!("route add 100.{}.{}.0/24 via 10.0.0.9\n", n / 256, n % 256))
-            .collect();
-        ip_batch(&batch);
+        ip_batch(&many_routes(ROUTES));
         add_device("d1");
         let changes = mirror.process().unwrap();
         assert!(changes.overrun && changes.routes && changes.links);
@@ -144,10 +173,7 @@ fn the_usual_buffer_holds_ten_thousand_routes() {
         ip("addr add 10.0.0.1/8 dev d0");
         ip("link set d0 up");
         let mut mirror = Mirror::open().unwrap();
-        let batch: String = (0..ROUTES)
-            .map(|n| format!("route add 100.{}.{}.0/24 via 10.0.0.9\n", n / 256, n % 256))
-            .collect();
-        ip_batch(&batch);
+        ip_batch(&many_routes(ROUTES));
         loop {
             let changes = mirror.process().unwrap();
             assert!(!changes.overrun);
@@ -157,4 +183,11 @@ fn the_usual_buffer_holds_ten_thousand_routes() {
         }
         agree(&mut mirror);
     });
+}
+
+/// `ip -batch` lines for routes of 24 bits over 10.0.0.9.
+fn many_routes(count: usize) -> String {
+    (0..count)
+        .map(|n| format!("route add 100.{}.{}.0/24 via 10.0.0.9\n", n / 256, n % 256))
+        .collect()
 }
