@@ -20,13 +20,13 @@
 //! | module | what it holds | may use |
 //! |---|---|---|
 //! | [`wire`] | packet formats, one a file: bytes only | – |
-//! | [`packet`] | [`packet::Frame`] (a buffer with headroom), batches, why a packet is dropped | – |
+//! | [`packet`] | [`packet::Frame`] (a buffer with headroom), batches, port numbers, why a packet is dropped | `wire` |
 //! | [`fib`] | longest-prefix match; lock-free readers, one writer | `wire` |
 //! | [`port`] | AF_XDP, TUN, TAP and memory behind one trait | `packet`, `wire` |
 //! | [`forward`] | the pure packet path, one stage a file | `fib`, `packet`, `wire` |
 //! | [`worker`] | the only hot loop, pinning, publishing, counters, the slow path | `forward`, `port` |
 //! | [`kernel`] | what we read from and write to the host: netlink, ethtool, sysctls | `wire` |
-//! | [`resources`] | Calico's resource types, the node's configuration | – |
+//! | [`resources`] | Calico's resource types, the node's configuration | `wire` |
 //! | [`datastore`] | a directory of resources as a stream of updates | `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `cli` |

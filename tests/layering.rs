@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// arrows for people, those that follow from others left out.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &[]),
-    ("packet", &[]),
+    ("packet", &["wire"]),
     ("fib", &["wire"]),
     ("port", &["packet", "wire"]),
     ("forward", &["fib", "packet", "wire"]),

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::port::PortId;
+use crate::packet::PortId;
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::udp::{self, Udp};

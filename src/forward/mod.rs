@@ -31,8 +31,8 @@ pub use state::WorkerState;
 pub use verdict::{Punt, Verdict};
 
 use crate::fib::NextHop;
+use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
-use crate::port::PortId;
 use parse::Ip;
 use state::Flight;
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{PortConfig, PortRole, Punt, Verdict};
+use crate::packet::Link;
 use crate::packet::{DropReason, Frame};
-use crate::port::Link;
 use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::icmpv6::types;
 use crate::wire::ipv4::{self, Ipv4, Ipv4Error};

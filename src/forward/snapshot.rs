@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use super::Adjacency;
 use crate::fib::Fib;
-use crate::port::{Link, PortId};
+use crate::packet::{Link, PortId};
 use crate::wire::{MacAddr, Vni};
 
 /// What every worker reads: routes, adjacencies, ports and tunnel end points.

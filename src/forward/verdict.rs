@@ -2,7 +2,7 @@
 
 use crate::fib::NextHop;
 use crate::packet::DropReason;
-use crate::port::PortId;
+use crate::packet::PortId;
 use crate::wire::Mtu;
 
 /// What is to become of a frame.

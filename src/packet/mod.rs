@@ -2,10 +2,12 @@
 
 mod drop_reason;
 mod frame;
+mod link;
 mod pool;
 
 pub use drop_reason::DropReason;
 pub use frame::Frame;
+pub use link::{Link, PortId};
 pub use pool::FramePool;
 
 /// Frames that one receive call takes at most, and one transmit call is given at most.

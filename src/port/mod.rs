@@ -17,20 +17,8 @@ pub use error::PortError;
 pub use netdev::receive_queues;
 
 use crate::packet::{Batch, FramePool};
-use crate::wire::{MacAddr, Mtu};
-
-/// A port's number within a node, the same in every worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortId(pub u16);
-
-/// What a port's frames begin with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// An Ethernet header; the address is the device's own.
-    Ethernet(MacAddr),
-    /// An IP header: a TUN device.
-    Ip,
-}
+pub use crate::packet::{Link, PortId};
+use crate::wire::Mtu;
 
 /// What a port can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
