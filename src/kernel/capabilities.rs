@@ -1,11 +1,9 @@
 //! What this machine or this process lacks to run underpass.
 
-// One system call without a safe wrapper: a socket of a family that no crate here names.
-#![allow(unsafe_code)]
-
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+
+use socket2::{Domain, Socket, Type};
 
 /// One thing that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,14 +100,7 @@ fn check(need: Need, tried: io::Result<()>) -> Option<Missing> {
 
 /// Opens and closes an AF_XDP socket.
 fn af_xdp() -> io::Result<()> {
-    // SAFETY: socket() takes no pointers.
-    let descriptor = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is open, and nobody else knows it.
-    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
-    Ok(())
+    Socket::new(Domain::from(libc::AF_XDP), Type::from(libc::SOCK_RAW), None).map(drop)
 }
 
 fn tun() -> io::Result<()> {

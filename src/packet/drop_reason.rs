@@ -149,7 +149,11 @@ mod tests {
         assert_eq!(names.len(), DropReason::COUNT);
         for (index, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
-            assert!(reason.meaning().ends_with('.'), "{reason}: {}", reason.meaning());
+            assert!(
+                reason.meaning().ends_with('.'),
+                "{reason}: {}",
+                reason.meaning()
+            );
         }
     }
 }

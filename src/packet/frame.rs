@@ -23,7 +23,11 @@ impl Frame {
     /// A frame over `buffer`, empty, with its start `headroom` bytes in.
     pub fn new(buffer: &'static mut [u8], headroom: usize) -> Self {
         let start = headroom.min(buffer.len());
-        Self { buffer, start, end: start }
+        Self {
+            buffer,
+            start,
+            end: start,
+        }
     }
 
     /// A frame with memory of its own, never given back: for pools, at start, and for tests.
@@ -142,7 +146,13 @@ impl Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({} bytes at {} of {})", self.len(), self.start, self.capacity())
+        write!(
+            f,
+            "Frame({} bytes at {} of {})",
+            self.len(),
+            self.start,
+            self.capacity()
+        )
     }
 }
 

@@ -15,12 +15,17 @@ pub struct FramePool {
 impl FramePool {
     /// A pool of the given frames; packets start `headroom` bytes in.
     pub fn new(frames: Vec<Frame>, headroom: usize) -> Self {
-        Self { free: frames, headroom }
+        Self {
+            free: frames,
+            headroom,
+        }
     }
 
     /// A pool of `count` frames of `capacity` bytes in memory of its own.
     pub fn with_memory(count: usize, capacity: usize, headroom: usize) -> Self {
-        let frames = (0..count).map(|_| Frame::leak(capacity, headroom)).collect();
+        let frames = (0..count)
+            .map(|_| Frame::leak(capacity, headroom))
+            .collect();
         Self::new(frames, headroom)
     }
 

@@ -84,7 +84,11 @@ impl Vni {
 
     /// A VNI, or nothing if the number does not fit into 24 bits.
     pub const fn new(number: u32) -> Option<Self> {
-        if number < 1 << 24 { Some(Self(number)) } else { None }
+        if number < 1 << 24 {
+            Some(Self(number))
+        } else {
+            None
+        }
     }
 
     /// The number.
