@@ -27,7 +27,9 @@ start_node() { # start_node NODE BINARY
     printf '%s\n' $! >"$PID_DIR/$1"
 }
 
-node_ready_or_dead() { grep -qsw ready "$(node_log "$1")" || ! started_alive "$1"; }
+node_ready_or_dead() { node_ready "$1" || ! started_alive "$1"; }
+
+node_ready() { grep -sv 'not ready' "$(node_log "$1")" | grep -qw ready; }
 
 # For this shell's own children, whose command line is not yet theirs just after the fork.
 started_alive() { kill -0 "$(cat "$PID_DIR/$1")" 2>/dev/null; }
