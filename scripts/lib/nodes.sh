@@ -61,8 +61,10 @@ stop_nodes() {
             warn "$node did not stop within 10 s of SIGTERM: killed"
             ! pid=$(node_pid "$node") || kill -KILL "$pid" 2>/dev/null || true
         fi
-        rm -f "$PID_DIR/$node"
+        # A killed node leaves its control socket behind.
+        [[ ! -e $PID_DIR/$node ]] || rm -f "$PID_DIR/$node" "$(node_socket "$node")"
     done
+    rmdir /run/underpass 2>/dev/null || true
 }
 
 # A route's line names its block and, when it is a tunnel, the encapsulation: that decides what it is.

@@ -18,7 +18,7 @@ try_wire() {
     local encapsulation seen
     CONTEXT="$1 on the wire"
     encapsulation=$(encapsulation_of "$1" worker1 "$2")
-    seen=$(mktemp)
+    seen=$SERVED/seen
     printf '  wire     '
     try "worker1→$2 $encapsulation" wire_carries "$(wire_filter "$encapsulation" "$2")" "${POD_IP[${NODE_POD[$2]}]}" "$seen"
     printf '\n'
@@ -41,7 +41,7 @@ wire_carries() { # wire_carries FILTER ADDRESS FILE: FILE gets the packet as tcp
 # The same by underpass's own capture: one line a packet, outer and inner side by side.
 show_capture() { # show_capture ADDRESS
     local shown pid
-    shown=$(mktemp)
+    shown=$SERVED/shown
     timeout 6 "$(underpass_bin)" capture --node worker1 --port eth0 --print -c 2 >"$shown" 2>&1 </dev/null &
     pid=$!
     sleep 0.5
