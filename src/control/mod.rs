@@ -10,6 +10,7 @@ pub mod check;
 pub mod facts;
 pub mod host;
 pub mod node;
+pub mod path_mtu;
 pub mod ports;
 pub mod report;
 pub mod resolve;

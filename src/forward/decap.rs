@@ -4,7 +4,8 @@
 //! mode be switched under traffic.
 
 use super::parse::{self, Ip};
-use super::{PortConfig, Snapshot, Verdict, ecn};
+use super::tunnel_error;
+use super::{PortConfig, Punt, Snapshot, Verdict, ecn};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
@@ -37,6 +38,9 @@ pub(super) fn open(
             check_outer(snapshot, &outer)?;
             Some(strip_vxlan(snapshot, &outer, frame)?)
         }
+        protocol::ICMP if tunnel_error::quotes_tunnel(&snapshot.tunnels, &outer, frame.bytes()) => {
+            return Err(Verdict::Punt(Punt::TunnelError));
+        }
         _ => return Ok(ip),
     };
     let ip = inner(snapshot, &outer, ethertype, frame)?;
@@ -46,14 +50,14 @@ pub(super) fn open(
     Ok(ip)
 }
 
-/// Only known nodes may send tunnel packets, and only whole ones.
+/// Only known nodes may send tunnel packets; fragments are put together first.
 #[inline]
-fn check_outer(snapshot: &Snapshot, outer: &Ipv4) -> Result<(), DropReason> {
+fn check_outer(snapshot: &Snapshot, outer: &Ipv4) -> Result<(), Verdict> {
     if !snapshot.tunnels.peers.contains(outer.source) {
-        return Err(DropReason::UnknownPeer);
+        return Err(DropReason::UnknownPeer.into());
     }
     if outer.is_fragment() {
-        return Err(DropReason::OuterFragment);
+        return Err(Verdict::Punt(Punt::OuterFragment));
     }
     Ok(())
 }
