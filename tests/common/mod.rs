@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod fates;
+pub mod golden;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
