@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod check;
 pub mod facts;
+pub mod fence;
 pub mod host;
 pub mod node;
 pub mod ports;

@@ -401,6 +401,8 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
             config::Dscp::Inherit => Dscp::Inherit,
         },
         tunnel_mtu: (config.tunnel.mtu > 0).then_some(Mtu(config.tunnel.mtu)),
+        udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
+        fence: (&config.fence).into(),
     }
 }
 
