@@ -10,6 +10,7 @@ pub mod check;
 pub mod facts;
 pub mod fence;
 pub mod host;
+pub mod nat;
 pub mod node;
 pub mod ports;
 pub mod report;
