@@ -139,6 +139,8 @@ pub fn snapshot() -> Snapshot {
             local_addresses: [IpAddr::V4(POD), IpAddr::V4(OTHER_POD)]
                 .into_iter()
                 .collect(),
+            v6: None,
+            reverse_path: Default::default(),
         },
         router: RouterAddresses {
             v4: NODE,
