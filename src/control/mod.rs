@@ -12,6 +12,7 @@ pub mod fence;
 pub mod host;
 pub mod nat;
 pub mod node;
+pub mod path_mtu;
 pub mod ports;
 pub mod report;
 pub mod resolve;

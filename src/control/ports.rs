@@ -17,7 +17,7 @@ use crate::port::xdp::{
 use crate::port::{Link, Port, PortError, PortId, receive_queues};
 use crate::resources::NodeConfig;
 use crate::resources::config::{Io, PortKind, WorkloadPort};
-use crate::wire::MacAddr;
+use crate::wire::{MacAddr, Mtu, ethernet};
 
 /// What one worker moves packets with.
 pub struct WorkerPorts {
@@ -46,6 +46,8 @@ pub struct OpenPorts {
     pub uplink_steering: Steering,
     /// The workload ports' XDP programs, held so that they stay attached.
     pub workload_steering: Vec<Steering>,
+    /// The largest packet that every worker's frames hold, link header not counted.
+    pub largest: Mtu,
 }
 
 /// A port as people know it.
@@ -62,8 +64,17 @@ pub struct Description {
     /// Whether the device is in this network namespace, where the kernel's word on its MTU counts.
     pub local: bool,
     /// The MTU when it was opened.
-    pub mtu: crate::wire::Mtu,
+    pub mtu: Mtu,
 }
+
+/// Frames for Ethernet's ordinary 1500 bytes.
+const SMALL_FRAME: u32 = 2048;
+
+/// The largest frames that AF_XDP has: a page.
+const LARGE_FRAME: u32 = 4096;
+
+/// An 802.1Q tag.
+const VLAN_TAG: usize = 4;
 
 /// The uplink's number.
 pub const UPLINK: PortId = PortId(0);
@@ -74,10 +85,11 @@ pub fn open(
     mirror: &Mirror,
     switch: &CaptureSwitch,
 ) -> Result<OpenPorts, PortError> {
+    let frame_size = frame_size(config, mirror);
     let mut opening = Opening {
         mirror,
         switch,
-        workers: open_memory(config, mirror)?,
+        workers: open_memory(config, frame_size)?,
         configs: Vec::new(),
         descriptions: Vec::new(),
         owners: Vec::new(),
@@ -100,6 +112,7 @@ pub fn open(
         uplink_mac,
         uplink_steering,
         workload_steering: opening.workload_steering,
+        largest: largest_packet(frame_size),
     })
 }
 
@@ -319,7 +332,7 @@ impl Opening<'_> {
 }
 
 /// Every worker's packet memory: enough for the queues that it will serve.
-fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>, PortError> {
+fn open_memory(config: &NodeConfig, frame_size: u32) -> Result<Vec<WorkerPorts>, PortError> {
     let count = config.worker_count();
     let workload_queues = |worker: usize| -> Result<u32, PortError> {
         let own = config.workloads.iter().skip(worker).step_by(count);
@@ -327,11 +340,6 @@ fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>,
         xdp.map(|port| receive_queues(&port.interface.to_string()))
             .sum()
     };
-    let largest = mirror
-        .links()
-        .map(|link| link.mtu.0)
-        .filter(|mtu| *mtu < 9000)
-        .max();
     shares(config.uplink_queues(), count)
         .into_iter()
         .enumerate()
@@ -339,9 +347,7 @@ fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>,
             let queues = uplink.len() as u32 + workload_queues(worker)?;
             let mut options = UmemOptions::for_queues(queues);
             options.frames = options.frames.max(config.workers.frames);
-            if largest.is_some_and(|mtu| usize::from(mtu) + HEADROOM + 64 > 2048) {
-                options.frame_size = 4096;
-            }
+            options.frame_size = frame_size;
             let (umem, frames) = WorkerUmem::new(&options)?;
             Ok(WorkerPorts {
                 pool: FramePool::new(frames, HEADROOM),
@@ -350,6 +356,25 @@ fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>,
             })
         })
         .collect()
+}
+
+/// Small frames where every device's packets fit into them, else the largest there are: opening a
+/// port refuses what does not fit into those either.
+fn frame_size(config: &NodeConfig, mirror: &Mirror) -> u32 {
+    let workloads = config
+        .workloads
+        .iter()
+        .map(|port| port.device.as_ref().unwrap_or(&port.interface));
+    let small = std::iter::once(&config.uplink.interface)
+        .chain(workloads)
+        .filter_map(|name| mirror.link_named(&name.to_string()))
+        .all(|link| link.mtu <= largest_packet(SMALL_FRAME));
+    if small { SMALL_FRAME } else { LARGE_FRAME }
+}
+
+/// The largest packet that fits behind the headroom and a link header with an 802.1Q tag.
+fn largest_packet(frame_size: u32) -> Mtu {
+    Mtu((frame_size as usize - HEADROOM - ethernet::HEADER_LEN - VLAN_TAG) as u16)
 }
 
 /// `queues` queues shared out among `workers` workers, each a run of its own; the first get one more

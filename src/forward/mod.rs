@@ -23,6 +23,7 @@ mod reverse_path;
 mod snapshot;
 mod state;
 mod ttl;
+mod tunnel_error;
 mod verdict;
 
 pub use adjacency::{
@@ -87,6 +88,16 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
         Ip::V6(ip) => snapshot.fib.lookup_v6(ip.destination),
     };
     send(snapshot, state, None, &ip, next_hop, frame)
+}
+
+/// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
+/// packet gets through is found out so.
+pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
+    let sent = parse::ip(frame).and_then(|ip| Ok(encap::push(egress, state, &ip, frame)?));
+    match sent {
+        Ok(()) => Verdict::Transmit(egress.port),
+        Err(verdict) => verdict,
+    }
 }
 
 /// Stages 1 and 2 for one frame.

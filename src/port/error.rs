@@ -60,7 +60,8 @@ pub enum PortError {
     /// Packets of the device's MTU do not fit into a frame.
     #[error(
         "'{interface}' has MTU {mtu}, and frames of {frame_size} bytes hold an MTU of {largest} at \
-         most; lower the MTU (ip link set {interface} mtu {largest}) or enlarge the frames"
+         most (a packet is never spread over several frames); lower the MTU: ip link set {interface} \
+         mtu {largest}"
     )]
     MtuTooLarge {
         /// The interface.

@@ -26,6 +26,8 @@ pub enum Message {
     Originate(Vec<u8>),
     /// Send this whole frame by this port, as it is.
     Transmit(PortId, Vec<u8>),
+    /// Treat this whole frame as if this port had received it.
+    Receive(PortId, Vec<u8>),
     /// Stop receiving, send what is queued, and end.
     Stop,
 }

@@ -193,18 +193,23 @@ impl Worker {
                 .rx_bytes
                 .add(self.incoming.iter().map(|frame| frame.len() as u64).sum());
         }
+        self.forward(id);
+        self.flush();
+        true
+    }
+
+    /// Forwards the incoming batch as one that came in by this port.
+    fn forward(&mut self, ingress: PortId) {
         let snapshot = self.snapshot.load();
         self.verdicts.clear();
         forward::forward(
             snapshot,
             &mut self.state,
-            id,
+            ingress,
             &mut self.incoming,
             &mut self.verdicts,
         );
-        self.carry_out(id);
-        self.flush();
-        true
+        self.carry_out(ingress);
     }
 
     /// Carries out the verdicts on the incoming batch.
@@ -313,6 +318,7 @@ impl Worker {
                 Message::Handoff { port, frame, owner } => self.take_over(port, frame, owner),
                 Message::Originate(packet) => self.originate(&packet),
                 Message::Transmit(port, bytes) => self.send_as_is(port, &bytes),
+                Message::Receive(port, bytes) => self.receive_again(port, &bytes),
                 Message::Stop => self.stopping = true,
             }
         }
@@ -350,6 +356,18 @@ impl Worker {
         self.counters.originated.add(1);
         match self.copy(bytes) {
             Ok(frame) => self.queue(port, frame),
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+    }
+
+    /// Forwards a frame that was put together out of received ones, as if it had come in so.
+    fn receive_again(&mut self, port: PortId, bytes: &[u8]) {
+        self.counters.originated.add(1);
+        match self.copy(bytes) {
+            Ok(frame) => {
+                self.incoming.push(frame);
+                self.forward(port);
+            }
             Err(reason) => self.counters.dropped(reason, 1),
         }
     }
