@@ -362,12 +362,6 @@ fn each_bad_packet_has_its_reason() {
             R::UnknownPeer,
         ),
         (
-            "outer fragment",
-            UPLINK,
-            outer(&|h| h.more_fragments = true),
-            R::OuterFragment,
-        ),
-        (
             "outer checksum",
             UPLINK,
             changed(&outer(&|_| ()), 14 + 10, 0xff),
@@ -476,6 +470,9 @@ fn each_bad_packet_has_its_reason() {
         ),
     ];
     let snapshot = snapshot();
+    let fragment = outer(&|h| h.more_fragments = true);
+    let (verdict, _) = forward_one(&snapshot, UPLINK, &fragment);
+    assert_eq!(verdict, Verdict::Punt(Punt::OuterFragment));
     for (name, port, bytes, reason) in cases {
         assert_eq!(
             forward_one(&snapshot, port, &bytes).0,

@@ -1,6 +1,5 @@
-# What the lab's kernels forward: everything in native mode, on the nodes otherwise only what leaves the
-# overlay (as Calico needs it too: underpass hands it to the host's kernel); the fabric's
-# routes to the blocks; the fabric's source/destination check.
+# The kernels' routes between pods, in native mode only; the fabric's routes to the blocks; the fabric's
+# source/destination check.
 # shellcheck shell=bash
 
 native_on() {

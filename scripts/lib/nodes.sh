@@ -87,6 +87,7 @@ node_in_mode() { # node_in_mode NODE MODE
 wait_for_mode() { # wait_for_mode MODE
     local node
     for node in "${NODES[@]}"; do
+        node_pid "$node" >/dev/null || die "$node: its underpass is not running (scripts/lab logs $node; scripts/lab up starts afresh)"
         wait_until "${UNDERPASS_LAB_TIMEOUT:-20}" node_in_mode "$node" "$1" ||
             die "$node shows no $1 routes yet (underpass routes --node $node; scripts/lab logs $node)"
     done

@@ -71,7 +71,8 @@ runs_table() {
 
 machine_description() {
     local commit version
-    commit=$(git -c safe.directory="$ROOT" -C "$ROOT" rev-parse --short HEAD 2>/dev/null || say unknown)
+    commit=$(git -c safe.directory="$ROOT" -C "$ROOT" describe --always --dirty --exclude '*' 2>/dev/null || say unknown)
+    [[ -z ${UNDERPASS_BIN:-} ]] || commit="unknown (UNDERPASS_BIN=${UNDERPASS_BIN##*/})"
     version=$("$(underpass_bin)" --version 2>/dev/null || true)
     say "- date: $(date -u '+%Y-%m-%d %H:%M UTC')"
     say "- underpass: commit $commit, ${version:-version unknown}"

@@ -32,8 +32,12 @@ pub fn overhead(target: &Target) -> u16 {
         } => Outer::Ipip.overhead(),
         Target::Remote {
             encap: Encap::Vxlan { .. },
+            far_end,
             ..
-        } => Outer::Vxlan.overhead(),
+        } => match far_end {
+            IpAddr::V4(_) => Outer::Vxlan.overhead(),
+            IpAddr::V6(_) => Outer::VxlanOverIpv6.overhead(),
+        },
         _ => 0,
     }
 }
@@ -143,7 +147,7 @@ fn remote(
     row.state = resolved(matches!(way, Way::Known(..)));
     if let Way::Known(mac, mtu) = way {
         row.mac = Some(mac);
-        let mtu: Mtu = mtu.less(carriage.encapsulation().overhead());
+        let mtu: Mtu = mtu.less(carriage.encapsulation(node).overhead());
         row.mtu = Some(
             forwarding
                 .fixed()
