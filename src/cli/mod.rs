@@ -5,6 +5,7 @@ mod capture;
 mod client;
 mod counters;
 mod functions;
+mod probe;
 mod routes;
 mod status;
 mod table;
@@ -103,6 +104,9 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 Reply::Status(report) => print(&status::text(&report)),
                 other => Err(client::unexpected(&other)),
             }
+        }
+        Verb::ProbeMtu { node, far, output } => {
+            probe::run(&Client::find(&node, functions)?, far, output)
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
         Verb::Version => print(concat!("underpass ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -14,6 +14,7 @@ pub mod nat;
 pub mod node;
 pub mod path_mtu;
 pub mod ports;
+pub mod probe;
 pub mod report;
 pub mod resolve;
 pub mod threads;

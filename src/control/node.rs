@@ -15,11 +15,11 @@ use super::host::HostSide;
 use super::nat::OutgoingNat;
 use super::path_mtu::{self, News, PathMtus};
 use super::ports::{self, OpenPorts, UPLINK};
-use super::report;
 use super::resolve::{Wanted, resolve};
 use super::threads::{Handles, Threads};
 use super::view::{Question, View};
 use super::workloads::WorkloadLinks;
+use super::{probe, report};
 use crate::datastore::{Directory, Update, Watch};
 use crate::forward::{Dscp, OuterTtl};
 use crate::kernel::{Mirror, Netlink, capabilities};
@@ -120,7 +120,12 @@ impl Node {
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let (view, questions) = View::new(counters, ports.descriptions.clone(), switch);
+        let (view, questions) = View::new(
+            counters,
+            ports.descriptions.clone(),
+            switch,
+            handles.uplink(),
+        );
         let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -386,7 +391,13 @@ impl Node {
         match question {
             Question::Routes(answer) => drop(answer.send(self.routes())),
             Question::Status(answer) => drop(answer.send(self.status())),
+            Question::Probe(far, answer) => drop(answer.send(self.probe_target(&far))),
         }
+    }
+
+    fn probe_target(&self, far: &str) -> Result<probe::Target, String> {
+        let uplink = (self.config.uplink.interface.to_string(), self.uplink_mtu());
+        probe::target(&self.forwarding, &self.state, uplink, far)
     }
 
     fn routes(&self) -> Vec<RouteRow> {

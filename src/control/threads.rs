@@ -130,6 +130,11 @@ impl Handles {
         self.events.clone()
     }
 
+    /// The mailbox of a worker that serves the uplink: the first one does.
+    pub fn uplink(&self) -> Option<Mailbox> {
+        self.mailboxes.first().cloned()
+    }
+
     /// The first thread that has ended though nobody told it to.
     pub fn dead(&self) -> Option<String> {
         let worker = self.workers.iter().position(JoinHandle::is_finished);

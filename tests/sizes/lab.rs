@@ -273,6 +273,7 @@ fn links(shape: Shape) {
              ip -n pod{n} route add default via 169.254.1.1 dev eth0 onlink
              ip netns exec {mid} sysctl -qw net.ipv4.ip_forward=1
              ip netns exec {mid} ethtool -K node gro off >/dev/null
+             ip netns exec pod{n} sysctl -qw net.ipv4.ping_group_range='0 2147483647'
              ip netns exec pod{n} ethtool -K eth0 tx off tso off gso off gro off >/dev/null",
             m = n - 1,
         ));

@@ -63,16 +63,18 @@ fn accept(listener: &TcpListener) -> Option<TcpStream> {
 fn a_mebibyte_crosses_the_narrow_link(mode: Mode) {
     run(|| {
         let lab = Lab::start(Shape { mode, ..NARROW });
-        assert!(transfer("pod1", "pod2", "192.168.2.10"));
-        assert!(transfer("pod2", "pod1", "192.168.1.10"));
-        // Each sender was told the narrow link's MTU less the tunnel's header, and each node keeps it.
+        // Each sender is told the narrow link's MTU less the tunnel's header, and its node keeps it.
         let inner = 1400 - mode.overhead();
         for (n, far) in [(1, 2), (2, 1)] {
-            let told = sh(&format!("ip -n pod{n} route get 192.168.{far}.10"));
+            let to = format!("192.168.{far}.10");
+            assert!(transfer(&format!("pod{n}"), &format!("pod{far}"), &to));
+            let told = sh(&format!("ip -n pod{n} route get {to}"));
             assert!(told.contains(&format!("mtu {inner}")), "{told}");
             let route = lab.route_mtu(n, &format!("192.168.{far}.0/26"));
             assert_eq!(route, Some(inner as u64));
             assert_eq!(lab.drops(n, "invalid_quote"), 0);
+            // What it learnt would have it ask for small segments when it is the receiver.
+            sh(&format!("ip -n pod{n} route flush cache"));
         }
     });
 }
@@ -328,5 +330,67 @@ fn forged_errors_are_counted_and_believed_by_nobody() {
         assert!(told.contains("mtu 1400"), "the kernel's own: {told}");
         thread::sleep(Duration::from_millis(100));
         assert_eq!(lab.drops(1, "invalid_quote"), forged);
+    });
+}
+
+#[test]
+fn probe_mtu_finds_the_narrow_link_and_who_tells_of_it() {
+    for mode in [Mode::Ipip, Mode::Vxlan] {
+        run(|| {
+            let lab = Lab::start(Shape { mode, ..NARROW });
+            wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
+            let (inner, overhead) = (1400 - mode.overhead(), mode.overhead());
+            let found = format!(
+                "inner {inner} + {overhead} = 1400 fits, {} does not: the link after 10.30.0.254 is 1400\n",
+                inner + 1
+            );
+            // By the node's name, by a workload's address, and again with what was learnt from it.
+            for far in ["node2", "192.168.2.10", "node2"] {
+                let said = lab.ask(1, &format!("probe-mtu {far}"));
+                assert!(said.ends_with(&found), "{far}: {said}");
+            }
+            sh("ip -n mid1 link set over mtu 1500; ip -n mid2 link set over mtu 1500");
+            let (inner, next) = (1500 - overhead, 1501 - overhead);
+            let said = lab.ask(1, "probe-mtu node2");
+            assert!(
+                said.ends_with(&format!(
+                    "inner {inner} + {overhead} = 1500 fits, {next} does not: the uplink eth0 is 1500\n"
+                )),
+                "{said}"
+            );
+            for (far, why) in [
+                ("node9", "there is no node 'node9'; there are: node1, node2"),
+                ("192.168.1.10", "192.168.1.10 is not behind another node"),
+                (
+                    "192.168.2.33",
+                    "does not answer an echo request of 68 bytes",
+                ),
+            ] {
+                let said = lab.ask(1, &format!("probe-mtu {far}"));
+                assert!(said.contains(why), "{far}: {said}");
+            }
+        });
+    }
+}
+
+/// Where ICMP is filtered, the path's MTU is found all the same.
+#[test]
+fn probe_mtu_finds_what_a_filter_hides() {
+    run(|| {
+        let lab = Lab::start(NARROW);
+        wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
+        for mid in ["mid1", "mid2"] {
+            sh(&format!(
+                "ip netns exec {mid} nft 'add table ip f; \
+                 add chain ip f out {{ type filter hook output priority 0; }}; \
+                 add rule ip f out icmp type destination-unreachable drop'"
+            ));
+        }
+        let said = lab.ask(1, "probe-mtu node2");
+        assert!(
+            said.contains("inner 1380 + 20 = 1400 fits, 1381 does not: it is lost"),
+            "{said}"
+        );
+        assert_eq!(lab.route_mtu(1, "192.168.2.0/26"), Some(1480));
     });
 }
