@@ -77,6 +77,12 @@ fn rules_come_back_when_nft_is_killed() {
         world.start("");
         let pid = world.pid();
         let nft = sh(&format!("cat /proc/{pid}/task/*/children"));
+        let held = sh(&format!("ls -l /proc/{}/fd", nft.trim()));
+        for foreign in ["net/tun", "bpf", "mem"] {
+            assert!(!held.contains(foreign), "nft has inherited: {held}");
+        }
+        let sockets = held.matches("socket:").count();
+        assert_eq!(sockets, 1, "its own, to netlink, and no AF_XDP one: {held}");
         sh(&format!("kill -9 {nft}"));
         until("the rules are gone", || !ruleset().contains("masquerade"));
         until("the rules are back", || ruleset().contains("masquerade"));
