@@ -28,8 +28,9 @@ pub enum Hop {
     Workload(PortId, IpAddr),
     /// The host's own kernel.
     Host,
-    /// Another node, by the encapsulation that the pool and the subnets ask for.
-    Remote(IpAddr, Carriage),
+    /// Another node, for the destinations of one pool: they are all carried in one way, so that the
+    /// pool's mode is switched by one write.
+    Remote(IpAddr, Option<IpNet>),
     /// The router itself.
     Router,
     /// One of our own blocks.
@@ -111,6 +112,9 @@ pub struct Fixed {
     pub fence: Fence,
 }
 
+/// How each node is reached for each pool's destinations.
+type Carriages = BTreeMap<(IpAddr, Option<IpNet>), Carriage>;
+
 /// The one writer of what workers read.
 pub struct Forwarding {
     fixed: Fixed,
@@ -120,6 +124,7 @@ pub struct Forwarding {
     published: Published<Snapshot>,
     wanted: Wanted,
     routes: BTreeMap<IpNet, Hop>,
+    carriages: Carriages,
     hops: BTreeMap<Hop, NextHop>,
     free: Vec<NextHop>,
     next: u32,
@@ -140,6 +145,7 @@ impl Forwarding {
             published: Published::new(snapshot),
             wanted,
             routes: BTreeMap::new(),
+            carriages: Carriages::new(),
             hops,
             free: Vec::new(),
             next: 0,
@@ -188,10 +194,17 @@ impl Forwarding {
         self.hops.keys().filter_map(remote).collect()
     }
 
+    /// How a node is reached for the destinations of a pool, if any route leads there.
+    pub fn carriage(&self, node: IpAddr, pool: Option<IpNet>) -> Option<Carriage> {
+        self.carriages.get(&(node, pool)).copied()
+    }
+
     /// Makes the routes what `wanted` says. Returns prefixes that the FIB could not take, with the
     /// reason.
     pub fn apply(&mut self, wanted: Wanted, facts: &dyn Facts) -> Vec<String> {
         let routes = routes(&self.fixed, &wanted);
+        // What old routes need stays until no worker follows them any more.
+        self.carriages.extend(carriages(&wanted));
         self.wanted = wanted;
         self.admit(&routes);
         self.refresh(facts);
@@ -271,6 +284,8 @@ impl Forwarding {
         self.quiescence.synchronize();
         let freed = unused.iter().filter_map(|hop| self.hops.remove(hop));
         self.free.extend(freed);
+        self.carriages
+            .retain(|(node, pool), _| self.hops.contains_key(&Hop::Remote(*node, *pool)));
     }
 
     fn adjacency(&self, hop: &Hop, facts: &dyn Facts) -> Adjacency {
@@ -282,7 +297,11 @@ impl Forwarding {
                 Adjacency::Forward(Egress::bare(port, facts.mtu(port)).to_host())
             }),
             Hop::Workload(port, address) => self.workload(*port, *address, facts),
-            Hop::Remote(node, carriage) => self.remote(*node, *carriage, facts),
+            Hop::Remote(node, pool) => self.carriage(*node, *pool).map_or(
+                // No route leads here any more; it is about to be retired.
+                Adjacency::Unreachable,
+                |carriage| self.remote(*node, carriage, facts),
+            ),
         }
     }
 
@@ -417,15 +436,29 @@ fn hop(fixed: &Fixed, net: &IpNet, target: &Target) -> Hop {
         Target::Host => Hop::Host,
         Target::Blackhole => Hop::Blackhole,
         Target::Unreachable => Hop::Unreachable,
-        Target::Remote { far_end, encap, .. } => Hop::Remote(
-            *far_end,
-            match encap {
+        Target::Remote { far_end, pool, .. } => Hop::Remote(*far_end, *pool),
+    }
+}
+
+fn carriages(wanted: &Wanted) -> Carriages {
+    let mut carriages = Carriages::new();
+    for target in wanted.routes.values() {
+        if let Target::Remote {
+            far_end,
+            pool,
+            encap,
+            ..
+        } = target
+        {
+            let carriage = match encap {
                 Encap::None => Carriage::Direct,
                 Encap::Ipip => Carriage::Ipip,
                 Encap::Vxlan { vtep_mac, .. } => Carriage::Vxlan(*vtep_mac),
-            },
-        ),
+            };
+            carriages.insert((*far_end, *pool), carriage);
+        }
     }
+    carriages
 }
 
 fn snapshot(

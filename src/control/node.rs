@@ -38,6 +38,8 @@ pub struct RunOptions {
     pub config: PathBuf,
     /// Whether the uplink may be the machine's default route.
     pub allow_default_route: bool,
+    /// How much is logged, if not as configured.
+    pub log: Option<log::LevelFilter>,
 }
 
 /// How often neighbours in use are confirmed and threads looked after.
@@ -49,6 +51,7 @@ const FIRST_SYNC: Duration = Duration::from_secs(10);
 /// Runs a node until SIGTERM or SIGINT. An error is text for people, a line each.
 pub fn run(options: &RunOptions) -> Result<(), String> {
     let config = NodeConfig::load(&options.config).map_err(|problems| lines(&problems))?;
+    log::set_max_level(options.log.unwrap_or_else(|| config.log.into()));
     let missing = capabilities::missing();
     if !missing.is_empty() {
         let sentences: Vec<_> = missing.into_iter().map(|lack| lack.sentence).collect();

@@ -107,8 +107,10 @@ fn row(
             );
             row.state = resolved(row.mac.is_some() || !ethernet);
         }
-        Hop::Remote(node, carriage) => {
-            remote(&mut row, config, forwarding, *node, *carriage, facts);
+        Hop::Remote(node, pool) => {
+            if let Some(carriage) = forwarding.carriage(*node, *pool) {
+                remote(&mut row, config, forwarding, *node, carriage, facts);
+            }
         }
     }
     row
@@ -202,9 +204,12 @@ pub fn status(
 fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
     let of = |wanted: Encapsulation| {
         let carried = forwarding.routes().values().filter(|hop| match hop {
-            Hop::Remote(_, Carriage::Direct) => wanted == Encapsulation::None,
-            Hop::Remote(_, Carriage::Ipip) => wanted == Encapsulation::Ipip,
-            Hop::Remote(_, Carriage::Vxlan(_)) => wanted == Encapsulation::Vxlan,
+            Hop::Remote(node, pool) => match forwarding.carriage(*node, *pool) {
+                Some(Carriage::Direct) => wanted == Encapsulation::None,
+                Some(Carriage::Ipip) => wanted == Encapsulation::Ipip,
+                Some(Carriage::Vxlan(_)) => wanted == Encapsulation::Vxlan,
+                None => false,
+            },
             Hop::Workload(..) => wanted == Encapsulation::None,
             Hop::Host | Hop::Router | Hop::Blackhole | Hop::Unreachable => false,
         });

@@ -1,6 +1,9 @@
 //! A small node on paper: ports, adjacencies and routes, for tests of the packet path.
 #![allow(dead_code, missing_docs)]
 
+pub mod fates;
+pub mod golden;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
