@@ -192,6 +192,8 @@ mod tests {
             vtep_mac: MacAddr::default(),
             strict_reserved_bits: false,
             local_addresses: Default::default(),
+            v6: None,
+            reverse_path: Default::default(),
         }
     }
 
