@@ -40,6 +40,8 @@ pub fn fixed() -> Fixed {
         ttl: OuterTtl::Fixed(64),
         dscp: Dscp::Inherit,
         tunnel_mtu: None,
+        udp_zero_checksum_v6: false,
+        fence: Default::default(),
     }
 }
 
