@@ -1,13 +1,12 @@
 //! A node's death by SIGKILL, its next start, its sleep; the lab after a killed run.
 
-use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::netns::{Router, isolated, sh, try_sh, udp_socket, wait_for};
+use super::netns::{Router, cpu_time, isolated, sh, try_sh, udp_socket, wait_for};
 use super::support::*;
 
 /// UDP to VXLAN's port at worker1: a packet that is steered while a router runs and the kernel's
@@ -78,9 +77,9 @@ fn an_idle_node_sleeps() {
         assert!(pings("pod1", POD2));
         let pid = lab.pid("worker1");
         thread::sleep(Duration::from_millis(500));
-        let (before, time) = (cpu_nanoseconds(pid), Duration::from_secs(5));
+        let (before, time) = (cpu_time(pid), Duration::from_secs(5));
         thread::sleep(time);
-        let used = Duration::from_nanos(cpu_nanoseconds(pid) - before);
+        let used = cpu_time(pid) - before;
         println!("an idle node used {used:?} of a processor in {time:?}");
         assert!(used < time / 100, "{used:?} of {time:?}");
 
@@ -125,18 +124,4 @@ fn start_worker1() -> Router {
         "up-worker1",
         Path::new("/run/underpass-lab/nodes/worker1.yaml"),
     )
-}
-
-/// What all threads of a process have used, as the scheduler counts it.
-fn cpu_nanoseconds(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
-    let used = |task: fs::DirEntry| -> u64 {
-        let text = fs::read_to_string(task.path().join("schedstat")).expect("schedstat");
-        text.split(' ')
-            .next()
-            .expect("a number")
-            .parse()
-            .expect("a number")
-    };
-    tasks.map(|task| used(task.expect("a thread"))).sum()
 }

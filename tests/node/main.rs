@@ -4,6 +4,7 @@
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod devices;
 mod refusals;
 mod running;
 mod support;
