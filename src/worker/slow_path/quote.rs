@@ -171,3 +171,220 @@ fn plateau_below(total_len: usize) -> u16 {
     let smaller = PLATEAUS.iter().find(|mtu| usize::from(**mtu) < total_len);
     smaller.copied().unwrap_or(LEAST_MTU)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{MacAddr, Vni};
+    use etherparse::{Icmpv4Type, IpNumber, Ipv4Header, icmpv4};
+    use proptest::prelude::*;
+
+    const NODE: [u8; 4] = [10, 30, 0, 11];
+    const FAR: [u8; 4] = [10, 30, 0, 12];
+    const ROUTER: [u8; 4] = [10, 30, 0, 254];
+
+    fn tunnels() -> Tunnels {
+        Tunnels {
+            peers: [FAR.into()].into_iter().collect(),
+            node_address: Some(NODE.into()),
+            vxlan_port: 4789,
+            vni: Vni::CALICO,
+            vtep_mac: MacAddr::default(),
+            strict_reserved_bits: false,
+            local_addresses: Default::default(),
+            v6: None,
+            reverse_path: Default::default(),
+        }
+    }
+
+    /// One of our packets of 1500 bytes, DF set, as etherparse builds it.
+    fn offender(protocol: u8, behind: &[u8]) -> Vec<u8> {
+        let mut header = Ipv4Header::new(1480, 63, IpNumber(protocol), NODE, FAR).unwrap();
+        header.dont_fragment = true;
+        header.identification = 0;
+        header.header_checksum = header.calc_header_checksum();
+        let mut packet = header.to_bytes().to_vec();
+        packet.extend_from_slice(behind);
+        packet.resize(1500, 0xaa);
+        packet
+    }
+
+    fn ipip() -> Vec<u8> {
+        offender(4, &[0x45; 40])
+    }
+
+    fn vxlan() -> Vec<u8> {
+        let mut behind = Vec::new();
+        behind.extend_from_slice(&50000_u16.to_be_bytes());
+        behind.extend_from_slice(&4789_u16.to_be_bytes());
+        behind.extend_from_slice(&1480_u16.to_be_bytes());
+        behind.extend_from_slice(&[0, 0, 8, 0, 0, 0, 0, 0x10, 0, 0]);
+        offender(17, &behind)
+    }
+
+    /// What a router says about it, as etherparse builds it.
+    fn error(kind: Icmpv4Type, quoted: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4(ROUTER, NODE, 60)
+            .icmpv4(kind)
+            .write(&mut packet, quoted)
+            .unwrap();
+        packet
+    }
+
+    fn too_big(mtu: u16, quoted: &[u8]) -> Vec<u8> {
+        use icmpv4::DestUnreachableHeader as Why;
+        let next_hop_mtu = mtu;
+        error(
+            Icmpv4Type::DestinationUnreachable(Why::FragmentationNeeded { next_hop_mtu }),
+            quoted,
+        )
+    }
+
+    fn unreachable(code: u8, quoted: &[u8]) -> Vec<u8> {
+        let why = icmpv4::DestUnreachableHeader::from_values(code, 0).unwrap();
+        error(Icmpv4Type::DestinationUnreachable(why), quoted)
+    }
+
+    fn told(packet: &[u8]) -> Option<Trouble> {
+        let tunnels = tunnels();
+        let found = read(&tunnels, packet)?;
+        assert_eq!(found.far_end, Ipv4Addr::from(FAR));
+        Some(found.trouble)
+    }
+
+    #[test]
+    fn a_link_that_is_too_narrow_is_believed() {
+        for (offender, overhead) in [(ipip(), 20), (vxlan(), 50)] {
+            for quoted in [28, 64, 548, 1500] {
+                let packet = too_big(1400, &offender[..quoted]);
+                let tunnels = tunnels();
+                let found = read(&tunnels, &packet).unwrap();
+                assert_eq!(found.trouble, Trouble::TooBig(Mtu(1400)));
+                assert_eq!(found.overhead, overhead);
+                let inner = offender[..quoted].get(usize::from(overhead)..);
+                assert_eq!(found.inner, inner.unwrap_or_default());
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_link_of_ours_can_be_is_not() {
+        for mtu in [1, 67, 1500, 1501, 65535] {
+            assert_eq!(told(&too_big(mtu, &ipip())), None, "{mtu}");
+        }
+        for mtu in [68, 1499] {
+            assert_eq!(
+                told(&too_big(mtu, &ipip())),
+                Some(Trouble::TooBig(Mtu(mtu)))
+            );
+        }
+    }
+
+    #[test]
+    fn a_router_that_says_no_mtu_means_the_next_plateau() {
+        let of_length = |length: u16| {
+            let mut quoted = ipip();
+            assert!(ipv4::set_total_len(&mut quoted, length));
+            told(&too_big(0, &quoted))
+        };
+        for (length, mtu) in [
+            (1500, 1492),
+            (1492, 1006),
+            (1007, 1006),
+            (300, 296),
+            (69, 68),
+        ] {
+            assert_eq!(
+                of_length(length),
+                Some(Trouble::TooBig(Mtu(mtu))),
+                "{length}"
+            );
+        }
+        assert_eq!(of_length(68), None);
+    }
+
+    #[test]
+    fn other_errors_mean_that_the_far_end_is_not_reached() {
+        for code in [0, 1, 2, 3, 6, 13] {
+            for offender in [ipip(), vxlan()] {
+                let packet = unreachable(code, &offender[..28]);
+                assert_eq!(told(&packet), Some(Trouble::Unreachable), "{code}");
+            }
+        }
+        assert_eq!(told(&unreachable(5, &ipip())), None);
+    }
+
+    #[test]
+    fn extensions_behind_the_quotation_are_not_taken_for_the_packet() {
+        let mut behind = ipip()[..128].to_vec();
+        behind.extend_from_slice(&[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 1]);
+        let mut packet = too_big(1400, &behind);
+        // RFC 4884: the quotation's length in words of four bytes, in ICMP's sixth byte.
+        packet[25] = 32;
+        packet[22..24].fill(0);
+        let sum = crate::wire::checksum::of(&packet[20..]);
+        packet[22..24].copy_from_slice(&sum.to_be_bytes());
+        let tunnels = tunnels();
+        assert_eq!(read(&tunnels, &packet).unwrap().inner.len(), 108);
+    }
+
+    #[test]
+    fn a_packet_that_we_cannot_have_sent_convinces_nobody() {
+        let changed = |mut packet: Vec<u8>, at: usize, bytes: &[u8]| {
+            packet[at..at + bytes.len()].copy_from_slice(bytes);
+            too_big(1400, &packet)
+        };
+        for (what, packet) in [
+            ("from another node", changed(ipip(), 12, &[10, 30, 0, 13])),
+            ("to a stranger", changed(ipip(), 16, &[10, 30, 0, 99])),
+            ("DF clear", changed(ipip(), 6, &[0])),
+            ("an identification", changed(ipip(), 4, &[0, 7])),
+            ("a later fragment", changed(ipip(), 6, &[0x40, 9])),
+            ("with options", changed(ipip(), 0, &[0x46])),
+            ("TCP", changed(ipip(), 9, &[6])),
+            ("another UDP port", changed(vxlan(), 22, &[0, 53])),
+            ("a low source port", changed(vxlan(), 20, &[0, 53])),
+            ("another UDP length", changed(vxlan(), 24, &[5, 0])),
+            ("another network", changed(vxlan(), 32, &[0, 0, 9])),
+            ("shorter than its headers", changed(vxlan(), 2, &[0, 60])),
+            ("no ports quoted", too_big(1400, &vxlan()[..27])),
+            ("no header quoted", too_big(1400, &ipip()[..19])),
+            ("nothing quoted", too_big(1400, &[])),
+        ] {
+            assert_eq!(told(&packet), None, "{what}");
+        }
+        let mut bad_checksum = too_big(1400, &ipip());
+        bad_checksum[30] ^= 1;
+        assert_eq!(told(&bad_checksum), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            read(&tunnels(), &bytes);
+        }
+
+        /// Damage behind right checksums, which is what a forger sends.
+        #[test]
+        fn any_quotation_is_read_without_harm(
+            mtu: u16,
+            cut in 0_usize..200,
+            vx: bool,
+            damage in proptest::collection::vec((0_usize..60, any::<u8>()), 0..6),
+        ) {
+            let mut quoted = if vx { vxlan() } else { ipip() };
+            for (at, byte) in damage {
+                quoted[at] = byte;
+            }
+            let packet = too_big(mtu, &quoted[..cut]);
+            let tunnels = tunnels();
+            if let Some(found) = read(&tunnels, &packet) {
+                prop_assert!(found.inner.len() <= cut);
+                if let Trouble::TooBig(mtu) = found.trouble {
+                    prop_assert!(mtu.0 >= LEAST_MTU);
+                }
+            }
+        }
+    }
+}
