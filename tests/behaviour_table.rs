@@ -12,7 +12,7 @@ fn the_tables_tests_exist() {
     let mut sources = Vec::new();
     collect(&root.join("src"), &mut sources);
     collect(&root.join("tests"), &mut sources);
-    let tests: BTreeSet<_> = sources.iter().flat_map(|path| tests_of(path)).collect();
+    let tests: BTreeSet<_> = sources.iter().flat_map(tests_of).collect();
     let rows: Vec<_> = table.lines().filter_map(last_cell).collect();
     assert!(rows.len() > 40, "{} rows", rows.len());
     let mut missing = Vec::new();
@@ -39,7 +39,7 @@ fn last_cell(line: &str) -> Option<&str> {
 }
 
 /// The functions that follow a `#[test]`, proptest's among them.
-fn tests_of(path: &PathBuf) -> Vec<String> {
+fn tests_of(path: impl AsRef<Path>) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let functions = text.split("#[test]").skip(1).filter_map(|rest| {
         let (_, rest) = rest.split_once("fn ")?;
