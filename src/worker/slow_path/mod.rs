@@ -272,11 +272,23 @@ impl Thread {
                 return;
             }
         };
-        // A worker counts a message as originated when it reads it; one that does not get into a
-        // full mailbox never existed.
-        if let Some(mailbox) = self.workers.get(worker) {
-            let _ = mailbox.post(message);
+        // A worker counts a message as originated when it reads it; one that it never reads is
+        // counted here.
+        let Some(mailbox) = self.workers.get(worker) else {
+            return self.lost(DropReason::NoPort);
+        };
+        if mailbox.post(message).is_err() {
+            self.lost(if mailbox.has_finished() {
+                DropReason::Shutdown
+            } else {
+                DropReason::HandoffFull
+            });
         }
+    }
+
+    fn lost(&self, reason: DropReason) {
+        self.counters.originated.add(1);
+        self.counters.dropped(reason, 1);
     }
 }
 
