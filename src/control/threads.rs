@@ -86,6 +86,7 @@ impl Threads {
             owners: ports.owners.clone(),
             events: events_sender,
             snapshot: forwarding.published(),
+            quiescence: forwarding.quiescence().register(),
             counters: slow_counters,
         };
         let handles = Handles {

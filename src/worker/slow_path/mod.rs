@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::counters::Counters;
 use super::mailbox::{Mailbox, Message};
-use super::publish::Published;
+use super::publish::{Published, QuiescentReader};
 use crate::fib::NextHop;
 use crate::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
@@ -305,17 +305,21 @@ pub struct Thread {
     pub events: Sender<Event>,
     /// What it reads.
     pub snapshot: Published<Snapshot>,
+    /// How it says that it has let go of what it read.
+    pub quiescence: QuiescentReader,
     /// What it counts.
     pub counters: Arc<Counters>,
 }
 
 impl Thread {
     /// Works until every worker has let go of its end of the queue.
-    pub fn run(self) {
+    pub fn run(mut self) {
         let mut core = SlowPath::default();
         let mut actions = Vec::new();
         loop {
+            self.quiescence.offline();
             let received = self.punted.recv_timeout(core.deadline());
+            self.quiescence.online();
             let now = Instant::now();
             let snapshot = self.snapshot.get();
             match received {
@@ -353,10 +357,17 @@ impl Thread {
                 return;
             }
         };
-        // A worker counts a message as originated when it reads it; one that does not get into a
-        // full mailbox never existed.
-        if let Some(mailbox) = self.workers.get(worker) {
-            let _ = mailbox.post(message);
+        // A worker counts a message as originated when it reads it; one that it never reads is
+        // counted here.
+        let Some(mailbox) = self.workers.get(worker) else {
+            return self.lost(DropReason::NoPort);
+        };
+        if mailbox.post(message).is_err() {
+            self.lost(if mailbox.has_finished() {
+                DropReason::Shutdown
+            } else {
+                DropReason::HandoffFull
+            });
         }
     }
 
@@ -364,6 +375,11 @@ impl Thread {
     fn owner(&self, port: PortId) -> usize {
         let owner = self.owners.get(usize::from(port.0)).copied().flatten();
         owner.unwrap_or(0)
+    }
+
+    fn lost(&self, reason: DropReason) {
+        self.counters.originated.add(1);
+        self.counters.dropped(reason, 1);
     }
 }
 
