@@ -31,6 +31,15 @@ pub enum PortError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The device exists, and sysfs does not show it.
+    #[error(
+        "/sys/class/net does not show '{interface}', as /sys is of another network namespace; start \
+         underpass by 'ip netns exec', or mount sysfs anew"
+    )]
+    ForeignSysfs {
+        /// The interface.
+        interface: String,
+    },
     /// The device has no Ethernet header.
     #[error("'{interface}' is no Ethernet device; AF_XDP ports and TAPs need one")]
     NotEthernet {

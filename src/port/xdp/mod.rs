@@ -37,6 +37,7 @@ pub use self::umem::{Transfer, UmemOptions, WorkerUmem};
 use super::netdev::{NetDevice, receive_queues};
 use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, TxOutcome};
 use crate::packet::{BATCH, Batch, FramePool, HEADROOM};
+use crate::wire::MacAddr;
 
 /// Entries of a ring unless configured.
 pub const DEFAULT_RING_SIZE: u32 = 2048;
@@ -88,10 +89,7 @@ impl XdpPort {
         umem: &WorkerUmem,
         pool: &mut FramePool,
     ) -> Result<Self, PortError> {
-        let device = check_device(options, umem)?;
-        let address = device.address.ok_or_else(|| PortError::NotEthernet {
-            interface: options.interface.clone(),
-        })?;
+        let (device, address) = check_device(options, umem)?;
         let mut port = Self {
             id,
             interface: options.interface.clone(),
@@ -256,10 +254,17 @@ impl XdpPort {
     }
 }
 
-/// The device, if it has the queues that are wanted and its packets fit into a frame.
-fn check_device(options: &XdpOptions, umem: &WorkerUmem) -> Result<NetDevice, PortError> {
+/// The device and its Ethernet address, if it has one and the queues that are wanted, and its packets
+/// fit into a frame.
+fn check_device(
+    options: &XdpOptions,
+    umem: &WorkerUmem,
+) -> Result<(NetDevice, MacAddr), PortError> {
     let interface = &options.interface;
     let device = NetDevice::query(interface)?;
+    let address = device.address.ok_or_else(|| PortError::NotEthernet {
+        interface: interface.clone(),
+    })?;
     if options.queues.is_empty() {
         return Err(PortError::NoQueues {
             interface: interface.clone(),
@@ -284,7 +289,7 @@ fn check_device(options: &XdpOptions, umem: &WorkerUmem) -> Result<NetDevice, Po
             largest,
         });
     }
-    Ok(device)
+    Ok((device, address))
 }
 
 fn io_name(transfer: Transfer, mode: Option<XdpMode>) -> String {
