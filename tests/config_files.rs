@@ -53,7 +53,7 @@ fn the_example_configuration_shows_the_defaults() {
     assert_eq!(config.node.as_str(), "worker1");
     assert_eq!(config.datastore.directory, root("config/datastore"));
     assert_eq!(config.uplink.io, Io::Auto);
-    assert_eq!((config.uplink_queues(), config.worker_count()), (1, 1));
+    assert_eq!((config.uplink_queues(4), config.worker_count()), (4, 1));
     assert_eq!(config.workloads[1].kind, PortKind::Tun);
     assert_eq!(
         config.control_socket(),
@@ -582,7 +582,7 @@ fn configurations_default_sensibly() {
     assert!(least.host.is_none());
     assert_eq!(least.datastore.directory, Path::new("dir/d"));
     let more = config("workers: {cpus: [3, 1]}\ntunnel: {ttl: inherit}\nhost: {}").unwrap();
-    assert_eq!((more.worker_count(), more.uplink_queues()), (2, 2));
+    assert_eq!((more.worker_count(), more.uplink_queues(1)), (2, 2));
     assert_eq!(more.tunnel.ttl, Ttl::Inherit);
     assert_eq!(more.host.unwrap().tun.as_str(), "tunl0");
     let same_name_elsewhere = config(

@@ -183,6 +183,10 @@ fn what_cannot_be_forwarded_is_punted_as_it_came() {
             udp(POD, "192.168.5.1".parse().unwrap(), 64, b""),
             Punt::Unresolved(NextHop(9)),
         ),
+        (
+            udp(POD, "192.168.5.1".parse().unwrap(), 1, b""),
+            Punt::TtlExpired,
+        ),
         (udp(POD, FAR_IPIP, 64, &[0; 1460]), Punt::TooBig(Mtu(1480))),
         (udp(POD, FAR_VXLAN, 64, &[0; 1423]), Punt::TooBig(Mtu(1450))),
     ];
