@@ -84,7 +84,7 @@ pub trait Facts {
     fn mtu(&self, port: PortId) -> Mtu;
 }
 
-/// What does not change while a node runs.
+/// What does not change while a node runs, but for the uplink's address.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     /// The ports, by number; addresses that workloads may send from are filled in from the routes.
@@ -166,6 +166,20 @@ impl Forwarding {
     /// What does not change.
     pub fn fixed(&self) -> &Fixed {
         &self.fixed
+    }
+
+    /// Takes another Ethernet address of the uplink's over; whether it is another. The adjacencies
+    /// have it with the next [`Forwarding::refresh`].
+    pub fn set_uplink_address(&mut self, address: MacAddr) -> bool {
+        let (port, own) = &mut self.fixed.uplink;
+        if *own == address {
+            return false;
+        }
+        *own = address;
+        if let Some(config) = self.fixed.ports.get_mut(usize::from(port.0)) {
+            config.link = Link::Ethernet(address);
+        }
+        true
     }
 
     /// What was wanted last.

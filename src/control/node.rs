@@ -273,6 +273,7 @@ impl Node {
             Ok(changes) if changes.any() => {
                 if changes.links {
                     self.warn_of_large_mtus(&changes.interfaces);
+                    self.follow_uplink_address();
                 }
                 self.refresh();
             }
@@ -297,6 +298,19 @@ impl Node {
                     link.name
                 );
             }
+        }
+    }
+
+    /// The uplink's own Ethernet address is what packets are steered by and sent from.
+    fn follow_uplink_address(&mut self) {
+        let link = self
+            .mirror
+            .link_named(self.config.uplink.interface.as_str());
+        if let Some(address) = link.and_then(|link| link.mac)
+            && self.forwarding.set_uplink_address(address)
+            && let Err(error) = self.ports.uplink_steering.set_device_address(address)
+        {
+            log::error!("steering: {error}");
         }
     }
 
