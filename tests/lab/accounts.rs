@@ -97,6 +97,20 @@ fn a_million_packets_are_accounted_for() {
     });
 }
 
+#[test]
+fn tun_workloads_are_accounted_for() {
+    isolated(|| {
+        let _lab = Lab::up("vxlan --io tun");
+        let arrived = blast();
+        for node in NODES {
+            let report = quiet_counters(&socket(node));
+            println!("{node}: {:?} {:?}", report.balance(), drops(&report));
+            assert_eq!(report.balance().difference(), 0, "{node}");
+        }
+        assert!(arrived > 0);
+    });
+}
+
 fn received(reports: &[CounterReport]) -> u64 {
     reports.iter().map(|report| report.balance().received).sum()
 }

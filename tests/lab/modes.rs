@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::netns::isolated;
+use super::netns::{isolated, sh};
 use super::support::*;
 
 const BYTES: usize = 100_000_000;
@@ -38,6 +38,24 @@ fn tun_workloads_are_carried_by_ipip_and_vxlan() {
         let lab = Lab::up("ipip --io tun");
         for mode in ["ipip", "vxlan"] {
             lab.script(&format!("mode {mode}"));
+            between_pods(10_000_000);
+        }
+    });
+}
+
+/// The kernel alone, which the other modes are compared with; and back and forth.
+#[test]
+fn native_is_forwarded_by_the_kernel() {
+    isolated(|| {
+        let lab = Lab::up("native");
+        for mode in ["native", "ipip", "native"] {
+            lab.script(&format!("mode {mode}"));
+            let alive = sh("ps -e -o stat=,args= | awk '$1 !~ /^Z/ && $2 ~ /underpass$/' | wc -l");
+            assert_eq!(
+                alive.trim(),
+                if mode == "native" { "0" } else { "4" },
+                "{mode}"
+            );
             between_pods(10_000_000);
         }
     });
