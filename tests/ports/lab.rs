@@ -161,6 +161,8 @@ impl Wire {
 
     /// Sends all frames with one system call, past the queueing discipline, and says how many went.
     pub fn send_many(&mut self, frames: &[Vec<u8>]) -> usize {
+        // All of them then leave by the queue of this CPU.
+        set_option(&self.0, libc::SOL_PACKET, PACKET_QDISC_BYPASS, &1_i32).unwrap();
         let mut parts: Vec<_> = frames
             .iter()
             .map(|frame| libc::iovec {
@@ -224,7 +226,6 @@ impl Wire {
             &(32_i32 << 20),
         )?;
         set_option(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1_i32)?;
-        set_option(&socket, libc::SOL_PACKET, PACKET_QDISC_BYPASS, &1_i32)?;
         let tick = libc::timeval {
             tv_sec: 0,
             tv_usec: 20_000,
@@ -237,7 +238,7 @@ impl Wire {
 const PACKET_QDISC_BYPASS: i32 = 20;
 const PACKET_IGNORE_OUTGOING: i32 = 23;
 
-fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+fn set_option<T>(socket: &impl AsRawFd, level: i32, option: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the value is of that length and outlives the call.
     let set = unsafe {

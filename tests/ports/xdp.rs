@@ -430,7 +430,7 @@ fn what_cannot_be_opened_says_what_would_be_right() {
         ));
         assert!(matches!(
             refusal("lo", 0..1, 4096),
-            PortError::MtuTooLarge { .. }
+            PortError::NotEthernet { .. }
         ));
         assert!(matches!(
             refusal("near0", 0..1, 100),
