@@ -50,6 +50,7 @@
 //! * **VNI**: VXLAN network identifier; **VTEP**: VXLAN tunnel end point.
 //! * **workload**: a pod, container or VM behind a workload port.
 
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod datastore;
