@@ -4,6 +4,8 @@
 //! The protocol is the crate's own source file, compiled here against loom's atomics. To show that
 //! the models can fail, the same file is compiled against atomics that lack one thing each.
 
+#![allow(clippy::duplicate_mod)] // That is the point.
+
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 
 use loom::cell::UnsafeCell;

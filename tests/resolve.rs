@@ -89,6 +89,7 @@ fn remote(wanted: &Wanted, prefix: &str) -> String {
             node,
             far_end,
             encap,
+            ..
         }) => {
             let encap = match encap {
                 Encap::None => "direct".to_owned(),

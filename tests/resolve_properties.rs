@@ -177,7 +177,7 @@ proptest! {
                     prop_assert_eq!(*to, IpAddr::V4(address));
                 }
                 (Some((_, Target::Blackhole)), Some(holder)) => prop_assert_eq!(&holder, &local),
-                (Some((prefix, Target::Remote { node, far_end, encap })), Some(holder)) => {
+                (Some((prefix, Target::Remote { node, far_end, encap, .. })), Some(holder)) => {
                     prop_assert_eq!(node, &holder, "{}", address);
                     let far = node_address(&state, node).unwrap().addr();
                     prop_assert_eq!(*far_end, IpAddr::V4(far));

@@ -1,5 +1,5 @@
-# What the lab's kernels forward: everything in native mode, nothing on the nodes otherwise; the fabric's
-# routes to the blocks; the fabric's source/destination check.
+# The kernels' routes between pods, in native mode only; the fabric's routes to the blocks; the fabric's
+# source/destination check.
 # shellcheck shell=bash
 
 native_on() {
@@ -8,14 +8,12 @@ native_on() {
         ip_in "$node" addr replace "$POD_GATEWAY/32" dev "${NODE_PORT[$node]}"
         ip_in "$node" route replace "${POD_IP[${NODE_POD[$node]}]}" dev "${NODE_PORT[$node]}" src "${NODE_IP[$node]}"
         native_block_routes "$node" replace
-        in_ns "$node" sysctl -qw net.ipv4.ip_forward=1
     done
 }
 
 native_off() {
     local node
     for node in "${NODES[@]}"; do
-        in_ns "$node" sysctl -qw net.ipv4.ip_forward=0
         native_block_routes "$node" del 2>/dev/null || true
         ip_in "$node" route del "${POD_IP[${NODE_POD[$node]}]}" dev "${NODE_PORT[$node]}" 2>/dev/null || true
         ip_in "$node" addr del "$POD_GATEWAY/32" dev "${NODE_PORT[$node]}" 2>/dev/null || true

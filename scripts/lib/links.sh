@@ -75,6 +75,9 @@ make_uplink() {
     ip_in "$FABRIC" link set "$port" up
     ip_in "$node" addr add "${NODE_CIDR[$node]}" dev eth0
     ip_in "$node" link set eth0 up
+    # As on any Calico node: what a pod sends to another node's own address is the host's to forward. The
+    # kernel has routes to pods in native mode only, so it forwards none of their traffic otherwise.
+    in_ns "$node" sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0
     # The underlay and no more: a node whose default route leaves by its uplink is refused by underpass.
     ip_in "$node" route add "$UNDERLAY" via "${NODE_GATEWAY[$node]}" dev eth0
 }

@@ -27,7 +27,9 @@ start_node() { # start_node NODE BINARY
     printf '%s\n' $! >"$PID_DIR/$1"
 }
 
-node_ready_or_dead() { grep -qsw ready "$(node_log "$1")" || ! started_alive "$1"; }
+node_ready_or_dead() { node_ready "$1" || ! started_alive "$1"; }
+
+node_ready() { grep -sv 'not ready' "$(node_log "$1")" | grep -qw ready; }
 
 # For this shell's own children, whose command line is not yet theirs just after the fork.
 started_alive() { kill -0 "$(cat "$PID_DIR/$1")" 2>/dev/null; }
@@ -59,8 +61,10 @@ stop_nodes() {
             warn "$node did not stop within 10 s of SIGTERM: killed"
             ! pid=$(node_pid "$node") || kill -KILL "$pid" 2>/dev/null || true
         fi
-        rm -f "$PID_DIR/$node"
+        # A killed node leaves its control socket behind.
+        [[ ! -e $PID_DIR/$node ]] || rm -f "$PID_DIR/$node" "$(node_socket "$node")"
     done
+    rmdir /run/underpass 2>/dev/null || true
 }
 
 # A route's line names its block and, when it is a tunnel, the encapsulation: that decides what it is.
@@ -83,6 +87,7 @@ node_in_mode() { # node_in_mode NODE MODE
 wait_for_mode() { # wait_for_mode MODE
     local node
     for node in "${NODES[@]}"; do
+        node_pid "$node" >/dev/null || die "$node: its underpass is not running (scripts/lab logs $node; scripts/lab up starts afresh)"
         wait_until "${UNDERPASS_LAB_TIMEOUT:-20}" node_in_mode "$node" "$1" ||
             die "$node shows no $1 routes yet (underpass routes --node $node; scripts/lab logs $node)"
     done

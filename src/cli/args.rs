@@ -26,9 +26,9 @@ pub enum Verb {
         /// Let the uplink be the machine's default route, though a fault may cut it off
         #[arg(long)]
         allow_default_route: bool,
-        /// Messages to print: error, warn, info, debug or trace, or env_logger's filters
-        #[arg(long, value_name = "LEVEL", default_value = "info")]
-        log: String,
+        /// Messages to print: off, error, warn, info, debug or trace [default: as configured]
+        #[arg(long, value_name = "LEVEL")]
+        log: Option<log::LevelFilter>,
     },
     /// Say what is wrong with a node's configuration and resources
     Check {

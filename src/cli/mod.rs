@@ -70,10 +70,11 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             allow_default_route,
             log,
         } => {
-            start_log(&log);
+            start_log();
             let options = RunOptions {
                 config,
                 allow_default_route,
+                log,
             };
             (functions.run)(&options).map_err(Failure::from)
         }
@@ -147,11 +148,15 @@ fn output_failure(error: io::Error) -> Failure {
     }
 }
 
-/// Messages of the given level and above go to standard error; tiny_http's own say nothing that an
+/// Messages go to standard error; tiny_http's own say nothing that an
 /// operator can use.
-fn start_log(level: &str) {
-    let filters = format!("{level},tiny_http=off");
-    let _ = env_logger::Builder::new()
-        .parse_filters(&filters)
+fn start_log() {
+    // How much is printed is decided by `log::set_max_level`, once the configuration is known.
+    let started = env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Trace)
+        .filter_module("tiny_http", log::LevelFilter::Off)
         .try_init();
+    if started.is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
 }

@@ -9,11 +9,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
     Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses, Snapshot,
-    TunnelHeader, Tunnels,
+    TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -27,8 +28,9 @@ pub enum Hop {
     Workload(PortId, IpAddr),
     /// The host's own kernel.
     Host,
-    /// Another node, by the encapsulation that the pool and the subnets ask for.
-    Remote(IpAddr, Carriage),
+    /// Another node, for the destinations of one pool: they are all carried in one way, so that the
+    /// pool's mode is switched by one write.
+    Remote(IpAddr, Option<IpNet>),
     /// The router itself.
     Router,
     /// One of our own blocks.
@@ -49,12 +51,13 @@ pub enum Carriage {
 }
 
 impl Carriage {
-    /// The packet path's name for it.
-    pub fn encapsulation(self) -> Encapsulation {
-        match self {
-            Self::Direct => Encapsulation::None,
-            Self::Ipip => Encapsulation::Ipip,
-            Self::Vxlan(_) => Encapsulation::Vxlan,
+    /// The packet path's name for it, on the way to a node with that address.
+    pub fn encapsulation(self, node: IpAddr) -> Encapsulation {
+        match (self, node) {
+            (Self::Direct, _) => Encapsulation::None,
+            (Self::Ipip, _) => Encapsulation::Ipip,
+            (Self::Vxlan(_), IpAddr::V4(_)) => Encapsulation::Vxlan,
+            (Self::Vxlan(_), IpAddr::V6(_)) => Encapsulation::VxlanOverIpv6,
         }
     }
 }
@@ -103,7 +106,14 @@ pub struct Fixed {
     pub dscp: Dscp,
     /// The largest packet in a tunnel, if configured.
     pub tunnel_mtu: Option<Mtu>,
+    /// Whether VXLAN over IPv6 goes without a UDP checksum.
+    pub udp_zero_checksum_v6: bool,
+    /// From whom tunnel packets are taken.
+    pub fence: Fence,
 }
+
+/// How each node is reached for each pool's destinations.
+type Carriages = BTreeMap<(IpAddr, Option<IpNet>), Carriage>;
 
 /// The one writer of what workers read.
 pub struct Forwarding {
@@ -114,6 +124,7 @@ pub struct Forwarding {
     published: Published<Snapshot>,
     wanted: Wanted,
     routes: BTreeMap<IpNet, Hop>,
+    carriages: Carriages,
     hops: BTreeMap<Hop, NextHop>,
     free: Vec<NextHop>,
     next: u32,
@@ -124,7 +135,8 @@ impl Forwarding {
     pub fn new(fixed: Fixed, wanted: Wanted) -> Self {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
-        let snapshot = snapshot(&fixed, &wanted, &fib, Vec::new());
+        let hops = BTreeMap::new();
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new());
         Self {
             fixed,
             writer,
@@ -133,7 +145,8 @@ impl Forwarding {
             published: Published::new(snapshot),
             wanted,
             routes: BTreeMap::new(),
-            hops: BTreeMap::new(),
+            carriages: Carriages::new(),
+            hops,
             free: Vec::new(),
             next: 0,
         }
@@ -181,10 +194,17 @@ impl Forwarding {
         self.hops.keys().filter_map(remote).collect()
     }
 
+    /// How a node is reached for the destinations of a pool, if any route leads there.
+    pub fn carriage(&self, node: IpAddr, pool: Option<IpNet>) -> Option<Carriage> {
+        self.carriages.get(&(node, pool)).copied()
+    }
+
     /// Makes the routes what `wanted` says. Returns prefixes that the FIB could not take, with the
     /// reason.
     pub fn apply(&mut self, wanted: Wanted, facts: &dyn Facts) -> Vec<String> {
         let routes = routes(&self.fixed, &wanted);
+        // What old routes need stays until no worker follows them any more.
+        self.carriages.extend(carriages(&wanted));
         self.wanted = wanted;
         self.admit(&routes);
         self.refresh(facts);
@@ -203,8 +223,15 @@ impl Forwarding {
         for (hop, index) in &self.hops {
             adjacencies[index.0 as usize] = self.adjacency(hop, facts);
         }
+        let Self {
+            fixed,
+            wanted,
+            fib,
+            hops,
+            ..
+        } = self;
         self.published
-            .publish(snapshot(&self.fixed, &self.wanted, &self.fib, adjacencies));
+            .publish(snapshot(fixed, wanted, fib, hops, adjacencies));
     }
 
     /// Gives a next hop to what has none yet.
@@ -257,6 +284,8 @@ impl Forwarding {
         self.quiescence.synchronize();
         let freed = unused.iter().filter_map(|hop| self.hops.remove(hop));
         self.free.extend(freed);
+        self.carriages
+            .retain(|(node, pool), _| self.hops.contains_key(&Hop::Remote(*node, *pool)));
     }
 
     fn adjacency(&self, hop: &Hop, facts: &dyn Facts) -> Adjacency {
@@ -268,7 +297,11 @@ impl Forwarding {
                 Adjacency::Forward(Egress::bare(port, facts.mtu(port)).to_host())
             }),
             Hop::Workload(port, address) => self.workload(*port, *address, facts),
-            Hop::Remote(node, carriage) => self.remote(*node, *carriage, facts),
+            Hop::Remote(node, pool) => self.carriage(*node, *pool).map_or(
+                // No route leads here any more; it is about to be retired.
+                Adjacency::Unreachable,
+                |carriage| self.remote(*node, carriage, facts),
+            ),
         }
     }
 
@@ -296,29 +329,47 @@ impl Forwarding {
         if carriage == Carriage::Direct {
             return Adjacency::Forward(Egress::ethernet(port, path, own_mac, mac));
         }
-        let (IpAddr::V4(far_end), Some(source)) = (node, node_address(&self.wanted)) else {
-            return Adjacency::Unreachable;
-        };
-        let vxlan = match carriage {
-            Carriage::Vxlan(vtep) => {
-                let own = self.wanted.local.vtep_mac;
-                Some((self.fixed.vni, self.fixed.vxlan_port, own, vtep))
-            }
-            Carriage::Direct | Carriage::Ipip => None,
-        };
-        let mtu = path.less(carriage.encapsulation().overhead());
+        let mtu = path.less(carriage.encapsulation(node).overhead());
         let mtu = self
             .fixed
             .tunnel_mtu
             .map_or(mtu, |configured| configured.min(mtu));
-        let tunnel = TunnelHeader {
-            source,
-            far_end,
-            vxlan,
+        let egress = match self.tunnel(node, carriage) {
+            Some(Tunnel::V4(tunnel)) => Egress::tunnel(port, mtu, own_mac, mac, &tunnel),
+            Some(Tunnel::V6(tunnel)) => Egress::tunnel_v6(port, mtu, own_mac, mac, &tunnel),
+            None => return Adjacency::Unreachable,
         };
-        let egress = Egress::tunnel(port, mtu, own_mac, mac, &tunnel);
         Adjacency::Forward(egress.marking(self.fixed.ttl, self.fixed.dscp))
     }
+
+    /// The tunnel to another node; none for what cannot be: without an own address of the same
+    /// family, and IP-in-IP over IPv6.
+    fn tunnel(&self, node: IpAddr, carriage: Carriage) -> Option<Tunnel> {
+        let (local, fixed) = (&self.wanted.local, &self.fixed);
+        let vxlan = |own: MacAddr| match carriage {
+            Carriage::Vxlan(vtep) => Some((fixed.vni, fixed.vxlan_port, own, vtep)),
+            Carriage::Direct | Carriage::Ipip => None,
+        };
+        match node {
+            IpAddr::V4(far_end) => Some(Tunnel::V4(TunnelHeader {
+                source: local.ipv4?.addr(),
+                far_end,
+                vxlan: vxlan(local.vtep_mac),
+            })),
+            IpAddr::V6(far_end) => Some(Tunnel::V6(TunnelHeaderV6 {
+                source: local.ipv6?.addr(),
+                far_end,
+                vxlan: vxlan(local.vtep_mac_v6)?,
+                zero_checksum: fixed.udp_zero_checksum_v6,
+            })),
+        }
+    }
+}
+
+/// A tunnel of either family.
+enum Tunnel {
+    V4(TunnelHeader),
+    V6(TunnelHeaderV6),
 }
 
 /// This node's own underlay address, from which its tunnels start.
@@ -385,21 +436,36 @@ fn hop(fixed: &Fixed, net: &IpNet, target: &Target) -> Hop {
         Target::Host => Hop::Host,
         Target::Blackhole => Hop::Blackhole,
         Target::Unreachable => Hop::Unreachable,
-        Target::Remote { far_end, encap, .. } => Hop::Remote(
-            *far_end,
-            match encap {
+        Target::Remote { far_end, pool, .. } => Hop::Remote(*far_end, *pool),
+    }
+}
+
+fn carriages(wanted: &Wanted) -> Carriages {
+    let mut carriages = Carriages::new();
+    for target in wanted.routes.values() {
+        if let Target::Remote {
+            far_end,
+            pool,
+            encap,
+            ..
+        } = target
+        {
+            let carriage = match encap {
                 Encap::None => Carriage::Direct,
                 Encap::Ipip => Carriage::Ipip,
                 Encap::Vxlan { vtep_mac, .. } => Carriage::Vxlan(*vtep_mac),
-            },
-        ),
+            };
+            carriages.insert((*far_end, *pool), carriage);
+        }
     }
+    carriages
 }
 
 fn snapshot(
     fixed: &Fixed,
     wanted: &Wanted,
     fib: &std::sync::Arc<Fib>,
+    hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
@@ -420,22 +486,25 @@ fn snapshot(
     }
     let node_address = node_address(wanted);
     let v6_address = wanted.local.ipv6.map(|net| net.addr());
-    let v4_peer = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    };
+    let reverse_path = fence::reverse_path(&fixed.fence, wanted, hops, adjacencies.len());
     Snapshot {
         fib: std::sync::Arc::clone(fib),
         adjacencies,
         ports,
         tunnels: Tunnels {
-            peers: wanted.peers.keys().filter_map(v4_peer).collect(),
+            peers: fence::peers(&fixed.fence, wanted),
             node_address,
             vxlan_port: fixed.vxlan_port,
             vni: fixed.vni,
             vtep_mac: wanted.local.vtep_mac,
             strict_reserved_bits: fixed.strict_reserved_bits,
             local_addresses,
+            v6: v6_address.map(|node_address| TunnelsV6 {
+                node_address,
+                vtep_mac: wanted.local.vtep_mac_v6,
+                zero_checksum: fixed.udp_zero_checksum_v6,
+            }),
+            reverse_path,
         },
         router: RouterAddresses {
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),

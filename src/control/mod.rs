@@ -8,7 +8,9 @@
 pub mod apply;
 pub mod check;
 pub mod facts;
+pub mod fence;
 pub mod host;
+pub mod nat;
 pub mod node;
 pub mod ports;
 pub mod report;

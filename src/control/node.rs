@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, select, tick};
 use super::apply::{Fixed, Forwarding, Hop, node_addresses, steered_prefixes};
 use super::facts::Known;
 use super::host::HostSide;
+use super::nat::OutgoingNat;
 use super::ports::{self, OpenPorts, UPLINK};
 use super::report;
 use super::resolve::{Wanted, resolve};
@@ -37,6 +38,8 @@ pub struct RunOptions {
     pub config: PathBuf,
     /// Whether the uplink may be the machine's default route.
     pub allow_default_route: bool,
+    /// How much is logged, if not as configured.
+    pub log: Option<log::LevelFilter>,
 }
 
 /// How often neighbours in use are confirmed and threads looked after.
@@ -48,6 +51,7 @@ const FIRST_SYNC: Duration = Duration::from_secs(10);
 /// Runs a node until SIGTERM or SIGINT. An error is text for people, a line each.
 pub fn run(options: &RunOptions) -> Result<(), String> {
     let config = NodeConfig::load(&options.config).map_err(|problems| lines(&problems))?;
+    log::set_max_level(options.log.unwrap_or_else(|| config.log.into()));
     let missing = capabilities::missing();
     if !missing.is_empty() {
         let sentences: Vec<_> = missing.into_iter().map(|lack| lack.sentence).collect();
@@ -67,6 +71,7 @@ struct Node {
     announcements: Receiver<()>,
     ports: OpenPorts,
     host: Option<HostSide>,
+    nat: OutgoingNat,
     watch: Watch,
     state: ClusterState,
     problems: Vec<Problem>,
@@ -117,12 +122,14 @@ impl Node {
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
         let announcements = watch_kernel(&mirror);
+        let tun = config.host.as_ref().map(|host| host.tun.to_string());
         let mut node = Self {
             started,
             announcements,
             mirror,
             ports,
             host,
+            nat: OutgoingNat::new(config.node.as_str(), tun),
             watch,
             state,
             problems: Vec::new(),
@@ -168,6 +175,7 @@ impl Node {
                 },
                 recv(ticks) -> _ => {
                     self.probe_nodes();
+                    self.nat.look_after();
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -239,6 +247,7 @@ impl Node {
         if let Some(host) = &mut self.host {
             host.update(wanted, host_mtu);
         }
+        self.nat.update(&self.state);
         let after = self.forwarding.routes().len();
         log::info!(
             "{}: routes applied: {before} before, {after} now",
@@ -377,6 +386,8 @@ impl Node {
         let closed = self.handles.stop();
         drop(closed);
         drop(workers);
+        // While the TUN device is there: nothing leaves untranslated.
+        drop(self.nat);
         drop(self.host);
         log::info!("{}: stopped", self.config.node);
     }
@@ -401,6 +412,8 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
             config::Dscp::Inherit => Dscp::Inherit,
         },
         tunnel_mtu: (config.tunnel.mtu > 0).then_some(Mtu(config.tunnel.mtu)),
+        udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
+        fence: (&config.fence).into(),
     }
 }
 

@@ -32,8 +32,12 @@ pub fn overhead(target: &Target) -> u16 {
         } => Outer::Ipip.overhead(),
         Target::Remote {
             encap: Encap::Vxlan { .. },
+            far_end,
             ..
-        } => Outer::Vxlan.overhead(),
+        } => match far_end {
+            IpAddr::V4(_) => Outer::Vxlan.overhead(),
+            IpAddr::V6(_) => Outer::VxlanOverIpv6.overhead(),
+        },
         _ => 0,
     }
 }
@@ -103,8 +107,10 @@ fn row(
             );
             row.state = resolved(row.mac.is_some() || !ethernet);
         }
-        Hop::Remote(node, carriage) => {
-            remote(&mut row, config, forwarding, *node, *carriage, facts);
+        Hop::Remote(node, pool) => {
+            if let Some(carriage) = forwarding.carriage(*node, *pool) {
+                remote(&mut row, config, forwarding, *node, carriage, facts);
+            }
         }
     }
     row
@@ -141,7 +147,7 @@ fn remote(
     row.state = resolved(matches!(way, Way::Known(..)));
     if let Way::Known(mac, mtu) = way {
         row.mac = Some(mac);
-        let mtu: Mtu = mtu.less(carriage.encapsulation().overhead());
+        let mtu: Mtu = mtu.less(carriage.encapsulation(node).overhead());
         row.mtu = Some(
             forwarding
                 .fixed()
@@ -198,9 +204,12 @@ pub fn status(
 fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
     let of = |wanted: Encapsulation| {
         let carried = forwarding.routes().values().filter(|hop| match hop {
-            Hop::Remote(_, Carriage::Direct) => wanted == Encapsulation::None,
-            Hop::Remote(_, Carriage::Ipip) => wanted == Encapsulation::Ipip,
-            Hop::Remote(_, Carriage::Vxlan(_)) => wanted == Encapsulation::Vxlan,
+            Hop::Remote(node, pool) => match forwarding.carriage(*node, *pool) {
+                Some(Carriage::Direct) => wanted == Encapsulation::None,
+                Some(Carriage::Ipip) => wanted == Encapsulation::Ipip,
+                Some(Carriage::Vxlan(_)) => wanted == Encapsulation::Vxlan,
+                None => false,
+            },
             Hop::Workload(..) => wanted == Encapsulation::None,
             Hop::Host | Hop::Router | Hop::Blackhole | Hop::Unreachable => false,
         });

@@ -83,6 +83,8 @@ pub enum Target {
         far_end: IpAddr,
         /// How packets travel to it.
         encap: Encap,
+        /// The pool whose mode says so; none for a destination in no pool.
+        pool: Option<IpNet>,
     },
 }
 
@@ -441,6 +443,7 @@ impl<'a> Resolver<'a> {
             node: name.clone(),
             far_end,
             encap,
+            pool: self.pool_of(prefix).map(IpPool::cidr),
         })
     }
 

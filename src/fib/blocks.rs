@@ -7,27 +7,109 @@ use zerocopy::FromZeros;
 
 use super::entry::Entry;
 
-/// The numbers below this one are not used; the first chunk holds as many blocks.
-pub(super) const FIRST_NUMBER: u32 = 1 << FIRST_SHIFT;
-const FIRST_SHIFT: u32 = 8;
-const CHUNKS: usize = (Entry::BLOCK_LIMIT.ilog2() - FIRST_SHIFT) as usize;
+/// Entries of a block: one for each value of the 8 address bits that its level decides on.
+const ENTRIES: usize = 256;
+/// Blocks of a chunk: 66 MiB of address space, of which the kernel gives memory, zeroed, to the
+/// pages that were written to.
+const CHUNK: usize = 1 << HOME_BITS;
+const CHUNKS: usize = Entry::BLOCK_LIMIT as usize / CHUNK;
+/// Blocks with numbers of no more bits are in the first chunk, the home, which most tables never
+/// outgrow: a full Internet table fills four tenths of it.
+pub(super) const HOME_BITS: u32 = 16;
 
-/// 256 entries, one for each value of the 8 address bits that the block's level decides on.
-///
-/// `key` and `fallback` are for blocks that were reached past levels at which there was nothing to
-/// decide: an address that differs from the key in a bit before the block's own gets the fallback,
-/// which is the leaf that would be in the block's place. The key is written before the block is
-/// published and stays until it is reused.
-#[derive(Debug, FromZeros)]
-#[repr(C)]
-pub(super) struct Block {
-    pub(super) entries: [AtomicU32; 256],
-    pub(super) fallback: AtomicU32,
-    key: [AtomicU32; 4],
+/// Blocks by number, in chunks that are allocated when their first block is.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    chunks: [OnceLock<Chunk>; CHUNKS],
 }
 
-impl Block {
+/// Entries and heads are apart so that an entry's place is the block's number and a byte, side by
+/// side.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    entries: Box<[AtomicU32; CHUNK * ENTRIES]>,
+    heads: Box<[Head; CHUNK]>,
+}
+
+/// What a block needs beside its entries if it was reached past levels at which there was nothing
+/// to decide: an address that differs from the key in a bit before the block's own gets the
+/// fallback, which is the leaf that would be in the block's place. The key is written before the
+/// block is published and stays until it is reused.
+#[derive(Debug, FromZeros)]
+#[repr(C)]
+struct Head {
+    key: [AtomicU32; 4],
+    fallback: AtomicU32,
+}
+
+/// One block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub(super) entries: &'a [AtomicU32; ENTRIES],
+    pub(super) fallback: &'a AtomicU32,
+    key: &'a [AtomicU32; 4],
+}
+
+impl Blocks {
+    pub(super) const fn new() -> Self {
+        Self {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+        }
+    }
+
+    /// The first chunk; none if there was never a block.
+    #[inline]
+    pub(super) fn home(&self) -> Option<&Chunk> {
+        self.chunks[0].get()
+    }
+
+    /// The block of this number, if its chunk was allocated: always, for a number that was read
+    /// from a table.
+    #[inline]
+    pub(super) fn get(&self, number: u32) -> Option<Block<'_>> {
+        let number = number as usize;
+        let chunk = self.chunks[number / CHUNK % CHUNKS].get()?;
+        Some(chunk.block(number % CHUNK))
+    }
+
+    /// The block of this number; its chunk is allocated if it is the first of it.
+    pub(super) fn get_or_allocate(&self, number: u32) -> Block<'_> {
+        let number = number as usize;
+        let chunk = self.chunks[number / CHUNK % CHUNKS].get_or_init(Chunk::new);
+        chunk.block(number % CHUNK)
+    }
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self {
+            entries: zeroed(),
+            heads: zeroed(),
+        }
+    }
+
+    /// The entry of a block; the number's bits from [`HOME_BITS`] on are ignored.
+    #[inline]
+    pub(super) fn entry(&self, number: u32, byte: u8) -> &AtomicU32 {
+        let place = number as usize * ENTRIES + usize::from(byte);
+        &self.entries[place % (CHUNK * ENTRIES)]
+    }
+
+    #[inline]
+    fn block(&self, offset: usize) -> Block<'_> {
+        let head = &self.heads[offset];
+        let (blocks, _) = self.entries.as_chunks();
+        Block {
+            entries: &blocks[offset],
+            fallback: &head.fallback,
+            key: &head.key,
+        }
+    }
+}
+
+impl Block<'_> {
     /// The address bits that lead to this block, left-aligned, the others zero.
+    #[inline]
     pub(super) fn key(&self) -> u128 {
         self.key.iter().fold(0, |key, word| {
             // Relaxed: whoever knows the block's number by an acquiring load sees what was written
@@ -43,13 +125,13 @@ impl Block {
             word.store((key >> shift) as u32, Ordering::Relaxed);
         }
         self.fallback.store(leaf.0, Ordering::Relaxed);
-        for entry in &self.entries {
+        for entry in self.entries {
             entry.store(leaf.0, Ordering::Relaxed);
         }
     }
 
     /// Gives a block that no reader can reach another one's content.
-    pub(super) fn copy(&self, from: &Self) {
+    pub(super) fn copy(&self, from: Self) {
         // Relaxed: as in fill; and nobody but the writer stores to the other one.
         for (to, from) in self.words().zip(from.words()) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -58,55 +140,14 @@ impl Block {
 
     fn words(&self) -> impl Iterator<Item = &AtomicU32> {
         let entries = self.entries.iter();
-        entries.chain([&self.fallback]).chain(&self.key)
+        entries.chain([self.fallback]).chain(self.key)
     }
 }
 
-/// Blocks by number. Chunk k holds the 2ᵏ numbers from 2ᵏ·[`FIRST_NUMBER`] on times
-/// [`FIRST_NUMBER`]; its memory is zeroed by the kernel page by page as blocks are first used, so a
-/// chunk that is half unused costs address space only.
-#[derive(Debug)]
-pub(super) struct Blocks {
-    chunks: [OnceLock<Box<[Block]>>; CHUNKS],
-}
-
-impl Blocks {
-    pub(super) const fn new() -> Self {
-        Self {
-            chunks: [const { OnceLock::new() }; CHUNKS],
-        }
-    }
-
-    /// The block of this number, if its chunk was allocated: always, for a number that was read
-    /// from a table.
-    #[inline]
-    pub(super) fn get(&self, number: u32) -> Option<&Block> {
-        let (chunk, offset) = place(number);
-        self.chunks.get(chunk)?.get()?.get(offset)
-    }
-
-    /// The block of this number; its chunk is allocated if it is the first of it.
-    pub(super) fn get_or_allocate(&self, number: u32) -> &Block {
-        let (chunk, offset) = place(number);
-        let blocks = self.chunks[chunk].get_or_init(|| allocate((FIRST_NUMBER as usize) << chunk));
-        &blocks[offset]
-    }
-}
-
-/// The chunk of a number, and its offset there.
-#[inline]
-fn place(number: u32) -> (usize, usize) {
-    let power = (number | FIRST_NUMBER).ilog2();
-    (
-        (power - FIRST_SHIFT) as usize,
-        (number & !(1 << power)) as usize,
-    )
-}
-
-fn allocate(blocks: usize) -> Box<[Block]> {
-    <[Block]>::new_box_zeroed_with_elems(blocks).unwrap_or_else(|_| {
-        let size = blocks.saturating_mul(size_of::<Block>());
-        panic!("fib: out of memory: {size} bytes for {blocks} blocks")
+fn zeroed<T: FromZeros>() -> Box<T> {
+    T::new_box_zeroed().unwrap_or_else(|_| {
+        let size = size_of::<T>();
+        panic!("fib: out of memory: no {size} bytes of address space for {CHUNK} blocks")
     })
 }
 
@@ -115,26 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_number_has_its_own_place() {
-        let mut expected = (0, 0);
-        for number in FIRST_NUMBER..FIRST_NUMBER * 64 {
-            assert_eq!(place(number), expected, "block {number}");
-            expected.1 += 1;
-            if expected.1 == (FIRST_NUMBER as usize) << expected.0 {
-                expected = (expected.0 + 1, 0);
-            }
-        }
-        assert_eq!(place(Entry::BLOCK_LIMIT - 1).0, CHUNKS - 1);
-    }
-
-    #[test]
     fn key_survives() {
         let blocks = Blocks::new();
-        let block = blocks.get_or_allocate(FIRST_NUMBER);
+        let block = blocks.get_or_allocate(0);
         let key = 0x2001_0db8_1234_5678_9abc_def0_1122_3300;
         block.fill(key, Entry(7));
         assert_eq!(block.key(), key);
-        assert!(blocks.get(FIRST_NUMBER).is_some());
-        assert!(blocks.get(FIRST_NUMBER * 2).is_none());
+        assert!(blocks.get(0).is_some());
+        assert!(blocks.get(CHUNK as u32).is_none());
     }
 }

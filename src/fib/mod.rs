@@ -4,11 +4,14 @@
 //!
 //! # Shape
 //!
-//! Both families use the same [`table::Table`]: 2²⁴ entries indexed by an address's first 24 bits,
-//! and blocks of 256 entries for each further 8 bits (for IPv4 this is DIR-24-8: Gupta, Lin,
-//! McKeown, "Routing Lookups in Hardware at Memory Access Speeds", INFOCOM 1998). A block is
-//! reached past levels at which there is nothing to decide, so a look-up of a /128 in an
-//! otherwise empty /48 reads three entries and not fourteen.
+//! Both families use the same table: 2¹⁶ entries indexed by an address's first 16 bits,
+//! and blocks of 256 entries for each further 8 bits. A block is reached past levels at which there
+//! is nothing to decide, so a look-up of a /128 in an otherwise empty /48 reads three entries and
+//! not fifteen.
+//!
+//! DIR-24-8 (Gupta, Lin, McKeown, "Routing Lookups in Hardware at Memory Access Speeds", INFOCOM
+//! 1998) saves IPv4 one level and takes 64 MiB for it. In batches it is about as fast: what the one
+//! load more costs, the smaller table gives back (perf/README.md has the figures).
 //!
 //! An entry is either a leaf (next hop and the length of the prefix that it comes from) or a block.
 //! Leaves are pushed down: the entry that a look-up ends at is its answer. The prefix length tells
@@ -22,6 +25,7 @@
 //! was taken out of the table is filled anew only after every reader has passed a quiescent state,
 //! which the writer learns from a [`Grace`].
 
+mod address;
 mod blocks;
 mod entry;
 mod table;
@@ -50,7 +54,7 @@ pub enum FibError {
     /// The next hop does not fit into an entry.
     #[error("next hop {0} of route {1} is out of range; the largest is {max}", max = NextHop::MAX.0)]
     NextHopOutOfRange(u32, ipnet::IpNet),
-    /// All 2²⁷ block numbers are in use.
+    /// All 2²² block numbers are in use.
     #[error("no room for route {0}: all blocks of the table are in use; remove routes first")]
     Full(ipnet::IpNet),
 }
@@ -71,8 +75,7 @@ pub trait Grace: Send {
 
 /// The tables that readers share.
 ///
-/// A fresh one takes 128 MiB of address space and next to no memory: a page is taken when a route
-/// first writes to it.
+/// A fresh one takes next to no memory: a page is taken when a route first writes to it.
 ///
 /// A thread that looks up while the writer works must be a registered reader of the writer's
 /// [`Grace`] domain, and must pass no quiescent state within a look-up.
@@ -98,29 +101,23 @@ impl Fib {
     /// What the writer's thread wrote before it inserted that route is visible to the caller.
     #[inline]
     pub fn lookup_v4(&self, destination: Ipv4Addr) -> Option<NextHop> {
-        self.v4.lookup_v4(destination).next_hop()
+        self.v4.look_up(destination)
     }
 
     /// As [`Fib::lookup_v4`].
     #[inline]
     pub fn lookup_v6(&self, destination: Ipv6Addr) -> Option<NextHop> {
-        self.v6.lookup_v6(destination).next_hop()
+        self.v6.look_up(destination)
     }
 
     /// Looks up many destinations at once, so that their cache misses overlap: `answers[i]` is what
     /// [`Fib::lookup_v4`] says of `destinations[i]`. The shorter slice decides how many.
     pub fn lookup_v4_batch(&self, destinations: &[Ipv4Addr], answers: &mut [Option<NextHop>]) {
-        self.v4.lookup_v4_batch(destinations, answers);
+        self.v4.look_up_batch(destinations, answers);
     }
 
     /// As [`Fib::lookup_v4_batch`].
     pub fn lookup_v6_batch(&self, destinations: &[Ipv6Addr], answers: &mut [Option<NextHop>]) {
-        self.v6.lookup_v6_batch(destinations, answers);
-    }
-
-    /// The address ranges (start and length in bytes) of the two first-level tables, 64 MiB each:
-    /// for a caller that asks the kernel to back them by huge pages.
-    pub fn first_level_ranges(&self) -> [(usize, usize); 2] {
-        [self.v4.first_level_range(), self.v6.first_level_range()]
+        self.v6.look_up_batch(destinations, answers);
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::blocks::{Block, FIRST_NUMBER};
+use super::blocks::Block;
 use super::table::{FIRST_LEVEL_BITS, STRIDE, Table, bit_of_level};
 use super::{Entry, Grace, NextHop};
 
@@ -20,7 +20,7 @@ pub(super) struct Prefix {
 /// What the writer knows of the blocks and readers need not.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    /// Per block number from [`FIRST_NUMBER`] on: what it is needed for.
+    /// Per block number: what it is needed for.
     uses: Vec<Uses>,
     free: Vec<u32>,
     /// Taken out of the table by the update at work.
@@ -35,6 +35,14 @@ pub(super) struct Pool {
 struct Uses {
     prefixes: u16,
     children: u16,
+}
+
+/// The place of an entry.
+#[derive(Debug, Clone, Copy)]
+struct Slot<'a> {
+    slot: &'a AtomicU32,
+    /// The level of a block that nothing is skipped for.
+    next_level: u8,
 }
 
 /// One update of a table.
@@ -99,20 +107,19 @@ impl<'a> Update<'a> {
 
     /// The block at `level` on the way of `bits`, put there if it is missing.
     fn block_for(&mut self, bits: u128, level: u8) -> u32 {
-        let mut slot = first_level_slot(self.table, bits);
+        let mut at = Slot::first(self.table, bits);
         let mut parent = None;
         loop {
-            let entry = load(slot);
+            let entry = load(at.slot);
             if !entry.is_block() {
-                let number = self.put_leaf_block(slot, entry, bits, level);
                 self.add_child(parent);
-                return number;
+                return self.put_leaf_block(at, entry, bits, level);
             }
             let number = entry.number();
             let common = common_level(bits, self.block(number).key()).min(level);
             if common < entry.level() {
                 // The way parts from the block's, or ends, before the block.
-                let between = self.put_block_before(slot, entry, common);
+                let between = self.put_block_before(at, entry, common);
                 if common == level {
                     return between;
                 }
@@ -120,17 +127,17 @@ impl<'a> Update<'a> {
                 return number;
             } else {
                 parent = Some(number);
-                slot = block_slot(self.table, number, bits, entry.level());
+                at = Slot::below(self.table, entry, bits);
             }
         }
     }
 
     /// Puts a block where a leaf was; every address still resolves to that leaf.
-    fn put_leaf_block(&mut self, slot: &AtomicU32, leaf: Entry, bits: u128, level: u8) -> u32 {
+    fn put_leaf_block(&mut self, at: Slot, leaf: Entry, bits: u128, level: u8) -> u32 {
         let number = self.pool.take(self.grace);
-        let block = self.block(number);
-        block.fill(first_bits(bits, bit_of_level(level)), leaf);
-        publish(slot, Entry::block(level, number));
+        let key = first_bits(bits, bit_of_level(level));
+        self.block(number).fill(key, leaf);
+        publish(at.slot, Entry::block(at.next_level, level, number));
         number
     }
 
@@ -140,19 +147,20 @@ impl<'a> Update<'a> {
     /// yet need its fallback as it is; the one at the new place may change with prefixes that do
     /// not cover all that this reader asks for. (A block that moves up in [`Self::compact`] has no
     /// such trouble: its fallback changes with prefixes that cover all it ever stood for.)
-    fn put_block_before(&mut self, slot: &AtomicU32, below: Entry, level: u8) -> u32 {
+    fn put_block_before(&mut self, at: Slot, below: Entry, level: u8) -> u32 {
         let (key, leaf) = {
             let block = self.block(below.number());
-            (block.key(), load(&block.fallback))
+            (block.key(), load(block.fallback))
         };
-        let moved = Entry::block(below.level(), self.copy_block(below.number()));
+        let moved = self.copy_block(below.number());
+        let moved = Entry::block(level + 1, below.level(), moved);
         let number = self.pool.take(self.grace);
         let block = self.block(number);
         block.fill(first_bits(key, bit_of_level(level)), leaf);
         // Relaxed, as all of the fill: the store that publishes the block comes after.
         block.entries[byte(key, level)].store(moved.0, Ordering::Relaxed);
         self.pool.uses_mut(number).children = 1;
-        publish(slot, Entry::block(level, number));
+        publish(at.slot, Entry::block(at.next_level, level, number));
         self.pool.unlinked.push(below.number());
         number
     }
@@ -171,21 +179,23 @@ impl<'a> Update<'a> {
     }
 
     /// Takes out what the last removal left without use, from the end of the way up.
-    fn compact(&mut self, path: &[(&'a AtomicU32, u32)]) {
-        for (depth, &(slot, number)) in path.iter().enumerate().rev() {
+    fn compact(&mut self, path: &[(Slot<'a>, u32)]) {
+        for (depth, &(at, number)) in path.iter().enumerate().rev() {
             let block = self.block(number);
             let uses = *self.pool.uses_mut(number);
             let heir = match (uses.prefixes, uses.children) {
-                (0, 0) => Some(load(&block.fallback)),
+                (0, 0) => Some(load(block.fallback)),
                 (0, 1) => block.entries.iter().map(load).find(|e| e.is_block()),
                 _ => None,
             };
             let Some(heir) = heir else { break };
-            publish(slot, heir);
             self.pool.unlinked.push(number);
             if heir.is_block() {
+                let heir = Entry::block(at.next_level, heir.level(), heir.number());
+                publish(at.slot, heir);
                 break;
             }
+            publish(at.slot, heir);
             if let Some(&(_, parent)) = depth.checked_sub(1).and_then(|above| path.get(above)) {
                 self.pool.uses_mut(parent).children -= 1;
             }
@@ -193,7 +203,7 @@ impl<'a> Update<'a> {
         self.pool.retire(self.grace);
     }
 
-    fn block(&self, number: u32) -> &'a Block {
+    fn block(&self, number: u32) -> Block<'a> {
         self.table.blocks.get_or_allocate(number)
     }
 }
@@ -215,12 +225,12 @@ impl Pool {
     }
 
     fn next_number(&self) -> u32 {
-        // Never truncated: numbers end before 2²⁷.
-        FIRST_NUMBER + self.uses.len() as u32
+        // Never truncated: numbers end before 2²².
+        self.uses.len() as u32
     }
 
     fn uses_mut(&mut self, number: u32) -> &mut Uses {
-        &mut self.uses[(number - FIRST_NUMBER) as usize]
+        &mut self.uses[number as usize]
     }
 
     /// A block that no reader can reach.
@@ -259,6 +269,24 @@ impl Pool {
     }
 }
 
+impl<'a> Slot<'a> {
+    fn first(table: &'a Table, bits: u128) -> Self {
+        Self {
+            slot: &table.first_level[(bits >> (128 - FIRST_LEVEL_BITS)) as usize],
+            next_level: 0,
+        }
+    }
+
+    /// Where `bits` lead to in the block that `entry` names.
+    fn below(table: &'a Table, entry: Entry, bits: u128) -> Self {
+        let block = table.blocks.get_or_allocate(entry.number());
+        Self {
+            slot: &block.entries[byte(bits, entry.level())],
+            next_level: entry.level() + 1,
+        }
+    }
+}
+
 /// Gives the leaf to every slot whose owner is no longer than it, blocks included.
 fn overlay_all(table: &Table, slots: &[AtomicU32], leaf: Entry) {
     rewrite_all(table, slots, leaf, &|owner| owner <= leaf.length());
@@ -275,9 +303,9 @@ fn rewrite_all(table: &Table, slots: &[AtomicU32], leaf: Entry, yields: &dyn Fn(
         if entry.is_block() {
             let block = table.blocks.get_or_allocate(entry.number());
             // Where the fallback does not yield, a longer prefix covers the whole block.
-            if yields(load(&block.fallback).length()) {
-                publish(&block.fallback, leaf);
-                rewrite_all(table, &block.entries, leaf, yields);
+            if yields(load(block.fallback).length()) {
+                publish(block.fallback, leaf);
+                rewrite_all(table, block.entries, leaf, yields);
             }
         } else if yields(entry.length()) {
             publish(slot, leaf);
@@ -287,19 +315,19 @@ fn rewrite_all(table: &Table, slots: &[AtomicU32], leaf: Entry, yields: &dyn Fn(
 
 /// The slots and numbers of the blocks on the way of `bits` down to the one at `level`, which is
 /// there; empty if it is not.
-fn path_to(table: &Table, bits: u128, level: u8) -> Vec<(&AtomicU32, u32)> {
+fn path_to(table: &Table, bits: u128, level: u8) -> Vec<(Slot<'_>, u32)> {
     let mut path = Vec::new();
-    let mut slot = first_level_slot(table, bits);
+    let mut at = Slot::first(table, bits);
     loop {
-        let entry = load(slot);
+        let entry = load(at.slot);
         if !entry.is_block() || entry.level() > level {
             return Vec::new();
         }
-        path.push((slot, entry.number()));
+        path.push((at, entry.number()));
         if entry.level() == level {
             return path;
         }
-        slot = block_slot(table, entry.number(), bits, entry.level());
+        at = Slot::below(table, entry, bits);
     }
 }
 
@@ -313,21 +341,13 @@ fn publish(slot: &AtomicU32, entry: Entry) {
     slot.store(entry.0, Ordering::Release);
 }
 
-fn first_level_slot(table: &Table, bits: u128) -> &AtomicU32 {
-    &table.first_level[(bits >> (128 - FIRST_LEVEL_BITS)) as usize]
-}
-
 fn first_level_slots(table: &Table, prefix: Prefix) -> &[AtomicU32] {
     let start = (prefix.bits >> (128 - FIRST_LEVEL_BITS)) as usize;
     &table.first_level[start..][..1 << (FIRST_LEVEL_BITS - prefix.length)]
 }
 
-fn block_slot(table: &Table, number: u32, bits: u128, level: u8) -> &AtomicU32 {
-    &table.blocks.get_or_allocate(number).entries[byte(bits, level)]
-}
-
 /// The slots of a prefix in the block of its last level.
-fn block_slots(block: &Block, prefix: Prefix) -> &[AtomicU32] {
+fn block_slots(block: Block<'_>, prefix: Prefix) -> &[AtomicU32] {
     let used = (prefix.length - 1) % STRIDE + 1;
     let level = (prefix.length - 1 - FIRST_LEVEL_BITS) / STRIDE;
     &block.entries[byte(prefix.bits, level)..][..1 << (STRIDE - used)]
@@ -340,7 +360,7 @@ fn level_of(length: u8) -> Option<u8> {
     Some(beyond / STRIDE)
 }
 
-/// The lowest level at which two addresses part, given that their first 24 bits are equal.
+/// The lowest level at which two addresses part, given that their first 16 bits are equal.
 fn common_level(one: u128, other: u128) -> u8 {
     let bits = (one ^ other).leading_zeros() as u8;
     bits.saturating_sub(FIRST_LEVEL_BITS) / STRIDE

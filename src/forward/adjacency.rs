@@ -1,16 +1,17 @@
 //! How to reach a next hop: the port, and the header to write in front, computed once.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::packet::PortId;
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
+use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::udp::{self, Udp};
 use crate::wire::vxlan::{self, Vxlan};
 use crate::wire::{MacAddr, Mtu, Vni, checksum};
 
-/// The longest header: Ethernet, IPv4, UDP, VXLAN, inner Ethernet, rounded up.
-const MAX_HEADER: usize = 72;
+/// The longest header: Ethernet, IPv6, UDP, VXLAN, inner Ethernet, rounded up.
+const MAX_HEADER: usize = 88;
 
 /// What a next hop means.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ pub struct Egress {
     header: [u8; MAX_HEADER],
     header_len: u8,
     outer_ip: u8,
+    udp_checksum: bool,
     checksum_base: u32,
 }
 
@@ -57,21 +59,24 @@ pub enum Encapsulation {
     Ipip,
     /// IPv4, UDP, VXLAN and an inner Ethernet header (RFC 7348).
     Vxlan,
+    /// The same over IPv6.
+    VxlanOverIpv6,
 }
 
 impl Encapsulation {
-    /// The bytes that it adds to an IP packet over an IPv4 underlay, the link's header not counted.
+    /// The bytes that it adds to an IP packet, the link's header not counted.
     pub const fn overhead(self) -> u16 {
         match self {
             Self::None => 0,
             Self::Ipip => ipv4::HEADER_LEN as u16,
-            Self::Vxlan => {
-                (ipv4::HEADER_LEN + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN)
-                    as u16
-            }
+            Self::Vxlan => (ipv4::HEADER_LEN + VXLAN_LEN) as u16,
+            Self::VxlanOverIpv6 => (ipv6::HEADER_LEN + VXLAN_LEN) as u16,
         }
     }
 }
+
+/// What VXLAN has between the outer IP header and the inner packet.
+const VXLAN_LEN: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
 
 /// How the outer TTL is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +105,19 @@ pub struct TunnelHeader {
     pub far_end: Ipv4Addr,
     /// For VXLAN: the network, the UDP port and the two VTEPs' Ethernet addresses (ours, theirs).
     pub vxlan: Option<(Vni, u16, MacAddr, MacAddr)>,
+}
+
+/// Where a VXLAN tunnel over IPv6 begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelHeaderV6 {
+    /// This node's underlay address.
+    pub source: Ipv6Addr,
+    /// The far node's.
+    pub far_end: Ipv6Addr,
+    /// The network, the UDP port and the two VTEPs' Ethernet addresses (ours, theirs).
+    pub vxlan: (Vni, u16, MacAddr, MacAddr),
+    /// Whether the UDP checksum is left zero (RFC 6935).
+    pub zero_checksum: bool,
 }
 
 impl Egress {
@@ -149,19 +167,8 @@ impl Egress {
         // The checksum is computed from the template's sum; its own field must not be in it.
         header[ip_at + 10..ip_at + 12].fill(0);
         let mut len = ip_at + ipv4::HEADER_LEN;
-        if let Some((vni, udp_port, own_mac, far_mac)) = tunnel.vxlan {
-            let udp = Udp {
-                source_port: 0,
-                destination_port: udp_port,
-                length: 0,
-                checksum: 0,
-            };
-            udp.write(&mut header[len..]);
-            len += udp::HEADER_LEN;
-            Vxlan::write(vni, &mut header[len..]);
-            len += vxlan::HEADER_LEN;
-            write_ethernet(own_mac, far_mac, EtherType::IPV4, &mut header[len..]);
-            len += ethernet::HEADER_LEN;
+        if let Some(vxlan) = tunnel.vxlan {
+            len += write_vxlan(vxlan, &mut header[len..]);
         }
         let encapsulation = if tunnel.vxlan.is_some() {
             Encapsulation::Vxlan
@@ -169,6 +176,35 @@ impl Egress {
             Encapsulation::Ipip
         };
         Self::with_header(port, mtu, encapsulation, &header[..len], ip_at)
+    }
+
+    /// As [`Egress::tunnel`], over IPv6. IP-in-IP has no such form.
+    pub fn tunnel_v6(
+        port: PortId,
+        mtu: Mtu,
+        source: MacAddr,
+        destination: MacAddr,
+        tunnel: &TunnelHeaderV6,
+    ) -> Self {
+        let mut header = [0; MAX_HEADER];
+        let ip_at = ethernet::HEADER_LEN;
+        write_ethernet(source, destination, EtherType::IPV6, &mut header);
+        Ipv6 {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: 0,
+            next_header: protocol::UDP,
+            hop_limit: 0,
+            source: tunnel.source,
+            destination: tunnel.far_end,
+        }
+        .write(&mut header[ip_at..]);
+        let mut len = ip_at + ipv6::HEADER_LEN;
+        len += write_vxlan(tunnel.vxlan, &mut header[len..]);
+        let encapsulation = Encapsulation::VxlanOverIpv6;
+        let mut egress = Self::with_header(port, mtu, encapsulation, &header[..len], ip_at);
+        egress.udp_checksum = !tunnel.zero_checksum;
+        egress
     }
 
     /// The same way, marked as leading to the host's own kernel.
@@ -189,7 +225,7 @@ impl Egress {
         &self.header[..usize::from(self.header_len)]
     }
 
-    /// Where the outer IPv4 header begins within the header.
+    /// Where the outer IP header begins within the header.
     #[inline]
     pub(super) fn outer_ip(&self) -> usize {
         usize::from(self.outer_ip)
@@ -199,6 +235,12 @@ impl Egress {
     #[inline]
     pub(super) fn checksum_base(&self) -> u32 {
         self.checksum_base
+    }
+
+    /// Whether the outer UDP checksum is computed.
+    #[inline]
+    pub(super) fn udp_checksum(&self) -> bool {
+        self.udp_checksum
     }
 
     fn with_header(
@@ -211,7 +253,7 @@ impl Egress {
         let mut header = [0; MAX_HEADER];
         header[..bytes.len()].copy_from_slice(bytes);
         let checksum_base = match encapsulation {
-            Encapsulation::None => 0,
+            Encapsulation::None | Encapsulation::VxlanOverIpv6 => 0,
             Encapsulation::Ipip | Encapsulation::Vxlan => {
                 u32::from(!checksum::of(&bytes[outer_ip..outer_ip + ipv4::HEADER_LEN]))
             }
@@ -226,6 +268,7 @@ impl Egress {
             header,
             header_len: bytes.len() as u8,
             outer_ip: outer_ip as u8,
+            udp_checksum: false,
             checksum_base,
         }
     }
@@ -239,4 +282,23 @@ fn write_ethernet(source: MacAddr, destination: MacAddr, ethertype: EtherType, o
         vlan: None,
     }
     .write(out);
+}
+
+/// Writes UDP, VXLAN and inner Ethernet headers, without what depends on the packet; returns their
+/// length.
+fn write_vxlan(
+    (vni, destination_port, own_mac, far_mac): (Vni, u16, MacAddr, MacAddr),
+    out: &mut [u8],
+) -> usize {
+    let udp = Udp {
+        source_port: 0,
+        destination_port,
+        length: 0,
+        checksum: 0,
+    };
+    udp.write(out);
+    Vxlan::write(vni, &mut out[udp::HEADER_LEN..]);
+    let ethernet_at = udp::HEADER_LEN + vxlan::HEADER_LEN;
+    write_ethernet(own_mac, far_mac, EtherType::IPV4, &mut out[ethernet_at..]);
+    VXLAN_LEN
 }

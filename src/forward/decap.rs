@@ -3,14 +3,17 @@
 //! Decapsulation of every mode is always on, whatever mode packets are sent in: that is what lets a
 //! mode be switched under traffic.
 
+use std::net::IpAddr;
+
 use super::parse::{self, Ip};
-use super::{PortConfig, Snapshot, Verdict, ecn};
+use super::{PortConfig, Snapshot, Verdict, ecn, reverse_path};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
+use crate::wire::ipv6::Ipv6;
 use crate::wire::udp::{self, Udp};
 use crate::wire::vxlan::{self, Vxlan, VxlanError};
-use crate::wire::{ipv6, partial};
+use crate::wire::{MacAddr, ipv6, partial};
 
 /// Opens the packet if it is a tunnel packet to this node, else lets it go on as it is. The frame
 /// then holds the inner packet. A tunnel within a tunnel is payload.
@@ -21,29 +24,94 @@ pub(super) fn open(
     ip: Ip,
     frame: &mut Frame,
 ) -> Result<Ip, Verdict> {
-    let Ip::V4(outer) = ip else {
+    let opened = match ip {
+        Ip::V4(outer) => open_ipv4(snapshot, &outer, frame)?,
+        Ip::V6(outer) => open_ipv6(snapshot, &outer, frame)?,
+    };
+    let Some(outer) = opened else {
         return Ok(ip);
     };
-    if snapshot.tunnels.node_address != Some(outer.destination) {
-        return Ok(ip);
-    }
-    let ethertype = match outer.protocol {
-        protocol::IPIP => {
-            check_outer(snapshot, &outer)?;
-            frame.strip(outer.header_len);
-            None
-        }
-        protocol::UDP => {
-            check_outer(snapshot, &outer)?;
-            Some(strip_vxlan(snapshot, &outer, frame)?)
-        }
-        _ => return Ok(ip),
-    };
-    let ip = inner(snapshot, &outer, ethertype, frame)?;
+    let ip = inner(snapshot, &outer, frame)?;
     if port.partial_checksums {
         partial::complete_checksum(frame.bytes_mut());
     }
     Ok(ip)
+}
+
+/// What an outer header has said, once it is off.
+struct Outer {
+    source: IpAddr,
+    tos: u8,
+    /// What the inner Ethernet frame carries; none in IP-in-IP.
+    ethertype: Option<EtherType>,
+}
+
+/// Takes an outer IPv4 header and what belongs to it off, if this is a tunnel packet to this node.
+#[inline]
+fn open_ipv4(
+    snapshot: &Snapshot,
+    outer: &Ipv4,
+    frame: &mut Frame,
+) -> Result<Option<Outer>, DropReason> {
+    let tunnels = &snapshot.tunnels;
+    if tunnels.node_address != Some(outer.destination) {
+        return Ok(None);
+    }
+    let ethertype = match outer.protocol {
+        protocol::IPIP => {
+            check_outer(snapshot, outer)?;
+            frame.strip(outer.header_len);
+            None
+        }
+        protocol::UDP => {
+            check_outer(snapshot, outer)?;
+            let right = |udp: &Udp, datagram: &[u8]| {
+                udp.checksum == 0 || udp::verify_ipv4(outer.source, outer.destination, datagram)
+            };
+            Some(strip_vxlan(
+                snapshot,
+                outer.header_len,
+                tunnels.vtep_mac,
+                right,
+                frame,
+            )?)
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Outer {
+        source: outer.source.into(),
+        tos: outer.tos,
+        ethertype,
+    }))
+}
+
+/// The same for IPv6, over which there is VXLAN alone; with extension headers, fragments among them,
+/// it is not one of ours.
+#[inline]
+fn open_ipv6(
+    snapshot: &Snapshot,
+    outer: &Ipv6,
+    frame: &mut Frame,
+) -> Result<Option<Outer>, DropReason> {
+    let Some(tunnels) = snapshot.tunnels.v6 else {
+        return Ok(None);
+    };
+    if tunnels.node_address != outer.destination || outer.next_header != protocol::UDP {
+        return Ok(None);
+    }
+    if !snapshot.tunnels.peers.contains(outer.source) {
+        return Err(DropReason::UnknownPeer);
+    }
+    let right = |udp: &Udp, datagram: &[u8]| {
+        (udp.checksum == 0 && tunnels.zero_checksum)
+            || udp::verify_ipv6(outer.source, outer.destination, datagram)
+    };
+    let ethertype = strip_vxlan(snapshot, ipv6::HEADER_LEN, tunnels.vtep_mac, right, frame)?;
+    Ok(Some(Outer {
+        source: outer.source.into(),
+        tos: outer.traffic_class,
+        ethertype: Some(ethertype),
+    }))
 }
 
 /// Only known nodes may send tunnel packets, and only whole ones.
@@ -58,22 +126,24 @@ fn check_outer(snapshot: &Snapshot, outer: &Ipv4) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Takes the outer IPv4, UDP, VXLAN and inner Ethernet headers off; says what the inner frame
-/// carries.
+/// Takes the outer IP header of `outer_len` bytes, UDP, VXLAN and inner Ethernet headers off; says
+/// what the inner frame carries. `checksum_right` judges the whole datagram.
 #[inline]
 fn strip_vxlan(
     snapshot: &Snapshot,
-    outer: &Ipv4,
+    outer_len: usize,
+    vtep_mac: MacAddr,
+    checksum_right: impl Fn(&Udp, &[u8]) -> bool,
     frame: &mut Frame,
 ) -> Result<EtherType, DropReason> {
     let tunnels = &snapshot.tunnels;
-    let datagram = &frame.bytes()[outer.header_len..];
+    let datagram = &frame.bytes()[outer_len..];
     let udp = Udp::parse(datagram).map_err(|_| DropReason::UdpLength)?;
     let datagram = &datagram[..udp.length];
     if udp.destination_port != tunnels.vxlan_port {
         return Err(DropReason::NotForUs);
     }
-    if udp.checksum != 0 && !udp::verify_ipv4(outer.source, outer.destination, datagram) {
+    if !checksum_right(&udp, datagram) {
         return Err(DropReason::UdpChecksum);
     }
     let payload = &datagram[udp::HEADER_LEN..];
@@ -89,30 +159,25 @@ fn strip_vxlan(
     }
     let inner = &payload[vxlan::HEADER_LEN..];
     let ethernet = Ethernet::parse(inner).map_err(|_| DropReason::VxlanTruncated)?;
-    if ethernet.destination != tunnels.vtep_mac {
+    if ethernet.destination != vtep_mac {
         return Err(DropReason::VxlanInnerNotForUs);
     }
-    let length = outer.header_len + udp.length;
-    frame.trim(length);
-    frame.strip(outer.header_len + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet.header_len());
+    frame.trim(outer_len + udp.length);
+    frame.strip(outer_len + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet.header_len());
     Ok(ethernet.ethertype)
 }
 
 /// Checks the inner packet that the frame now holds, and lets the outer congestion mark in.
 #[inline]
-fn inner(
-    snapshot: &Snapshot,
-    outer: &Ipv4,
-    ethertype: Option<EtherType>,
-    frame: &mut Frame,
-) -> Result<Ip, Verdict> {
-    let ip = match (ethertype, frame.bytes().first().map(|byte| byte >> 4)) {
+fn inner(snapshot: &Snapshot, outer: &Outer, frame: &mut Frame) -> Result<Ip, Verdict> {
+    let ip = match (outer.ethertype, frame.bytes().first().map(|byte| byte >> 4)) {
         (None | Some(EtherType::IPV4), Some(4)) | (Some(EtherType::IPV6), Some(6)) => {
             parse::ip(frame)?
         }
         _ => return Err(DropReason::InnerProtocol.into()),
     };
     refuse_spoofed(snapshot, &ip)?;
+    reverse_path::check(snapshot, outer.source, ip.source())?;
     let ip = mark(outer.tos, ip, frame)?;
     Ok(ip)
 }

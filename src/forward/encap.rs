@@ -2,7 +2,7 @@
 //! patched: lengths, marks, identification, DF, TTL, the UDP source port and the checksum.
 
 use super::parse::Ip;
-use super::{Dscp, Egress, Encapsulation, OuterTtl, WorkerState, ecn};
+use super::{Dscp, Egress, Encapsulation, OuterTtl, WorkerState, ecn, encap_v6};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::EtherType;
 use crate::wire::{ethernet, flow, ipv4};
@@ -15,9 +15,9 @@ pub(super) fn push(
     ip: &Ip,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
-    let source_port = match (egress.encapsulation, ip) {
+    let hash = match (egress.encapsulation, ip) {
         (Encapsulation::Ipip, Ip::V6(_)) => return Err(DropReason::InnerProtocol),
-        (Encapsulation::Vxlan, _) => flow::vxlan_source_port(flow::flow_hash(frame.bytes())),
+        (Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6, _) => flow::flow_hash(frame.bytes()),
         (Encapsulation::None | Encapsulation::Ipip, _) => 0,
     };
     let inherited = Inherited::from(ip, frame);
@@ -34,8 +34,13 @@ pub(super) fn push(
         let ethertype = EtherType::IPV6.0.to_be_bytes();
         header[header_len - 2..].copy_from_slice(&ethertype);
     }
-    if egress.encapsulation == Encapsulation::None {
-        return Ok(());
+    match egress.encapsulation {
+        Encapsulation::None => return Ok(()),
+        Encapsulation::VxlanOverIpv6 => {
+            encap_v6::patch(egress, &inherited, hash, frame);
+            return Ok(());
+        }
+        Encapsulation::Ipip | Encapsulation::Vxlan => {}
     }
     let outer = &mut header[egress.outer_ip()..];
     let total_len = outer.len() + inner_len;
@@ -43,14 +48,14 @@ pub(super) fn push(
     if egress.encapsulation == Encapsulation::Vxlan {
         let udp = &mut outer[ipv4::HEADER_LEN..];
         let udp_len = (total_len - ipv4::HEADER_LEN) as u16;
-        udp[0..2].copy_from_slice(&source_port.to_be_bytes());
+        udp[0..2].copy_from_slice(&flow::vxlan_source_port(hash).to_be_bytes());
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
     }
     Ok(())
 }
 
 /// What the outer header takes over from the inner one.
-struct Inherited {
+pub(super) struct Inherited {
     tos: u8,
     ttl: u8,
     dont_fragment: bool,
@@ -76,6 +81,22 @@ impl Inherited {
     }
 }
 
+impl Inherited {
+    /// The outer TOS or traffic class, and the outer TTL or hop limit.
+    #[inline]
+    pub(super) fn marks(&self, egress: &Egress) -> (u8, u8) {
+        let dscp = match egress.dscp {
+            Dscp::Fixed(dscp) => dscp,
+            Dscp::Inherit => self.tos >> 2,
+        };
+        let ttl = match egress.ttl {
+            OuterTtl::Fixed(ttl) => ttl,
+            OuterTtl::Inherit => self.ttl,
+        };
+        (ecn::encapsulate(self.tos, dscp), ttl)
+    }
+}
+
 /// Fills in the outer IPv4 header. Its checksum is the template's sum plus what is filled in.
 #[inline]
 fn patch_ipv4(
@@ -85,15 +106,7 @@ fn patch_ipv4(
     total_len: u16,
     outer: &mut [u8],
 ) {
-    let dscp = match egress.dscp {
-        Dscp::Fixed(dscp) => dscp,
-        Dscp::Inherit => inherited.tos >> 2,
-    };
-    let ttl = match egress.ttl {
-        OuterTtl::Fixed(ttl) => ttl,
-        OuterTtl::Inherit => inherited.ttl,
-    };
-    let tos = ecn::encapsulate(inherited.tos, dscp);
+    let (tos, ttl) = inherited.marks(egress);
     let (identification, flags) = if inherited.dont_fragment {
         (0, 0x4000_u16)
     } else {

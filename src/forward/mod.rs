@@ -17,15 +17,21 @@ mod adjacency;
 mod decap;
 mod ecn;
 mod encap;
+mod encap_v6;
 mod parse;
+mod reverse_path;
 mod snapshot;
 mod state;
 mod ttl;
 mod verdict;
 
-pub use adjacency::{Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader};
+pub use adjacency::{
+    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6,
+};
+pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
 pub use snapshot::{
-    Peers, PortConfig, PortRole, RouterAddresses, Snapshot, Tunnels, WorkloadSources,
+    PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot, Tunnels, TunnelsV6,
+    WorkloadSources,
 };
 pub use state::WorkerState;
 pub use verdict::{Punt, Verdict};

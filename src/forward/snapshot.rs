@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Adjacency;
+use super::{Adjacency, ReversePath};
 use crate::fib::Fib;
 use crate::packet::{Link, PortId};
 use crate::wire::{MacAddr, Vni};
@@ -106,22 +106,76 @@ pub struct Tunnels {
     pub strict_reserved_bits: bool,
     /// The addresses of this node's workloads and its own: never the source of what comes in.
     pub local_addresses: FxHashSet<IpAddr>,
+    /// The end point over IPv6, if this node has an IPv6 address.
+    pub v6: Option<TunnelsV6>,
+    /// Whether the route back to an inner source must lead where the packet came from.
+    pub reverse_path: ReversePath,
 }
 
-/// The addresses of the nodes from which tunnel packets are taken.
+/// This node's tunnel end point over IPv6: VXLAN alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelsV6 {
+    /// This node's own underlay address.
+    pub node_address: Ipv6Addr,
+    /// The Ethernet address that inner frames to this node carry.
+    pub vtep_mac: MacAddr,
+    /// Whether a UDP checksum of zero is taken (RFC 6935 section 5).
+    pub zero_checksum: bool,
+}
+
+/// From whom tunnel packets are taken.
 #[derive(Debug, Clone, Default)]
-pub struct Peers(FxHashSet<Ipv4Addr>);
+pub struct Peers {
+    v4: FxHashMap<Ipv4Addr, PeerId>,
+    v6: FxHashMap<Ipv6Addr, PeerId>,
+    external: Vec<IpNet>,
+}
+
+/// A known node, whichever of its addresses is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
 
 impl Peers {
-    /// Whether `source` is a known node's.
+    /// The nodes by their addresses, and the senders that are none of the cluster's nodes but may
+    /// send as if they were (Calico's externalNodesList).
+    pub fn new(nodes: impl IntoIterator<Item = (IpAddr, PeerId)>, external: Vec<IpNet>) -> Self {
+        let mut peers = Self {
+            external,
+            ..Self::default()
+        };
+        for (address, id) in nodes {
+            match address {
+                IpAddr::V4(address) => peers.v4.insert(address, id),
+                IpAddr::V6(address) => peers.v6.insert(address, id),
+            };
+        }
+        peers
+    }
+
+    /// Whether tunnel packets from `source` are taken.
     #[inline]
-    pub fn contains(&self, source: Ipv4Addr) -> bool {
-        self.0.contains(&source)
+    pub fn contains(&self, source: impl Into<IpAddr>) -> bool {
+        let source = source.into();
+        self.node(source).is_some() || self.external.iter().any(|net| net.contains(&source))
+    }
+
+    /// The known node that has this address.
+    #[inline]
+    pub fn node(&self, address: IpAddr) -> Option<PeerId> {
+        match address {
+            IpAddr::V4(address) => self.v4.get(&address).copied(),
+            IpAddr::V6(address) => self.v6.get(&address).copied(),
+        }
     }
 }
 
+/// Nodes with one address each.
 impl FromIterator<Ipv4Addr> for Peers {
     fn from_iter<I: IntoIterator<Item = Ipv4Addr>>(addresses: I) -> Self {
-        Self(addresses.into_iter().collect())
+        let numbered = addresses.into_iter().zip(0..);
+        Self::new(
+            numbered.map(|(address, id)| (address.into(), PeerId(id))),
+            Vec::new(),
+        )
     }
 }

@@ -4,6 +4,7 @@
 //!   far node is reached over the underlay.
 //! * [`Netlink`] changes what is ours: links, addresses, routes marked with [`ROUTE_PROTOCOL`].
 //! * [`Ethtool`] reads and switches offloads; [`veth`] finds the far end of a veth pair.
+//! * [`Masquerade`] has nftables translate the addresses of what leaves the overlay.
 //! * [`sysctl`] changes `/proc/sys/net` and puts it back; [`capabilities`] says what a machine lacks.
 //!
 //! Everything is synchronous. A socket belongs to the network namespace of the thread that opened it
@@ -12,6 +13,7 @@
 pub mod capabilities;
 mod ethtool;
 mod links;
+mod masquerade;
 mod mirror;
 mod netlink;
 mod route_table;
@@ -24,6 +26,7 @@ pub mod veth;
 use std::io;
 
 pub use ethtool::{Channels, Ethtool, Feature, driver, is_tx_offload};
+pub use masquerade::{Masquerade, MasqueradeRules};
 pub use mirror::{Changes, Mirror};
 pub use netlink::Netlink;
 pub use routes::{OwnRoute, ROUTE_PROTOCOL, Target};

@@ -87,6 +87,8 @@ drop_reasons! {
     EcnNotEctCe => "ecn_not_ect_ce",
     /// A tunnel packet whose inner source is one of our own workloads, multicast or loopback.
     SpoofedInner => "spoofed_inner",
+    /// A tunnel packet whose inner source has no route, or, if the check is strict, one to another node.
+    ReversePath => "reverse_path",
     // Stages 4 and 5, lookup and TTL; each is answered by ICMP where that is allowed.
     /// No route to the destination.
     NoRoute => "no_route",

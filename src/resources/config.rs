@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
 use super::problem::{Fault, Origin, Position, Problem};
@@ -39,6 +40,9 @@ pub struct NodeConfig {
     /// What goes for tunnels of either kind.
     #[serde(default)]
     pub tunnel: Tunnel,
+    /// From whom tunnel packets are taken.
+    #[serde(default)]
+    pub fence: Fence,
     /// Where the cluster's resources are.
     pub datastore: Datastore,
     /// Where health is served; nowhere if absent.
@@ -170,6 +174,8 @@ pub struct Tunnel {
     pub dscp: Dscp,
     /// The largest inner packet in bytes; 0 derives it from the uplink's MTU.
     pub mtu: u16,
+    /// Whether VXLAN over IPv6 goes without a UDP checksum, and is taken without one.
+    pub udp_zero_checksum_v6: bool,
 }
 
 /// An outer TTL: `inherit`, or a number from 1.

@@ -7,6 +7,7 @@
 
 pub mod block_affinity;
 pub mod config;
+pub mod fence;
 pub mod ip_pool;
 pub mod load;
 pub mod metadata;

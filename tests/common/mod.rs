@@ -1,6 +1,9 @@
 //! A small node on paper: ports, adjacencies and routes, for tests of the packet path.
 #![allow(dead_code, missing_docs)]
 
+pub mod fates;
+pub mod golden;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -136,6 +139,8 @@ pub fn snapshot() -> Snapshot {
             local_addresses: [IpAddr::V4(POD), IpAddr::V4(OTHER_POD)]
                 .into_iter()
                 .collect(),
+            v6: None,
+            reverse_path: Default::default(),
         },
         router: RouterAddresses {
             v4: NODE,

@@ -16,7 +16,8 @@ use crate::wire::{MacAddr, icmp, icmpv6};
 const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
 
 /// Proxy ARP on a workload port: any address but the workload's own is at ee:ee:ee:ee:ee:ee, as
-/// Calico's host end answers. What the message says of its sender is learnt.
+/// Calico's host end answers. What the message says of its sender is learnt. A probe is answered for
+/// the gateway's address only, as Linux answers it for its own addresses only.
 pub(super) fn arp(
     snapshot: &Snapshot,
     ingress: Option<PortId>,
@@ -43,9 +44,11 @@ pub(super) fn arp(
             message.sender_mac,
         )));
     }
-    // Whoever asks for an address of its own looks for a duplicate (RFC 5227): there is none.
+    // Who asks for an address of its own looks for a duplicate (RFC 5227), and who has none yet asks
+    // for one that it may be about to get, before we hear of that. Only the gateway's is taken.
     let own = port.sources.allow(IpAddr::V4(message.target_ip));
-    if message.operation != Operation::Request || own {
+    let may_be_free = message.is_probe() && message.target_ip != RouterAddresses::GATEWAY_V4;
+    if message.operation != Operation::Request || own || may_be_free {
         return Fate::Absorbed;
     }
     let mut answer = vec![0; ethernet::HEADER_LEN + arp::LEN];
@@ -92,8 +95,10 @@ pub(super) fn neighbour(
             mac,
         )));
     }
-    // Every link-local address counts as the workload's own, but for the gateway's.
-    let ours = message.target == RouterAddresses::GATEWAY_V6 || !own(message.target);
+    // Every link-local address counts as the workload's own, but for the gateway's; and so does what
+    // it may be about to get (RFC 4862 section 5.4).
+    let ours = message.target == RouterAddresses::GATEWAY_V6
+        || !(duplicate_detection || own(message.target));
     if !solicitation || !ours {
         return Fate::Absorbed;
     }

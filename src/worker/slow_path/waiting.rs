@@ -1,5 +1,6 @@
 //! Packets that wait for their next hop's Ethernet address.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Action, Event, Fate};
@@ -12,6 +13,8 @@ use crate::wire::{ipv4, ipv6};
 const MOST: usize = 256;
 /// How long one waits at most: three ARP requests, a second apart in the kernel.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often is asked for a next hop: the question or its answer may have been lost.
+const ASK: Duration = Duration::from_secs(1);
 /// How often the waiting ones are looked at.
 pub(super) const RETRY: Duration = Duration::from_millis(5);
 
@@ -19,6 +22,14 @@ pub(super) const RETRY: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     packets: Vec<Packet>,
+    /// The next hops that they wait for.
+    questions: BTreeMap<NextHop, Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    asked: Instant,
+    packets: usize,
 }
 
 #[derive(Debug)]
@@ -41,16 +52,15 @@ impl Waiting {
         if hop && !take_hop(&mut bytes) {
             return Fate::Dropped(DropReason::TtlExpired);
         }
-        if !self
-            .packets
-            .iter()
-            .any(|waiting| waiting.next_hop == next_hop)
-        {
+        if !self.questions.contains_key(&next_hop) {
             actions.push(Action::Tell(Event::Unresolved(next_hop)));
         }
         if self.packets.len() >= MOST {
             return Fate::Dropped(DropReason::NeighbourUnresolved);
         }
+        let (asked, packets) = (now, 0);
+        let question = Question { asked, packets };
+        self.questions.entry(next_hop).or_insert(question).packets += 1;
         self.packets.push(Packet {
             bytes,
             next_hop,
@@ -59,7 +69,8 @@ impl Waiting {
         Fate::Waits
     }
 
-    /// Sends the packets whose next hop is known by now and drops those that waited long enough.
+    /// Sends the packets whose next hop is known by now, drops those that waited long enough, and
+    /// asks again for what the others wait for.
     pub(super) fn release(
         &mut self,
         now: Instant,
@@ -73,6 +84,9 @@ impl Waiting {
             if unresolved && now < packet.until {
                 return true;
             }
+            if let Some(question) = self.questions.get_mut(&packet.next_hop) {
+                question.packets -= 1;
+            }
             fates.push(if unresolved {
                 Fate::Dropped(DropReason::NeighbourUnresolved)
             } else {
@@ -81,11 +95,23 @@ impl Waiting {
             });
             false
         });
+        self.ask_again(now, actions);
         fates
+    }
+
+    fn ask_again(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.questions.retain(|_, question| question.packets > 0);
+        for (next_hop, question) in &mut self.questions {
+            if now >= question.asked + ASK {
+                question.asked = now;
+                actions.push(Action::Tell(Event::Unresolved(*next_hop)));
+            }
+        }
     }
 
     /// Drops all that wait.
     pub(super) fn give_up(&mut self) -> Vec<Fate> {
+        self.questions.clear();
         self.packets
             .drain(..)
             .map(|_| Fate::Dropped(DropReason::Shutdown))

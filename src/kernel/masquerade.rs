@@ -1,0 +1,247 @@
+//! Masquerading by the kernel's nftables, for as long as this process lives.
+//!
+//! The table is owned (`flags owner`, Linux 5.12): the kernel removes it when the netlink socket that
+//! made it closes. That socket is in an `nft -i` which reads from us, and which ends when we do,
+//! however we end. Where the kernel has no owned tables, an ordinary one is made: it matches packets
+//! from our own device only, so that it does nothing once that is gone, and the next start replaces it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, PipeReader, Write};
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::{Error, Result};
+
+/// Which forwarded packets get the address of the device that they leave by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MasqueradeRules {
+    /// Those from here,
+    pub sources: BTreeSet<IpNet>,
+    /// unless they go here.
+    pub excluded: BTreeSet<IpNet>,
+}
+
+/// A table of masquerading rules. Dropping it removes it.
+pub struct Masquerade {
+    table: String,
+    interface: String,
+    owned: bool,
+    child: Child,
+    commands: Option<ChildStdin>,
+    answers: Receiver<String>,
+}
+
+/// How long `nft` may take for one command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the kernel takes as a table's name at most, less what is put before a node's.
+const NAME_MAX: usize = 200;
+
+impl Masquerade {
+    /// Makes the table `underpass-NAME`, still without rules, for packets that come in by
+    /// `interface`. What an ended process left under that name is replaced.
+    ///
+    /// # Errors
+    /// If there is no `nft`, if it is refused, or if another process owns the table.
+    pub fn open(name: &str, interface: &str) -> Result<Self> {
+        if interface.contains(['"', '\\', '*']) {
+            let reason = format!("nftables cannot match an interface called '{interface}'");
+            return Err(Error::Invalid(reason));
+        }
+        let name = name.get(..NAME_MAX).unwrap_or(name);
+        let table = format!("underpass-{name}");
+        let (child, commands, answers) = start()?;
+        let mut opened = Self {
+            table,
+            interface: interface.to_owned(),
+            owned: true,
+            child,
+            commands: Some(commands),
+            answers,
+        };
+        if let Err(error) = opened.make(" { flags owner; }") {
+            opened.owned = false;
+            opened.make("").map_err(|_| error)?;
+        }
+        Ok(opened)
+    }
+
+    /// Puts these rules in the place of those before, all at once.
+    pub fn set(&mut self, rules: &MasqueradeRules) -> Result<()> {
+        let table = &self.table;
+        let mut line = format!("flush chain inet {table} postrouting");
+        for (family, ipv4) in [("ip", true), ("ip6", false)] {
+            let sources = elements(&rules.sources, ipv4);
+            if sources.is_empty() {
+                continue;
+            }
+            let interface = &self.interface;
+            // Writing to a String does not fail.
+            let _ = write!(
+                line,
+                "; add rule inet {table} postrouting iifname \"{interface}\" {family} saddr {{ {sources} }}"
+            );
+            let excluded = elements(&rules.excluded, ipv4);
+            if !excluded.is_empty() {
+                let _ = write!(line, " {family} daddr != {{ {excluded} }}");
+            }
+            line.push_str(" masquerade fully-random");
+        }
+        self.command(&line)
+    }
+
+    /// Whether the rules are still in force: `nft` has not ended.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether the kernel removes the table by itself when this process ends.
+    pub fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// Replaces whatever has the table's name by an empty table and its chain.
+    fn make(&mut self, flags: &str) -> Result<()> {
+        let table = &self.table;
+        let line = format!(
+            "add table inet {table}; delete table inet {table}; add table inet {table}{flags}; \
+             add chain inet {table} postrouting \
+             {{ type nat hook postrouting priority srcnat; policy accept; }}"
+        );
+        self.command(&line)
+    }
+
+    /// Has `nft` carry a line out as one transaction.
+    fn command(&mut self, line: &str) -> Result<()> {
+        let table = &self.table;
+        let what = format!("nftables table {table}");
+        let failed = |source| Error::io(what.clone(), source);
+        // The listing says when the line is done: `nft` itself says nothing of what succeeds.
+        let text = format!("{line}\nlist tables inet\n");
+        let done = format!("table inet {table}");
+        let commands = self.commands.as_mut();
+        let commands = commands.ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        while self.answers.try_recv().is_ok() {}
+        let written = commands.write_all(text.as_bytes());
+        written.and_then(|()| commands.flush()).map_err(failed)?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left) {
+                Ok(answer) if answer.contains("Error:") => {
+                    let reason = answer.trim_start_matches("nft> ").to_owned();
+                    return Err(Error::Answer { what, reason });
+                }
+                Ok(answer) if answer.trim_start_matches("nft> ").trim() == done => return Ok(()),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(failed(io::ErrorKind::TimedOut.into()));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(failed(io::ErrorKind::BrokenPipe.into()));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Masquerade {
+    fn drop(&mut self) {
+        if !self.owned {
+            let line = format!("delete table inet {}\n", self.table);
+            let deleted = self.commands.as_mut().map(|c| c.write_all(line.as_bytes()));
+            if let Some(Err(error)) = deleted {
+                log::debug!("nftables table {}: {error}", self.table);
+            }
+        }
+        // Its input ends, and so does `nft`.
+        self.commands = None;
+        let end = Instant::now() + PATIENCE;
+        while self.is_alive() {
+            if Instant::now() > end {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Starts `nft`; its words, in either stream, come line by line.
+fn start() -> Result<(Child, ChildStdin, Receiver<String>)> {
+    let failed = |source| Error::io("starting nft", source);
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    let mut command = Command::new("nft");
+    command
+        .arg("-i")
+        .env("LC_ALL", "C")
+        // Signals from a terminal are for us; we end it.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(writer.try_clone().map_err(failed)?)
+        .stderr(writer);
+    let mut child = command.spawn().map_err(failed)?;
+    // The command holds our copies of the writing end; the pipe must end with the child.
+    drop(command);
+    let Some(commands) = child.stdin.take() else {
+        return Err(failed(io::ErrorKind::BrokenPipe.into()));
+    };
+    let (sender, answers) = channel();
+    thread::spawn(move || read(reader, |line| sender.send(line).is_ok()));
+    Ok((child, commands, answers))
+}
+
+fn read(reader: PipeReader, mut heard: impl FnMut(String) -> bool) {
+    for line in BufReader::new(reader).lines() {
+        match line {
+            Ok(line) if heard(line.clone()) => {}
+            _ => return,
+        }
+    }
+}
+
+/// The prefixes of one family, as elements of a set: none overlaps another.
+fn elements(prefixes: &BTreeSet<IpNet>, ipv4: bool) -> String {
+    let of_family: Vec<IpNet> = prefixes
+        .iter()
+        .filter(|net| matches!(net.addr(), IpAddr::V4(_)) == ipv4)
+        .copied()
+        .collect();
+    let texts: Vec<String> = IpNet::aggregate(&of_family)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_of_one_family_and_do_not_overlap() {
+        let nets = ["10.1.0.0/16", "10.0.0.0/8", "fd00::/16", "192.168.0.0/16"];
+        let nets = nets.iter().map(|net| net.parse().unwrap()).collect();
+        assert_eq!(elements(&nets, true), "10.0.0.0/8, 192.168.0.0/16");
+        assert_eq!(elements(&nets, false), "fd00::/16");
+        assert_eq!(elements(&BTreeSet::new(), true), "");
+    }
+
+    #[test]
+    fn names_that_nftables_would_take_for_more_are_refused() {
+        for name in ["eth*", "e\"", "e\\"] {
+            assert!(matches!(
+                Masquerade::open("n", name),
+                Err(Error::Invalid(_))
+            ));
+        }
+    }
+}

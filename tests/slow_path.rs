@@ -1,0 +1,809 @@
+//! The slow path's core on made-up time, against packets that scapy made and that etherparse makes
+//! and reads.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use common::fates::{arp_request, rewrite};
+use common::golden::Golden;
+use common::*;
+use etherparse::{
+    Icmpv4Header, Icmpv4Type, Icmpv6Type, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket,
+    TransportSlice, defrag::IpDefragPool, icmpv4, icmpv6,
+};
+use proptest::prelude::*;
+use underpass::fib::NextHop;
+use underpass::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
+use underpass::packet::DropReason;
+use underpass::port::PortId;
+use underpass::wire::{MacAddr, Mtu};
+use underpass::worker::slow_path::{Action, Event, Fate, Punted, SlowPath};
+
+const GATEWAY: Ipv4Addr = RouterAddresses::GATEWAY_V4;
+const GATEWAY_V6: Ipv6Addr = RouterAddresses::GATEWAY_V6;
+/// A next hop of the node on paper without an Ethernet address.
+const UNKNOWN: NextHop = NextHop(9);
+const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
+
+// ARP.
+
+#[test]
+fn a_workload_that_asks_for_its_gateway_gets_scapys_answer_and_is_learnt() {
+    let golden = Golden::load("arp");
+    let (fate, actions) = Core::new().handle(WORKLOAD, Punt::Arp, golden.packet("request"));
+    let mac = "66:3e:ca:a4:db:65".parse().unwrap();
+    let seen = Action::Tell(Event::WorkloadSeen(WORKLOAD, POD.into(), mac));
+    let answer = Action::Transmit(WORKLOAD, golden.packet("reply"));
+    assert_eq!((fate, actions), (Fate::Absorbed, vec![seen, answer]));
+}
+
+#[test]
+fn any_address_but_the_workloads_own_is_at_the_gateways_ethernet_address() {
+    let others = [
+        OTHER_POD,
+        FAR_IPIP,
+        NODE,
+        GATEWAY,
+        Ipv4Addr::new(8, 8, 8, 8),
+    ];
+    for target in others {
+        let request = arp_request(POD, target);
+        let (fate, actions) = Core::new().handle(WORKLOAD, Punt::Arp, request);
+        assert_eq!(fate, Fate::Absorbed);
+        let frame = transmitted(&actions[1..], WORKLOAD);
+        let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(NetSlice::Arp(reply)) = &sliced.net else {
+            panic!("{sliced:?}")
+        };
+        assert_eq!(reply.operation(), etherparse::ArpOperation::REPLY);
+        assert_eq!(reply.sender_hw_addr(), MacAddr::WORKLOAD_GATEWAY.0);
+        assert_eq!(reply.sender_protocol_addr(), target.octets());
+        assert_eq!(reply.target_hw_addr(), POD_MAC.0);
+        assert_eq!(reply.target_protocol_addr(), POD.octets());
+        assert_eq!(frame[..6], POD_MAC.0);
+    }
+    // The workload's own address: whether somebody else has it, or an announcement (RFC 5227).
+    let seen = Action::Tell(Event::WorkloadSeen(WORKLOAD, POD.into(), POD_MAC));
+    let announcement = Core::new().handle(WORKLOAD, Punt::Arp, arp_request(POD, POD));
+    assert_eq!(announcement, (Fate::Absorbed, vec![seen]));
+}
+
+/// Who has no address yet asks whether one is free. The gateway's is not; for all others the answer
+/// would keep a workload from an address that it is about to be given (RFC 5227 section 2.1.1; Linux
+/// answers a probe for its own addresses only).
+#[test]
+fn a_probe_is_answered_for_the_gateways_address_only() {
+    let nobody = Ipv4Addr::UNSPECIFIED;
+    for target in [POD, OTHER_POD, Ipv4Addr::new(192, 168, 1, 77), FAR_IPIP] {
+        let (fate, actions) = Core::new().handle(WORKLOAD, Punt::Arp, arp_request(nobody, target));
+        assert_eq!((fate, actions), (Fate::Absorbed, vec![]), "{target}");
+    }
+    let (_, actions) = Core::new().handle(WORKLOAD, Punt::Arp, arp_request(nobody, GATEWAY));
+    assert_eq!(actions.len(), 1);
+    transmitted(&actions, WORKLOAD);
+}
+
+#[test]
+fn arp_that_is_spoofed_wrong_or_from_elsewhere_does_nothing() {
+    let request = arp_request(POD, GATEWAY);
+    let spoofed = arp_request(OTHER_POD, GATEWAY);
+    let mut token_ring = request.clone();
+    token_ring[15] = 6;
+    let cases = [
+        (WORKLOAD, spoofed, Fate::Dropped(DropReason::SpoofedSource)),
+        (UPLINK, request.clone(), NOT_ANSWERED),
+        (HOST, request.clone(), NOT_ANSWERED),
+        (PortId(77), request.clone(), NOT_ANSWERED),
+        (WORKLOAD, request[..41].to_vec(), NOT_ANSWERED),
+        (WORKLOAD, token_ring, NOT_ANSWERED),
+        (
+            WORKLOAD,
+            request[..13].to_vec(),
+            Fate::Dropped(DropReason::EthernetTruncated),
+        ),
+    ];
+    for (port, frame, fate) in cases {
+        let result = Core::new().handle(port, Punt::Arp, frame);
+        assert_eq!(result, (fate, vec![]));
+    }
+}
+
+#[test]
+fn an_arp_reply_teaches_and_is_not_answered() {
+    let mut reply = arp_request(POD, GATEWAY);
+    reply[21] = 2;
+    let (fate, actions) = Core::new().handle(WORKLOAD, Punt::Arp, reply);
+    let seen = Action::Tell(Event::WorkloadSeen(WORKLOAD, POD.into(), POD_MAC));
+    assert_eq!((fate, actions), (Fate::Absorbed, vec![seen]));
+}
+
+// Neighbour discovery.
+
+#[test]
+fn a_solicitation_is_answered_for_any_address_but_the_workloads_own() {
+    let pod_local: Ipv6Addr = "fe80::2".parse().unwrap();
+    for source in [POD_V6, pod_local] {
+        for target in [GATEWAY_V6, FAR_VXLAN_V6, "2001:db8::1".parse().unwrap()] {
+            let (fate, actions) = Core::new().ask(source, target);
+            assert_eq!(fate, Fate::Absorbed);
+            let seen = Action::Tell(Event::WorkloadSeen(WORKLOAD, source.into(), POD_MAC));
+            assert_eq!(actions[0], seen);
+            let frame = transmitted(&actions[1..], WORKLOAD);
+            assert_eq!(frame[..6], POD_MAC.0);
+            let (header, options) = advertisement(frame, target, source);
+            assert!(header.router && header.solicited && !header.r#override);
+            let mac = [&[2, 1][..], &MacAddr::WORKLOAD_GATEWAY.0].concat();
+            assert_eq!(options, mac);
+        }
+    }
+    for own in [POD_V6, pod_local] {
+        let (fate, actions) = Core::new().ask(POD_V6, own);
+        assert_eq!((fate, actions.len()), (Fate::Absorbed, 1), "{own}: learnt");
+    }
+}
+
+#[test]
+fn duplicate_address_detection_finds_the_gateways_address_only() {
+    let nobody = Ipv6Addr::UNSPECIFIED;
+    let (_, actions) = Core::new().ask(nobody, GATEWAY_V6);
+    let frame = transmitted(&actions, WORKLOAD);
+    let (header, _) = advertisement(frame, GATEWAY_V6, "ff02::1".parse().unwrap());
+    assert!(!header.solicited);
+    assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1]);
+    for free in [POD_V6, FAR_VXLAN_V6, "fe80::2".parse().unwrap()] {
+        let result = Core::new().ask(nobody, free);
+        assert_eq!(result, (Fate::Absorbed, vec![]), "{free}");
+    }
+}
+
+#[test]
+fn a_solicitation_that_is_spoofed_wrong_or_from_elsewhere_does_nothing() {
+    let spoofed = Core::new().ask(FAR_VXLAN_V6, GATEWAY_V6);
+    let dropped = Fate::Dropped(DropReason::SpoofedSource);
+    assert_eq!(spoofed, (dropped, vec![]));
+    let good = solicitation(POD_V6, GATEWAY_V6);
+    let mut forwarded = good.clone();
+    forwarded[7] = 254;
+    let mut damaged = good.clone();
+    damaged[50] ^= 1;
+    for (port, packet) in [
+        (WORKLOAD, forwarded),
+        (WORKLOAD, damaged),
+        (WORKLOAD, good[..60].to_vec()),
+        (UPLINK, good.clone()),
+        (HOST, good),
+    ] {
+        let result = Core::new().handle(port, Punt::NeighbourDiscovery, packet);
+        assert_eq!(result, (NOT_ANSWERED, vec![]));
+    }
+}
+
+// Echo.
+
+#[test]
+fn an_echo_request_gets_scapys_reply() {
+    for name in ["icmp_echo", "icmpv6_echo"] {
+        let golden = Golden::load(name);
+        let (fate, actions) =
+            Core::new().handle(WORKLOAD, Punt::ToRouter, golden.packet("request"));
+        let reply = vec![Action::Originate(golden.packet("reply"))];
+        assert_eq!((fate, actions), (Fate::Absorbed, reply), "{name}");
+    }
+}
+
+#[test]
+fn an_echo_request_to_the_gateway_is_answered_and_nothing_else_is() {
+    let ping = |kind: Icmpv4Type| {
+        let builder = PacketBuilder::ipv4(POD.octets(), GATEWAY.octets(), 64);
+        written(builder.icmpv4(kind), b"ping")
+    };
+    let echo = etherparse::IcmpEchoHeader { id: 7, seq: 8 };
+    let request = ping(Icmpv4Type::EchoRequest(echo));
+    let (fate, actions) = Core::new().handle(WORKLOAD, Punt::ToRouter, request.clone());
+    assert_eq!(fate, Fate::Absorbed);
+    let (ip, icmp, payload) = icmp_of(originated(&actions)[0]);
+    assert_eq!(
+        (ip.source, ip.destination),
+        (GATEWAY.octets(), POD.octets())
+    );
+    assert_eq!(icmp.icmp_type, Icmpv4Type::EchoReply(echo));
+    assert_eq!(payload, b"ping");
+
+    let mut damaged = request.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let mut fragment = request.clone();
+    rewrite(&mut fragment, |header| header.more_fragments = true);
+    let tcp = PacketBuilder::ipv4(POD.octets(), GATEWAY.octets(), 64).tcp(1, 80, 2, 1024);
+    for packet in [
+        ping(Icmpv4Type::EchoReply(echo)),
+        damaged,
+        fragment,
+        written(tcp, b""),
+        request[..10].to_vec(),
+        vec![],
+    ] {
+        let result = Core::new().handle(WORKLOAD, Punt::ToRouter, packet);
+        assert_eq!(result, (NOT_ANSWERED, vec![]));
+    }
+}
+
+// Errors.
+
+#[test]
+fn errors_are_what_scapy_makes_of_the_same_packets() {
+    let mtu = Mtu(1430);
+    let cases = [
+        ("icmp_net_unreachable", Punt::NoRoute),
+        ("icmp_host_unreachable", Punt::Blackhole),
+        ("icmp_time_exceeded", Punt::TtlExpired),
+        ("icmpv6_no_route", Punt::NoRoute),
+        ("icmpv6_time_exceeded", Punt::TtlExpired),
+        ("icmpv6_packet_too_big", Punt::TooBig(mtu)),
+    ];
+    for (name, punt) in cases {
+        let golden = Golden::load(name);
+        let (fate, actions) = Core::new().handle(WORKLOAD, punt, golden.packet("original"));
+        assert_eq!(fate, Fate::Dropped(punt.drop_reason()), "{name}");
+        let error = vec![Action::Originate(golden.packet("packet"))];
+        assert_eq!(actions, error, "{name}");
+    }
+}
+
+#[test]
+fn fragmentation_needed_names_the_mtu_when_df_is_set() {
+    let mut packet = udp(POD, FAR_IPIP, 64, &[7; 1460]);
+    rewrite(&mut packet, |header| header.dont_fragment = true);
+    let (fate, actions) = Core::new().handle(WORKLOAD, Punt::TooBig(Mtu(1480)), packet.clone());
+    assert_eq!(fate, Fate::Dropped(DropReason::TooBig));
+    let (ip, icmp, quoted) = icmp_of(originated(&actions)[0]);
+    assert_eq!((ip.source, ip.destination), (NODE.octets(), POD.octets()));
+    let expected = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1480 };
+    assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(expected));
+    assert_eq!(quoted, &packet[..quoted.len()]);
+    assert!((packet.len().min(28)..=548).contains(&quoted.len()));
+}
+
+#[test]
+fn a_datagram_to_the_router_finds_no_port() {
+    let packet = udp(POD, NODE, 1, b"traceroute");
+    let (fate, actions) = Core::new().handle(WORKLOAD, Punt::ToRouter, packet.clone());
+    assert_eq!(fate, Fate::Absorbed);
+    let (_, icmp, quoted) = icmp_of(originated(&actions)[0]);
+    let expected = icmpv4::DestUnreachableHeader::Port;
+    assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(expected));
+    assert_eq!(quoted, packet);
+
+    let packet = udp6(POD_V6, "fd00:30::11".parse().unwrap(), 1, b"traceroute");
+    let (fate, actions) = Core::new().handle(WORKLOAD, Punt::ToRouter, packet);
+    assert_eq!(fate, Fate::Absorbed);
+    let expected = icmpv6::DestUnreachableCode::Port;
+    assert_eq!(
+        icmpv6_type(originated(&actions)[0]),
+        Icmpv6Type::DestinationUnreachable(expected)
+    );
+}
+
+#[test]
+fn no_error_is_sent_about_what_must_not_be_answered() {
+    let error = |kind| {
+        written(
+            PacketBuilder::ipv4(POD.octets(), [192, 168, 9, 9], 64).icmpv4(kind),
+            &udp([192, 168, 9, 9].into(), POD, 1, b"quoted"),
+        )
+    };
+    let with = |change: &dyn Fn(&mut Ipv4Header)| {
+        let mut packet = udp(POD, [192, 168, 9, 9].into(), 64, &[0; 64]);
+        rewrite(&mut packet, change);
+        packet
+    };
+    let port = icmpv4::DestUnreachableHeader::Port;
+    let ttl = icmpv4::TimeExceededCode::TtlExceededInTransit;
+    let pointer = icmpv4::ParameterProblemHeader::PointerIndicatesError(0);
+    let v6_error = {
+        let builder = PacketBuilder::ipv6(
+            POD_V6.octets(),
+            "fd00:9::9".parse::<Ipv6Addr>().unwrap().octets(),
+            64,
+        )
+        .icmpv6(Icmpv6Type::PacketTooBig { mtu: 1300 });
+        written(builder, b"quoted")
+    };
+    let silent: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "unreachable",
+            error(Icmpv4Type::DestinationUnreachable(port)),
+        ),
+        ("exceeded", error(Icmpv4Type::TimeExceeded(ttl))),
+        ("problem", error(Icmpv4Type::ParameterProblem(pointer))),
+        (
+            "quench",
+            error(Icmpv4Type::Unknown {
+                type_u8: 4,
+                code_u8: 0,
+                bytes5to8: [0; 4],
+            }),
+        ),
+        (
+            "redirect",
+            error(Icmpv4Type::Redirect(icmpv4::RedirectHeader {
+                code: icmpv4::RedirectCode::RedirectForHost,
+                gateway_internet_address: GATEWAY.octets(),
+            })),
+        ),
+        (
+            "later fragment",
+            with(&|h| h.fragment_offset = 8.try_into().unwrap()),
+        ),
+        ("to a group", with(&|h| h.destination = [224, 0, 0, 9])),
+        ("to all", with(&|h| h.destination = [255; 4])),
+        ("from a group", with(&|h| h.source = [224, 0, 0, 9])),
+        ("from all", with(&|h| h.source = [255; 4])),
+        ("from nobody", with(&|h| h.source = [0; 4])),
+        ("from loopback", with(&|h| h.source = [127, 0, 0, 1])),
+        ("ICMPv6 error", v6_error),
+        (
+            "IPv6 group",
+            udp6(POD_V6, "ff0e::9".parse().unwrap(), 64, b""),
+        ),
+        (
+            "IPv6 nobody",
+            udp6(Ipv6Addr::UNSPECIFIED, FAR_VXLAN_V6, 64, b""),
+        ),
+        ("no packet", b"x".to_vec()),
+    ];
+    for (name, packet) in silent {
+        for punt in [Punt::NoRoute, Punt::Blackhole, Punt::TtlExpired] {
+            let result = Core::new().handle(WORKLOAD, punt, packet.clone());
+            let dropped = Fate::Dropped(punt.drop_reason());
+            assert_eq!(result, (dropped, vec![]), "{name}");
+        }
+    }
+    let echo = etherparse::IcmpEchoHeader { id: 7, seq: 8 };
+    for packet in [
+        error(Icmpv4Type::EchoRequest(echo)),
+        with(&|h| h.more_fragments = true),
+    ] {
+        let (_, actions) = Core::new().handle(WORKLOAD, Punt::TtlExpired, packet);
+        assert_eq!(originated(&actions).len(), 1);
+    }
+}
+
+#[test]
+fn a_source_is_told_ten_times_at_once_and_ten_times_a_second() {
+    let mut core = Core::new();
+    let told = |core: &mut Core, source: Ipv4Addr, times: usize| {
+        (0..times)
+            .filter(|_| {
+                let packet = udp(source, FAR_IPIP, 1, b"");
+                let (fate, actions) = core.handle(WORKLOAD, Punt::TtlExpired, packet);
+                assert_eq!(fate, Fate::Dropped(DropReason::TtlExpired));
+                !actions.is_empty()
+            })
+            .count()
+    };
+    assert_eq!(told(&mut core, POD, 100), 10);
+    assert_eq!(told(&mut core, OTHER_POD, 100), 10);
+    core.now += Duration::from_secs(1);
+    assert_eq!(told(&mut core, POD, 100), 10);
+    core.now += Duration::from_millis(300);
+    assert_eq!(told(&mut core, POD, 100), 3);
+    core.now += Duration::from_secs(3600);
+    assert_eq!(told(&mut core, POD, 100), 10, "an hour saves nothing up");
+}
+
+#[test]
+fn all_sources_together_are_told_a_thousand_times_a_second() {
+    let mut core = Core::new();
+    let mut told = 0;
+    for number in 0..50_000 {
+        let source = Ipv4Addr::from_bits(0x0a00_0000 + number);
+        let packet = udp(source, FAR_IPIP, 1, b"");
+        let (_, actions) = core.handle(UPLINK, Punt::TtlExpired, packet);
+        told += actions.len();
+    }
+    assert_eq!(told, 1000);
+    core.now += Duration::from_secs(1);
+    let late = udp(POD, FAR_IPIP, 1, b"");
+    let (_, actions) = core.handle(UPLINK, Punt::TtlExpired, late);
+    assert_eq!(actions.len(), 1, "the flood is over");
+}
+
+#[test]
+fn a_port_unreachable_beyond_the_limit_is_a_drop() {
+    let mut core = Core::new();
+    let fates: Vec<Fate> = (0..12)
+        .map(|_| {
+            core.handle(WORKLOAD, Punt::ToRouter, udp(POD, NODE, 9, b""))
+                .0
+        })
+        .collect();
+    assert_eq!(fates[..10], [Fate::Absorbed; 10]);
+    assert_eq!(fates[10..], [Fate::Dropped(DropReason::RateLimited); 2]);
+}
+
+// Fragments.
+
+#[test]
+fn a_packet_that_may_be_cut_is_cut_and_comes_together_again() {
+    for (ingress, ttl) in [(WORKLOAD, 63), (UPLINK, 63), (HOST, 64)] {
+        for (length, mtu) in [(1460, 1480), (1480, 1450), (4000, 576), (1253, 1280)] {
+            let payload: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let mut packet = udp(POD, FAR_IPIP, 64, &payload);
+            rewrite(&mut packet, |header| {
+                header.dont_fragment = false;
+                header.identification = 0x1234;
+            });
+            let punt = Punt::TooBig(Mtu(mtu));
+            let (fate, actions) = Core::new().handle(ingress, punt, packet.clone());
+            assert_eq!(fate, Fate::Absorbed);
+            let fragments = originated(&actions);
+            assert!(fragments.len() > 1 && fragments.len() == actions.len());
+            for fragment in &fragments {
+                assert!(fragment.len() <= usize::from(mtu));
+                let (header, _) = Ipv4Header::from_slice(fragment).unwrap();
+                assert_eq!((header.time_to_live, header.identification), (ttl, 0x1234));
+                assert_eq!(header.header_checksum, header.calc_header_checksum());
+            }
+            assert_eq!(reassembled(&fragments), packet[20..]);
+        }
+    }
+}
+
+#[test]
+fn a_packet_at_its_last_hop_is_not_cut() {
+    let mut packet = udp(POD, FAR_IPIP, 1, &[0; 1460]);
+    rewrite(&mut packet, |header| header.dont_fragment = false);
+    let result = Core::new().handle(WORKLOAD, Punt::TooBig(Mtu(1480)), packet);
+    assert_eq!(result, (Fate::Dropped(DropReason::TooBig), vec![]));
+}
+
+// Waiting for a neighbour.
+
+#[test]
+fn packets_wait_for_their_next_hop_and_go_in_order_with_one_hop_less() {
+    let mut core = Core::new();
+    let packets: Vec<_> = (0..5).map(|n| udp(POD, FAR_IPIP, 64, &[n])).collect();
+    let (fate, actions) = core.wait(WORKLOAD, UNKNOWN, packets[0].clone());
+    assert_eq!(fate, Fate::Waits);
+    assert_eq!(actions, [Action::Tell(Event::Unresolved(UNKNOWN))]);
+    for packet in &packets[1..] {
+        let result = core.wait(WORKLOAD, UNKNOWN, packet.clone());
+        assert_eq!(result, (Fate::Waits, vec![]), "it was asked for already");
+    }
+    core.now += Duration::from_millis(100);
+    assert_eq!(core.tick(), (vec![], vec![]));
+
+    core.resolve(UNKNOWN);
+    let (fates, actions) = core.tick();
+    assert_eq!(fates, [Fate::Absorbed; 5]);
+    let expected: Vec<_> = packets.iter().map(|packet| hop_less(packet)).collect();
+    assert_eq!(originated(&actions), expected);
+    assert_eq!(core.tick(), (vec![], vec![]), "each goes once");
+}
+
+#[test]
+fn a_hop_is_charged_to_what_the_host_did_not_send() {
+    let mut core = Core::new();
+    let from_host = udp(NODE, FAR_IPIP, 1, b"");
+    assert_eq!(core.wait(HOST, UNKNOWN, from_host.clone()).0, Fate::Waits);
+    let v6 = udp6(POD_V6, FAR_VXLAN_V6, 64, b"");
+    assert_eq!(core.wait(WORKLOAD, UNKNOWN, v6.clone()).0, Fate::Waits);
+    core.resolve(UNKNOWN);
+    let (_, actions) = core.tick();
+    let sent = originated(&actions);
+    assert_eq!(sent[0], from_host);
+    assert_eq!((sent[1][7], &sent[1][8..]), (63, &v6[8..]));
+}
+
+#[test]
+fn who_waits_too_long_is_dropped_and_the_next_hop_is_asked_for_each_second() {
+    let mut core = Core::new();
+    let start = core.now;
+    core.wait(WORKLOAD, UNKNOWN, udp(POD, FAR_IPIP, 64, b"first"));
+    let mut asked = 1;
+    let mut ended = Vec::new();
+    while core.now < start + Duration::from_secs(5) {
+        core.now += Duration::from_millis(5);
+        let (fates, actions) = core.tick();
+        ended.extend(fates.into_iter().map(|fate| (core.now - start, fate)));
+        for action in actions {
+            assert_eq!(action, Action::Tell(Event::Unresolved(UNKNOWN)));
+            asked += 1;
+        }
+    }
+    let expired = Fate::Dropped(DropReason::NeighbourUnresolved);
+    assert_eq!(ended, [(Duration::from_secs(3), expired)]);
+    assert_eq!(asked, 3, "as the kernel asks: three times, a second apart");
+    let (_, actions) = core.wait(WORKLOAD, UNKNOWN, udp(POD, FAR_IPIP, 64, b"second"));
+    assert_eq!(actions, [Action::Tell(Event::Unresolved(UNKNOWN))]);
+}
+
+#[test]
+fn one_next_hop_does_not_wait_for_another() {
+    let mut core = Core::new();
+    let other = NextHop(4);
+    core.snapshot.adjacencies[4] = Adjacency::Unresolved;
+    let (one, two) = (udp(POD, FAR_IPIP, 64, b"1"), udp(POD, FAR_IPIP, 64, b"2"));
+    core.wait(WORKLOAD, UNKNOWN, one.clone());
+    let (_, actions) = core.wait(WORKLOAD, other, two.clone());
+    assert_eq!(actions, [Action::Tell(Event::Unresolved(other))]);
+    core.resolve(other);
+    assert_eq!(originated(&core.tick().1), [hop_less(&two)]);
+    core.snapshot.adjacencies[9] = Adjacency::Unreachable;
+    assert_eq!(
+        originated(&core.tick().1),
+        [hop_less(&one)],
+        "it is routed again and finds out"
+    );
+}
+
+#[test]
+fn only_so_many_wait_and_all_are_counted_at_the_end() {
+    let mut core = Core::new();
+    let fates: Vec<Fate> = (0..1000)
+        .map(|_| core.wait(WORKLOAD, UNKNOWN, udp(POD, FAR_IPIP, 64, b"")).0)
+        .collect();
+    let waiting = fates.iter().filter(|fate| **fate == Fate::Waits).count();
+    let refused = Fate::Dropped(DropReason::NeighbourUnresolved);
+    let dropped = fates.iter().filter(|fate| **fate == refused).count();
+    assert_eq!((waiting, dropped), (256, 744));
+    let given_up = core.core.stop();
+    assert_eq!(given_up, vec![Fate::Dropped(DropReason::Shutdown); 256]);
+    assert!(core.core.stop().is_empty());
+}
+
+#[test]
+fn a_packet_at_its_last_hop_does_not_wait() {
+    let result = Core::new().wait(WORKLOAD, UNKNOWN, udp(POD, FAR_IPIP, 1, b""));
+    assert_eq!(result, (Fate::Dropped(DropReason::TtlExpired), vec![]));
+}
+
+proptest! {
+    /// Whatever comes, for whatever reason, when: each packet ends once, and nothing panics.
+    #[test]
+    fn every_packet_ends_exactly_once(steps in proptest::collection::vec(step(), 1..200)) {
+        let mut core = Core::new();
+        let (mut given, mut ended) = (0, 0);
+        for step in steps {
+            core.now += Duration::from_millis(step.pause);
+            core.snapshot.adjacencies[9] = if step.resolved {
+                Adjacency::Unreachable
+            } else {
+                Adjacency::Unresolved
+            };
+            given += 1;
+            let (fate, _) = core.handle(PortId(step.port), step.punt, step.packet);
+            ended += usize::from(fate != Fate::Waits);
+            ended += core.tick().0.len();
+        }
+        ended += core.core.stop().len();
+        prop_assert_eq!(given, ended);
+    }
+}
+
+#[derive(Debug)]
+struct Step {
+    punt: Punt,
+    port: u16,
+    packet: Vec<u8>,
+    pause: u64,
+    resolved: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let punts = vec![
+        Punt::Arp,
+        Punt::NeighbourDiscovery,
+        Punt::ToRouter,
+        Punt::NoRoute,
+        Punt::Blackhole,
+        Punt::TtlExpired,
+        Punt::TooBig(Mtu(0)),
+        Punt::TooBig(Mtu(68)),
+        Punt::TooBig(Mtu(1400)),
+        Punt::Unresolved(UNKNOWN),
+        Punt::Unresolved(NextHop(u32::MAX)),
+    ];
+    let good = vec![
+        vec![],
+        udp(POD, FAR_IPIP, 64, &[0; 700]),
+        udp6(POD_V6, FAR_VXLAN_V6, 64, b"x"),
+        solicitation(POD_V6, GATEWAY_V6),
+        arp_request(POD, GATEWAY),
+    ];
+    let bytes = proptest::collection::vec(any::<u8>(), 0..80);
+    (
+        prop::sample::select(punts),
+        0..5_u16,
+        prop::sample::select(good),
+        bytes,
+        0..2000_u64,
+        any::<bool>(),
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(punt, port, mut packet, bytes, pause, resolved, at)| {
+            // A good packet, its end replaced by anything.
+            packet.truncate(at.index(packet.len() + 1));
+            packet.extend(bytes);
+            Step {
+                punt,
+                port,
+                packet,
+                pause,
+                resolved,
+            }
+        })
+}
+
+/// The slow path of the node on paper, and its time.
+struct Core {
+    core: SlowPath,
+    snapshot: Snapshot,
+    now: Instant,
+}
+
+impl Core {
+    fn new() -> Self {
+        let mut snapshot = snapshot();
+        snapshot.router.v6 = "fd00:30::11".parse().unwrap();
+        Self {
+            core: SlowPath::default(),
+            snapshot,
+            now: Instant::now(),
+        }
+    }
+
+    fn handle(&mut self, ingress: PortId, punt: Punt, packet: Vec<u8>) -> (Fate, Vec<Action>) {
+        let punted = Punted {
+            ingress: Some(ingress),
+            punt,
+            packet,
+        };
+        let mut actions = Vec::new();
+        let fate = self
+            .core
+            .handle(self.now, &self.snapshot, punted, &mut actions);
+        (fate, actions)
+    }
+
+    fn wait(&mut self, ingress: PortId, next_hop: NextHop, packet: Vec<u8>) -> (Fate, Vec<Action>) {
+        self.handle(ingress, Punt::Unresolved(next_hop), packet)
+    }
+
+    /// A workload asks for a neighbour.
+    fn ask(&mut self, source: Ipv6Addr, target: Ipv6Addr) -> (Fate, Vec<Action>) {
+        let packet = solicitation(source, target);
+        self.handle(WORKLOAD, Punt::NeighbourDiscovery, packet)
+    }
+
+    fn tick(&mut self) -> (Vec<Fate>, Vec<Action>) {
+        let mut actions = Vec::new();
+        let fates = self.core.tick(self.now, &self.snapshot, &mut actions);
+        (fates, actions)
+    }
+
+    fn resolve(&mut self, next_hop: NextHop) {
+        let known = self.snapshot.adjacencies[1].clone();
+        self.snapshot.adjacencies[next_hop.0 as usize] = known;
+    }
+}
+
+/// A neighbour solicitation as a workload sends it, made by etherparse.
+fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
+    group[13..].copy_from_slice(&target.octets()[13..]);
+    let mut body = target.octets().to_vec();
+    if !source.is_unspecified() {
+        body.extend([1, 1]);
+        body.extend(POD_MAC.0);
+    }
+    let builder = PacketBuilder::ipv6(source.octets(), group, 255);
+    written(builder.icmpv6(Icmpv6Type::NeighborSolicitation), &body)
+}
+
+/// The advertisement in a frame: its header, and its options behind the target.
+fn advertisement(
+    frame: &[u8],
+    target: Ipv6Addr,
+    to: Ipv6Addr,
+) -> (icmpv6::NeighborAdvertisementHeader, &[u8]) {
+    assert_eq!(frame[6..12], MacAddr::WORKLOAD_GATEWAY.0);
+    let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(NetSlice::Ipv6(ip)) = &sliced.net else {
+        panic!("{sliced:?}")
+    };
+    let header = ip.header();
+    assert_eq!(header.hop_limit(), 255);
+    assert_eq!(header.destination_addr(), to);
+    let Some(TransportSlice::Icmpv6(icmp)) = sliced.transport else {
+        panic!("no ICMPv6")
+    };
+    assert!(icmp.is_checksum_valid(header.source(), header.destination()));
+    let Icmpv6Type::NeighborAdvertisement(flags) = icmp.icmp_type() else {
+        panic!("{:?}", icmp.icmp_type())
+    };
+    let body = &frame[14 + 40 + 8..];
+    assert_eq!(body[..16], target.octets());
+    (flags, &body[16..])
+}
+
+fn transmitted(actions: &[Action], by: PortId) -> &[u8] {
+    match actions {
+        [Action::Transmit(port, frame)] if *port == by => frame,
+        _ => panic!("not one frame by {by:?}: {actions:?}"),
+    }
+}
+
+fn originated(actions: &[Action]) -> Vec<&[u8]> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Originate(packet) => Some(packet.as_slice()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn icmp_of(packet: &[u8]) -> (Ipv4Header, Icmpv4Header, &[u8]) {
+    let (ip, rest) = Ipv4Header::from_slice(packet).unwrap();
+    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+    assert_eq!(usize::from(ip.total_len), packet.len());
+    let (icmp, payload) = Icmpv4Header::from_slice(rest).unwrap();
+    assert_eq!(icmp.icmp_type.calc_checksum(payload), icmp.checksum);
+    (ip, icmp, payload)
+}
+
+fn icmpv6_type(packet: &[u8]) -> Icmpv6Type {
+    let sliced = SlicedPacket::from_ip(packet).unwrap();
+    match sliced.transport {
+        Some(TransportSlice::Icmpv6(icmp)) => icmp.icmp_type(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// etherparse puts fragments together again.
+fn reassembled(fragments: &[&[u8]]) -> Vec<u8> {
+    let mut pool = IpDefragPool::<(), ()>::new();
+    let mut whole = None;
+    for fragment in fragments {
+        let sliced = SlicedPacket::from_ip(fragment).unwrap();
+        whole = whole.or(pool.process_sliced_packet(&sliced, (), ()).unwrap());
+    }
+    whole.expect("all fragments are there").payload
+}
+
+fn hop_less(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    rewrite(&mut packet, |header| header.time_to_live -= 1);
+    packet
+}
+
+fn written<T: Build>(builder: etherparse::PacketBuilderStep<T>, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    T::write(builder, &mut packet, payload);
+    packet
+}
+
+/// etherparse's last steps have `write` each, but no trait for it.
+trait Build: Sized {
+    fn write(builder: etherparse::PacketBuilderStep<Self>, out: &mut Vec<u8>, payload: &[u8]);
+}
+
+macro_rules! build {
+    ($($header:ty),+) => {
+        $(impl Build for $header {
+            fn write(builder: etherparse::PacketBuilderStep<Self>, out: &mut Vec<u8>, payload: &[u8]) {
+                builder.write(out, payload).unwrap();
+            }
+        })+
+    };
+}
+
+build!(
+    etherparse::Icmpv4Header,
+    etherparse::Icmpv6Header,
+    etherparse::TcpHeader
+);
