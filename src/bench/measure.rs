@@ -1,7 +1,7 @@
 //! Measuring one system in one direction at one size.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use nix::unistd::Pid;
@@ -62,7 +62,7 @@ impl<'a> Bench<'a> {
             watched: watched(topology, running, direction, options)?,
             interrupted,
         };
-        bench.first_look()?;
+        bench.first_look(running)?;
         Ok(bench)
     }
 
@@ -115,42 +115,42 @@ impl<'a> Bench<'a> {
             round.duplicates += outcome.received.duplicates;
         }
         let before = self.watched.usage();
-        let start = Instant::now();
         let outcome = self.send(pdr, self.options.latency_trial)?;
         let used = self.watched.usage() - before;
         round.reordered += outcome.received.reordered;
         round.duplicates += outcome.received.duplicates;
-        round.cost = Some(self.cost(&outcome, &used, start.elapsed(), ceiling));
+        round.cost = Some(self.cost(&outcome, &used, ceiling));
         Ok(())
     }
 
-    fn cost(&self, outcome: &Outcome, used: &Usage, took: Duration, ceiling: &Ceiling) -> Cost {
-        let packets = outcome.received.packets.max(1) as f64;
-        let own = outcome.sent.packets as f64 * ceiling.packet_ns
-            + outcome.sent.idle_runs as f64 * ceiling.idle_ns;
+    /// The warm-up is part of what was used, so its packets count here, too.
+    fn cost(&self, outcome: &Outcome, used: &Usage, ceiling: &Ceiling) -> Cost {
+        let (sent, received) = (outcome.sent, outcome.received);
+        let own = (sent.packets + sent.warm_up) as f64 * ceiling.packet_ns
+            + sent.idle_runs as f64 * ceiling.idle_ns;
         let sender = match self.options.softirq {
             Softirq::Node => 0.0,
-            Softirq::Sender => (outcome.sent.cpu.as_nanos() as f64 - own).max(0.0),
+            Softirq::Sender => (sent.cpu.as_nanos() as f64 - own).max(0.0),
         };
-        // The processes also ran while the system was warmed up and the last packets were waited for.
-        let share = outcome.sent.elapsed.as_secs_f64() / took.as_secs_f64().max(1e-9);
-        let process = used.processes.as_nanos() as f64 * share.min(1.0);
-        let kernel_threads = used.kernel_threads.as_nanos() as f64 * share.min(1.0);
-        let total = process + kernel_threads + sender;
+        let packets = (received.packets + received.late).max(1) as f64;
+        let process_ns = used.processes.as_nanos() as f64 / packets;
+        let kernel_thread_ns = used.kernel_threads.as_nanos() as f64 / packets;
+        let packet_ns = process_ns + kernel_thread_ns + sender / packets;
+        let seconds = self.options.latency_trial.as_secs_f64();
         Cost {
-            rate: outcome.sent.packets as f64 / outcome.sent.elapsed.as_secs_f64().max(1e-9),
-            packets: outcome.received.packets,
-            seconds: outcome.sent.elapsed.as_secs_f64(),
-            packet_ns: total / packets,
-            packet_cycles: total / packets * self.options.mhz / 1000.0,
-            process_ns: process / packets,
-            kernel_thread_ns: kernel_threads / packets,
+            rate: sent.packets as f64 / seconds,
+            packets: received.packets,
+            seconds,
+            packet_ns,
+            packet_cycles: packet_ns * self.options.mhz / 1000.0,
+            process_ns,
+            kernel_thread_ns,
             sender_ns: sender / packets,
             cores: used.cores.clone(),
         }
     }
 
-    fn first_look(&mut self) -> Result<()> {
+    fn first_look(&mut self, running: &Running) -> Result<()> {
         for _ in 0..FIRST_LOOKS {
             let outcome = self.send(FIRST_LOOK, FIRST_LOOK_DURATION)?;
             if outcome.received.packets > 0 {
@@ -160,10 +160,11 @@ impl<'a> Bench<'a> {
         Err(BenchError::System {
             system: self.system.name().to_owned(),
             reason: format!(
-                "no packet arrives ({}): the generator sends from {}, the sink is at {}",
+                "no packet arrives ({}): the generator sends from {}, the sink is at {}; {}",
                 self.direction.name(),
                 self.topology.generator(self.direction).1,
                 self.topology.sink(self.direction).1,
+                running.diagnosis(),
             ),
         })
     }
@@ -224,19 +225,19 @@ pub fn ceiling(
             duration: options.trial,
             limit,
         };
-        load.run_cold(namespace, device, order, interrupted)
+        let before = load.discarded()?;
+        let sent = load.run_cold(namespace, device, order, interrupted)?.sent;
+        Ok((sent, load.discarded()? - before))
     };
-    let mut best = send(None, None)?.sent;
-    let again = send(None, None)?.sent;
-    if again.packets > best.packets {
-        best = again;
-    }
-    let idle = send(Some(1.0), Some(0))?.sent;
+    // Frames that the ring of the far end has no room for are none of the generator's merit.
+    let (first, again) = (send(None, None)?, send(None, None)?);
+    let (sent, arrived) = if again.1 > first.1 { again } else { first };
+    let (idle, _) = send(Some(1.0), Some(0))?;
     let ns = |duration: Duration| duration.as_nanos() as f64;
     Ok(Ceiling {
         size,
-        rate: best.packets as f64 / best.elapsed.as_secs_f64().max(1e-9),
-        packet_ns: ns(best.cpu) / best.packets.max(1) as f64,
+        rate: arrived as f64 / options.trial.as_secs_f64(),
+        packet_ns: ns(sent.cpu) / arrived.max(1) as f64,
         idle_ns: ns(idle.cpu) / idle.idle_runs.max(1) as f64,
     })
 }

@@ -74,6 +74,7 @@ pub fn run(
         of: 0,
     };
     run.choose_systems();
+    run.raise_priority();
     run.ceilings()?;
     for round in 0..options.rounds {
         run.round(round)?;
@@ -131,6 +132,20 @@ impl Run<'_> {
         self.of = self.options.sizes.len() + self.options.rounds * (cells + tcp);
     }
 
+    /// Real-time priority for this process; those that it starts from now on inherit it.
+    fn raise_priority(&mut self) {
+        if !self.options.realtime {
+            return;
+        }
+        let own = std::process::id().to_string();
+        if let Err(error) = run_command("chrt", &["--fifo", "--pid", "1", &own]) {
+            self.report.method.realtime = false;
+            self.report
+                .notes
+                .push(format!("without real-time priority: {error}"));
+        }
+    }
+
     fn directions(&self, system: System) -> Vec<Direction> {
         let directions = self.options.directions.iter().copied();
         directions.filter(|one| system.has(*one)).collect()
@@ -170,7 +185,7 @@ impl Run<'_> {
     fn turn(&mut self, round: usize, system: System) -> Result<()> {
         for direction in self.directions(system) {
             let topology = Topology::build()?;
-            let running = system.start(&topology, &self.place)?;
+            let running = system.start(&topology, direction, &self.place)?;
             let mut bench = Bench::new(
                 &topology,
                 &running,
@@ -206,7 +221,7 @@ impl Run<'_> {
                 self.options.rounds
             ))?;
             let topology = Topology::build()?;
-            let _running = system.start(&topology, &self.place)?;
+            let _running = system.start(&topology, Direction::Path, &self.place)?;
             for site in [&topology.a, &topology.b] {
                 site.set_offloads(offloads)?;
             }
@@ -272,6 +287,7 @@ fn empty_report(options: &Options, machine: Machine) -> Report {
             generator_cpu: options.generator_cpu,
             node_cpu: options.node_cpu,
             softirq: options.softirq,
+            realtime: options.realtime,
         },
         generator: Vec::new(),
         cells: Vec::new(),

@@ -45,6 +45,9 @@ pub struct Options {
     pub node_cpu: usize,
     /// Where nodes' receive softirq runs.
     pub softirq: Softirq,
+    /// Whether the load and the nodes run before everything else on the machine (SCHED_FIFO), so that
+    /// what else runs there disturbs less.
+    pub realtime: bool,
     /// The CPU's nominal frequency in MHz.
     pub mhz: f64,
 }
@@ -79,6 +82,7 @@ impl Options {
             generator_cpu: *first,
             node_cpu: *last,
             softirq: Softirq::default(),
+            realtime: true,
             mhz: 0.0,
         })
     }

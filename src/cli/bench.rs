@@ -80,6 +80,9 @@ pub struct What {
     /// threads on the node's own
     #[arg(long, value_enum, value_name = "WHERE")]
     softirq: Option<SoftirqName>,
+    /// Do not run before everything else on the machine: measure with what else runs there
+    #[arg(long)]
+    no_realtime: bool,
     /// The generator's CPU [default: the first]
     #[arg(long, value_name = "CPU")]
     generator_cpu: Option<usize>,
@@ -92,9 +95,9 @@ pub struct What {
     /// Write a page with plots to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Messages to print: error, warn, info, debug or trace
+    /// Messages to print: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
-    log: String,
+    log: log::LevelFilter,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -155,7 +158,8 @@ pub fn wire(devices: &[String]) -> Result<(), Failure> {
 }
 
 fn measure(what: &What) -> Result<(), Failure> {
-    super::start_log(&what.log);
+    super::start_log();
+    log::set_max_level(what.log);
     let options = options(what)?;
     // Found out now rather than after all the work.
     for file in [&what.json, &what.html].into_iter().flatten() {
@@ -224,6 +228,7 @@ fn options(what: &What) -> Result<Options, Failure> {
             SoftirqName::Node => Softirq::Node,
         };
     }
+    options.realtime &= !what.no_realtime;
     options.check().map_err(|error| failure(&error))?;
     Ok(options)
 }

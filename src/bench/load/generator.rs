@@ -1,11 +1,15 @@
 //! The sending side: orders into a map, and runs of the program until they are carried out.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::Array;
-use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
@@ -17,8 +21,11 @@ use crate::bench::error::{BenchError, Result};
 /// Runs between two looks at the transmit side: the kernel sends what a batch redirects at once.
 const BATCH: u32 = 64;
 
-/// Runs of one system call at most: half a second if nothing is sent.
-const RUNS: f64 = 8e6;
+/// No run is faster than this: so many runs outlast any order, if no signal ends them.
+const FASTEST_RUN: Duration = Duration::from_nanos(5);
+
+/// The signal that ends the runs in time.
+const DEADLINE: Signal = Signal::SIGUSR1;
 
 /// How far the generator may fall behind its schedule and catch up.
 const LAG: Duration = Duration::from_micros(200);
@@ -26,14 +33,15 @@ const LAG: Duration = Duration::from_micros(200);
 const LAG_PACKETS: f64 = 64.0;
 
 /// `struct generator` of the program up to what it counts, as bytes.
-const TEMPLATE: usize = 128;
-const VALUE: usize = 10 * 8 + 4 * 4 + 4 * 2 + SIZES * 2 + TEMPLATE;
+const TEMPLATE: usize = 104;
+const VALUE: usize = 12 * 8 + 6 * 4 + 4 * 2 + SIZES * 2 + TEMPLATE;
 type Value = [u64; VALUE / 8];
 
 /// What one run of the generator is to do.
 pub(super) struct Orders<'a> {
     pub(super) profile: &'a Profile,
     pub(super) order: Order,
+    pub(super) warm_up: Duration,
     pub(super) trial: u16,
     pub(super) device: &'a str,
     pub(super) thread: Pid,
@@ -48,51 +56,72 @@ pub struct Sent {
     pub bytes: u64,
     /// Packets that were due while the generator could not run.
     pub skipped: u64,
+    /// Packets sent before the trial to warm the system up.
+    pub warm_up: u64,
     /// Runs of the program that sent nothing.
     pub idle_runs: u64,
-    /// How long it took.
-    pub elapsed: Duration,
-    /// CPU time of the generator's thread, with what the kernel did in it.
+    /// CPU time of the generator's thread, with what the kernel did in it, the warm-up included.
     pub cpu: Duration,
 }
 
 /// Carries out the orders in the calling thread, which is in the device's namespace.
+///
+/// One system call does it all, as each begins with new memory and ends with a wait for the kernel's
+/// readers (RCU). A timer's signal ends it.
 pub(super) fn run(ebpf: &mut Ebpf, orders: &Orders<'_>, interrupted: &AtomicBool) -> Result<Sent> {
-    let Order {
-        duration, limit, ..
-    } = orders.order;
     let frame = vec![0; usize::from(longest(orders.profile))];
-    let value = value(orders)?;
-    let start = Instant::now();
+    let length = orders.warm_up + orders.order.duration;
+    let mut alarm = alarm(orders.thread)?;
     let cpu_before = cpu::of_thread(orders.thread);
     map(ebpf)?
-        .set(0, value, 0)
+        .set(0, value(orders)?, 0)
         .map_err(|error| BenchError::Load(chain(&error)))?;
-
-    // What is left of the time, in runs as long as those before, and fewer: the last are short.
-    let mut nanoseconds_a_run = 100.0;
-    let mut runs_done = 0.0;
-    while start.elapsed() < duration && !interrupted.load(Ordering::Relaxed) {
-        let left = (duration - start.elapsed()).as_nanos() as f64;
-        let runs = (left / nanoseconds_a_run * 0.9).clamp(f64::from(BATCH), RUNS) as u32;
-        program(ebpf, orders.profile)?
-            .test_run(TestRunOptions {
-                data_in: Some(&frame),
-                repeat: runs,
-                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                ..TestRunOptions::new()
-            })
-            .map_err(refused)?;
-        runs_done += f64::from(runs);
-        nanoseconds_a_run = start.elapsed().as_nanos() as f64 / runs_done;
-        if limit.is_some() && sent(ebpf)?.packets >= limit.unwrap_or_default() {
-            break;
+    let start = Instant::now();
+    alarm
+        .set(
+            Expiration::OneShot(length.into()),
+            TimerSetTimeFlags::empty(),
+        )
+        .map_err(BenchError::errno("setting a timer"))?;
+    while start.elapsed() < length && !interrupted.load(Ordering::Relaxed) {
+        let left = length.saturating_sub(start.elapsed());
+        let runs = left.as_nanos() / FASTEST_RUN.as_nanos() + u128::from(BATCH);
+        let result = program(ebpf, orders.profile)?.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            repeat: u32::try_from(runs).unwrap_or(u32::MAX),
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        });
+        match result {
+            Err(error) if !is_signal(&error) => return Err(refused(&error)),
+            _ => {}
         }
     }
     let mut sent = sent(ebpf)?;
-    sent.elapsed = start.elapsed().min(duration);
     sent.cpu = cpu::of_thread(orders.thread).saturating_sub(cpu_before);
     Ok(sent)
+}
+
+/// A timer whose signal only ends what the thread is waiting for.
+fn alarm(thread: Pid) -> Result<Timer> {
+    static HANDLED: OnceLock<bool> = OnceLock::new();
+    let handled = HANDLED.get_or_init(|| {
+        let heard = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(DEADLINE as i32, heard).is_ok()
+    });
+    if !handled {
+        return Err(BenchError::Load(format!("{DEADLINE} cannot be handled")));
+    }
+    let event = SigEvent::new(SigevNotify::SigevThreadId {
+        signal: DEADLINE,
+        thread_id: thread.as_raw(),
+        si_value: 0,
+    });
+    Timer::new(ClockId::CLOCK_MONOTONIC, event).map_err(BenchError::errno("making a timer"))
+}
+
+fn is_signal(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(call) if call.io_error.kind() == ErrorKind::Interrupted)
 }
 
 fn longest(profile: &Profile) -> u16 {
@@ -104,7 +133,8 @@ fn value(orders: &Orders<'_>) -> Result<Value> {
     let interface = nix::net::if_::if_nametoindex(orders.device)
         .map_err(BenchError::errno(format!("interface '{}'", orders.device)))?;
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(BenchError::errno("the clock"))?;
-    let start = Duration::from(now).as_nanos() as u64;
+    let begin = Duration::from(now).as_nanos() as u64;
+    let start = begin + orders.warm_up.as_nanos() as u64;
     let interval = order.rate.map_or(0, |rate| (1024.0e9 / rate) as u64);
     let lag = (LAG.as_nanos() as f64 * 1024.0).min(LAG_PACKETS * interval as f64);
     let template = profile.template();
@@ -112,16 +142,18 @@ fn value(orders: &Orders<'_>) -> Result<Value> {
 
     let mut bytes = Vec::with_capacity(VALUE);
     for number in [
+        begin,
         start,
         start + order.duration.as_nanos() as u64,
         interval,
         lag as u64,
         order.limit.unwrap_or(u64::MAX),
         0, // due
+        0, // warmed
         0, // sent
         0, // bytes
         0, // skipped
-        0, // early
+        0, // idle
     ] {
         bytes.extend(number.to_ne_bytes());
     }
@@ -130,6 +162,8 @@ fn value(orders: &Orders<'_>) -> Result<Value> {
         profile.flows - 1,
         profile.destinations - 1,
         profile.destination.to_bits(),
+        0, // turn
+        0, // unused
     ] {
         bytes.extend(number.to_ne_bytes());
     }
@@ -154,11 +188,12 @@ fn sent(ebpf: &mut Ebpf) -> Result<Sent> {
         .get(&0, 0)
         .map_err(|error| BenchError::Load(chain(&error)))?;
     Ok(Sent {
-        packets: value[6],
-        bytes: value[7],
-        skipped: value[8],
-        idle_runs: value[9],
-        ..Sent::default()
+        warm_up: value[7],
+        packets: value[8],
+        bytes: value[9],
+        skipped: value[10],
+        idle_runs: value[11],
+        cpu: Duration::ZERO,
     })
 }
 
@@ -173,12 +208,12 @@ fn program<'a>(ebpf: &'a mut Ebpf, profile: &Profile) -> Result<&'a mut Xdp> {
     ebpf.program_mut(profile.program())
         .ok_or_else(|| BenchError::Load(format!("no program '{}'", profile.program())))?
         .try_into()
-        .map_err(|error: aya::programs::ProgramError| BenchError::Load(chain(&error)))
+        .map_err(|error: ProgramError| BenchError::Load(chain(&error)))
 }
 
-fn refused(error: aya::programs::ProgramError) -> BenchError {
+fn refused(error: &ProgramError) -> BenchError {
     BenchError::Load(format!(
         "the kernel does not run the generator (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18): {}",
-        chain(&error)
+        chain(error)
     ))
 }

@@ -98,25 +98,29 @@ struct stamp {
     u64 time;
 };
 
-enum { MAGIC = 0x7570, SIZES = 12, TEMPLATE = 128 };
+enum { MAGIC = 0x7570, NO_TRIAL = 0, SIZES = 12, TEMPLATE = 104 };
 
 // The generator's orders, and what it did. `template` holds a whole packet's headers; addresses and
 // lengths that vary are zero in it, and the sums are those of its two IPv4 headers.
 struct generator {
-    u64 start;       // nanoseconds, CLOCK_MONOTONIC
+    u64 begin;       // nanoseconds, CLOCK_MONOTONIC
+    u64 start;       // what is sent before this only warms the system up, and is of no trial
     u64 end;         // nothing is sent from here on
     u64 interval;    // between packets, in 1/1024 ns; 0: as fast as it goes
     u64 lag;         // how far behind the schedule it may be, same unit; what is behind is skipped
     u64 limit;       // packets to send at most
-    u64 due;         // when the next packet goes, since the start, same unit
-    u64 sent;
+    u64 due;         // when the next packet goes, since the beginning, same unit
+    u64 warmed;      // packets sent before the start
+    u64 sent;        // packets sent from then on
     u64 bytes;
-    u64 skipped;
-    u64 early;       // runs that sent nothing
+    u64 skipped;     // packets that were due while the program did not run
+    u64 idle;        // runs that sent nothing
     u32 interface;
     u32 flow_mask;
     u32 destination_mask;
     u32 destination; // the first one, in host order
+    u32 turn;        // which of the sizes is next
+    u32 unused;
     u16 trial;
     u16 port;
     u16 inner_sum;
@@ -130,7 +134,7 @@ struct counters {
     u64 bytes;
     u64 duplicates;
     u64 reordered;
-    u64 foreign; // of another trial
+    u64 foreign; // of another trial, or of none
     u64 latency_sum;
     u64 latency_max;
 };
@@ -217,13 +221,14 @@ INLINE int is_due(struct generator *g, u64 now)
         return 0;
     if (!g->interval)
         return 1;
-    u64 elapsed = (now - g->start) << 10;
+    u64 elapsed = (now - g->begin) << 10;
     if (elapsed < g->due)
         return 0;
     u64 behind = elapsed - g->due;
     if (behind > g->lag) {
         u64 skipped = (behind - g->lag) / g->interval;
-        g->skipped += skipped;
+        if (now >= g->start)
+            g->skipped += skipped;
         g->due += skipped * g->interval;
     }
     g->due += g->interval;
@@ -238,12 +243,17 @@ INLINE int generate(struct xdp_md *packet, const u32 inner)
         return XDP_DROP;
     u64 now = bpf_ktime_get_ns();
     if (!is_due(g, now)) {
-        g->early++;
+        g->idle++;
         return XDP_DROP;
     }
 
-    u32 sequence = (u32)g->sent;
-    u32 length = g->sizes[sequence % SIZES];
+    int measured = now >= g->start;
+    u32 sequence = measured ? (u32)g->sent : (u32)g->warmed;
+    u32 turn = g->turn;
+    if (turn >= SIZES)
+        turn = 0;
+    g->turn = turn + 1;
+    u32 length = g->sizes[turn];
     int cut = (int)length - (int)(packet->data_end - packet->data);
     if (cut && bpf_xdp_adjust_tail(packet, cut))
         return XDP_DROP;
@@ -268,7 +278,7 @@ INLINE int generate(struct xdp_md *packet, const u32 inner)
     udp->source = be16((u16)(1024 + (flow & 0x7fff)));
     udp->length = be16((u16)(length - inner - IPV4));
     stamp->magic = MAGIC;
-    stamp->trial = g->trial;
+    stamp->trial = measured ? g->trial : NO_TRIAL;
     stamp->sequence = sequence;
     stamp->time = now;
 
@@ -283,8 +293,12 @@ INLINE int generate(struct xdp_md *packet, const u32 inner)
             tunnel->length = be16((u16)(length - ETHERNET - IPV4));
         }
     }
-    g->sent++;
-    g->bytes += length;
+    if (measured) {
+        g->sent++;
+        g->bytes += length;
+    } else {
+        g->warmed++;
+    }
     return bpf_redirect(g->interface, 0);
 }
 

@@ -157,16 +157,10 @@ impl Load {
         order: Order,
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
-        let warm_up = Order {
-            duration: WARM_UP,
-            limit: None,
-            ..order
-        };
-        self.run_cold(namespace, device, warm_up, interrupted)?;
-        self.run_cold(namespace, device, order, interrupted)
+        self.send(namespace, device, order, WARM_UP, interrupted)
     }
 
-    /// [`Load::run`] without the warm-up: every packet that is sent is counted.
+    /// [`Load::run`] without the warm-up: the sink sees no other packets.
     pub fn run_cold(
         &mut self,
         namespace: &Namespace,
@@ -174,9 +168,21 @@ impl Load {
         order: Order,
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
-        self.trial = self.trial.wrapping_add(1);
+        self.send(namespace, device, order, Duration::ZERO, interrupted)
+    }
+
+    fn send(
+        &mut self,
+        namespace: &Namespace,
+        device: &str,
+        order: Order,
+        warm_up: Duration,
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome> {
+        // 0 is the number of no trial.
+        self.trial = self.trial.checked_add(1).unwrap_or(1);
         sink::reset(&mut self.ebpf, u32::from(self.trial))?;
-        let sent = self.generate(namespace, device, order, interrupted)?;
+        let sent = self.generate(namespace, device, order, warm_up, interrupted)?;
         if interrupted.load(Ordering::Relaxed) {
             return Err(BenchError::Interrupted);
         }
@@ -199,6 +205,7 @@ impl Load {
         namespace: &Namespace,
         device: &str,
         order: Order,
+        warm_up: Duration,
         interrupted: &AtomicBool,
     ) -> Result<Sent> {
         let Self {
@@ -213,6 +220,7 @@ impl Load {
             let orders = Orders {
                 profile,
                 order,
+                warm_up,
                 trial: *trial,
                 device,
                 thread: gettid(),

@@ -27,7 +27,7 @@ pub struct Received {
     pub duplicates: u64,
     /// Packets that came after a later one of their flow (RFC 4737).
     pub reordered: u64,
-    /// Packets of an earlier trial.
+    /// Packets of an earlier trial, or of the warm-up.
     pub late: u64,
 }
 

@@ -63,6 +63,8 @@ pub struct Method {
     pub node_cpu: usize,
     /// Where a node's receive softirq ran.
     pub softirq: Softirq,
+    /// Whether load and nodes ran with real-time priority.
+    pub realtime: bool,
 }
 
 /// Where the softirq work of a node's receiving devices runs.

@@ -123,16 +123,22 @@ impl System {
         }
     }
 
-    /// Starts it on both nodes, and waits until it forwards.
-    pub fn start(self, topology: &Topology, place: &Place) -> Result<Running> {
+    /// Starts it on the nodes under test, and waits until it forwards. The other node's devices stay
+    /// free for the generator and the sink.
+    pub fn start(
+        self,
+        topology: &Topology,
+        direction: Direction,
+        place: &Place,
+    ) -> Result<Running> {
         match self {
             Self::Native => kernel::native(topology),
             Self::KernelVxlan => kernel::vxlan(topology),
             Self::KernelIpip => kernel::ipip(topology),
             Self::Direct | Self::Ipip | Self::Vxlan | Self::Cross | Self::CrossFar => {
-                underpass::start(self, topology, place)
+                underpass::start(self, topology, direction, place)
             }
-            Self::Wire => wire::start(topology, place),
+            Self::Wire => wire::start(topology, direction, place),
             Self::Ovs => ovs::start(topology, place),
         }
     }
@@ -174,6 +180,8 @@ pub struct Place {
 pub struct Running {
     /// By site: `a` or `b`.
     processes: Vec<(&'static str, Process)>,
+    /// Control sockets of nodes that have one.
+    sockets: Vec<PathBuf>,
 }
 
 impl Running {
@@ -185,6 +193,13 @@ impl Running {
             .iter()
             .filter(|(site, _)| sites.contains(site));
         of_sites.map(|(_, process)| process.pid()).collect()
+    }
+
+    /// What its nodes say of packets that they did not send on, for an error's text.
+    pub fn diagnosis(&self) -> String {
+        let said = self.sockets.iter().map(|socket| underpass::drops(socket));
+        let said: Vec<_> = said.filter(|text| !text.is_empty()).collect();
+        said.join("; ")
     }
 
     fn add(&mut self, site: &'static str, process: Process) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Place, Process, Running, System};
 use crate::bench::error::{BenchError, Result};
-use crate::bench::topology::{POOL, Site, Topology};
+use crate::bench::topology::{Direction, POOL, Site, Topology};
 use crate::observe::protocol::{Reply, Request};
 use crate::observe::report::{Encapsulation, RouteKind, RouteState};
 
@@ -20,8 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses of a block, as Calico's default.
 const BLOCK: u32 = 64;
 
-/// Starts both nodes.
-pub(super) fn start(system: System, topology: &Topology, place: &Place) -> Result<Running> {
+/// Starts the nodes under test.
+pub(super) fn start(
+    system: System,
+    topology: &Topology,
+    direction: Direction,
+    place: &Place,
+) -> Result<Running> {
     let directory = place.directory.join(system.name());
     let datastore = directory.join("datastore");
     fs::create_dir_all(&datastore)
@@ -45,12 +50,14 @@ pub(super) fn start(system: System, topology: &Topology, place: &Place) -> Resul
     )?;
 
     let mut running = Running::default();
-    for site in sites {
+    for site in topology.nodes(direction) {
         running.add(site.name, start_node(system, site, place, &directory)?);
     }
-    for ((site, process), other) in running.processes.iter_mut().zip(["b", "a"]) {
+    for (site, process) in &mut running.processes {
+        let other = if *site == "a" { "b" } else { "a" };
         let socket = directory.join(format!("{site}.sock"));
         process.wait_for(system, PATIENCE, || is_ready(&socket, other, system))?;
+        running.sockets.push(socket);
     }
     Ok(running)
 }
@@ -88,6 +95,20 @@ fn is_ready(socket: &Path, other: &str, system: System) -> bool {
         && remote
             .all(|route| route.encapsulation == Some(wanted) && route.state == RouteState::Resolved)
         && status.is_ready()
+}
+
+/// What a node has received, sent and dropped, in a line.
+pub(super) fn drops(socket: &Path) -> String {
+    let Some(Reply::Counters(counters)) = ask(socket, &Request::Counters) else {
+        return "a node does not answer".to_owned();
+    };
+    let ports = counters.ports.iter().map(|port| {
+        let (received, sent) = (port.rx_packets, port.tx_packets);
+        format!("{}: {received} received, {sent} sent", port.name)
+    });
+    let drops = counters.drops.iter().filter(|drop| drop.packets > 0);
+    let drops = drops.map(|drop| format!("{} dropped: {}", drop.packets, drop.reason));
+    ports.chain(drops).collect::<Vec<_>>().join(", ")
 }
 
 fn ask(socket: &Path, request: &Request) -> Option<Reply> {

@@ -9,7 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::{Place, Process, Running, System};
 use crate::bench::error::{BenchError, Result};
-use crate::bench::topology::Topology;
+use crate::bench::topology::{Direction, Topology};
 use crate::packet::{BATCH, Batch, FramePool, HEADROOM};
 use crate::port::xdp::{
     DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
@@ -32,11 +32,11 @@ const NAP: Duration = Duration::from_millis(500);
 /// How often a full transmit ring is tried again before its frames are dropped, as a worker.
 const TX_RETRIES: usize = 8;
 
-/// Starts a wire on each node, from its workload to its uplink and back.
-pub(super) fn start(topology: &Topology, place: &Place) -> Result<Running> {
+/// Starts a wire on each node under test, from its workload to its uplink and back.
+pub(super) fn start(topology: &Topology, direction: Direction, place: &Place) -> Result<Running> {
     let own = std::env::current_exe().map_err(BenchError::io("finding this program's file"))?;
     let mut running = Running::default();
-    for site in [&topology.a, &topology.b] {
+    for site in topology.nodes(direction) {
         let mut command = site.node.command(Some(place.cpu), &own)?;
         command.args([VERB, &site.port, &site.uplink]);
         let log = place.directory.join(format!("wire-{}.log", site.name));
