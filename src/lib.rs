@@ -29,7 +29,8 @@
 //! | [`resources`] | Calico's resource types, the node's configuration | `wire` |
 //! | [`datastore`] | a directory of resources as a stream of updates | `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
-//! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `cli` |
+//! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
+//! | [`bench`] | load, systems under test, trial search, report | `kernel`, `observe`, `port`, `worker`, `resources`, `packet`, `wire` |
 //! | [`cli`] | the verbs and their tables | all |
 //!
 //! Arrows point down only: `tests/layering.rs` reads every `use crate::` line and fails on an

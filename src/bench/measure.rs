@@ -12,6 +12,7 @@ use super::load::profile::{FrameSize, Profile};
 use super::load::{Load, Order, Outcome};
 use super::options::Options;
 use super::report::{Ceiling, Cost, Latency, Round, Softirq};
+use super::run_command;
 use super::search::{Bounds, Device, Goal, Plan, Trial, search};
 use super::systems::{Running, System};
 use super::topology::{Direction, Topology};
@@ -268,7 +269,11 @@ fn watched(
     let mut threads: Vec<Pid> = Vec::new();
     if options.softirq == Softirq::Node {
         for site in topology.nodes(direction) {
-            threads.extend(site.thread_napi(options.node_cpu)?);
+            let own = site.thread_napi(options.node_cpu)?;
+            if options.realtime {
+                own.iter().try_for_each(|thread| realtime(*thread))?;
+            }
+            threads.extend(own);
         }
     }
     threads.extend(kernel_threads(|name| name.starts_with("ksoftirqd/")).into_values());
@@ -276,6 +281,11 @@ fn watched(
         processes: running.processes(topology, direction),
         kernel_threads: threads,
     })
+}
+
+/// Gives a thread or process real-time priority.
+pub fn realtime(pid: Pid) -> Result<()> {
+    run_command("chrt", &["--fifo", "--pid", "1", &pid.to_string()]).map(drop)
 }
 
 fn latency(load: f64, histogram: &Histogram<u64>) -> Latency {

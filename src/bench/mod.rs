@@ -137,8 +137,7 @@ impl Run<'_> {
         if !self.options.realtime {
             return;
         }
-        let own = std::process::id().to_string();
-        if let Err(error) = run_command("chrt", &["--fifo", "--pid", "1", &own]) {
+        if let Err(error) = measure::realtime(nix::unistd::getpid()) {
             self.report.method.realtime = false;
             self.report
                 .notes
@@ -260,6 +259,7 @@ impl Run<'_> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(BenchError::Interrupted);
         }
+        log::info!("{doing}");
         (self.progress)(&Progress {
             done: self.done,
             of: self.of,

@@ -134,7 +134,7 @@ pub fn search<D: Device>(device: &mut D, goals: &[Goal], plan: &Plan) -> Result<
         plan,
         made: 0,
     };
-    let overload = search.overload()?;
+    let (overload, seen) = search.overload()?;
     let mut found = vec![
         Bounds {
             lower: None,
@@ -145,7 +145,7 @@ pub fn search<D: Device>(device: &mut D, goals: &[Goal], plan: &Plan) -> Result<
     let mut order: Vec<usize> = (0..goals.len()).collect();
     order.sort_by(|a, b| goals[*b].loss_ratio.total_cmp(&goals[*a].loss_ratio));
     let (mut quick, mut full) = (search.phase(true), search.phase(false));
-    let mut guess = overload;
+    let mut guess = seen;
     for index in order {
         let rough = search.close_in(goals[index], &mut quick, guess, None)?;
         let at = rough.lower.unwrap_or(plan.least);
@@ -188,13 +188,14 @@ impl<D: Device> Search<'_, D> {
         }
     }
 
-    /// What arrives when all that is possible is sent, and again when that is sent: a system that
-    /// spends its time on dropping does better at the second.
-    fn overload(&mut self) -> Result<f64, D::Error> {
+    /// What arrives when all that is possible is sent; and the largest rate seen, as a system that
+    /// spends its time on dropping does better when only that is sent.
+    fn overload(&mut self) -> Result<(f64, f64), D::Error> {
         let first = self.trial(self.plan.most, self.plan.first_duration)?;
         let rate = self.bounded(first.forwarding_rate());
         let second = self.trial(rate, self.plan.first_duration)?;
-        Ok(first.forwarding_rate().max(second.forwarding_rate()))
+        let overload = first.forwarding_rate();
+        Ok((overload, overload.max(second.forwarding_rate())))
     }
 
     /// Brackets the goal's rate from `guess` on, then halves the bracket until it is narrow.

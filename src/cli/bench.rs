@@ -76,8 +76,8 @@ pub struct What {
     /// Length of each TCP connection; 0 leaves TCP out
     #[arg(long, value_name = "SECONDS")]
     tcp: Option<u64>,
-    /// Where a node's receive softirq runs: on the sender's CPU, as the kernel does with veth, or in
-    /// threads on the node's own
+    /// Where a node's receive softirq runs: in threads on the node's CPU, which then bears all of its
+    /// work [default], or on the sender's, as the kernel does with veth by itself
     #[arg(long, value_enum, value_name = "WHERE")]
     softirq: Option<SoftirqName>,
     /// Do not run before everything else on the machine: measure with what else runs there

@@ -72,9 +72,9 @@ pub struct Method {
 #[serde(rename_all = "lowercase")]
 pub enum Softirq {
     /// In NAPI threads on the node's CPU, so that one CPU bears all of the node's work.
+    #[default]
     Node,
     /// As the kernel does by itself on veth: on the CPU of the sender, that is the generator's.
-    #[default]
     Sender,
 }
 
