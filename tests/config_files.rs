@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use underpass::control::check::check;
 use underpass::resources::config::{Dscp, Io, PortKind, Ttl};
+use underpass::resources::fence::ReversePath;
 use underpass::resources::load::{self, Parsed};
 use underpass::resources::{Kind, NodeConfig, Resource};
 
@@ -52,7 +53,7 @@ fn the_example_configuration_shows_the_defaults() {
     assert_eq!(config.node.as_str(), "worker1");
     assert_eq!(config.datastore.directory, root("config/datastore"));
     assert_eq!(config.uplink.io, Io::Auto);
-    assert_eq!((config.uplink_queues(), config.worker_count()), (1, 1));
+    assert_eq!((config.uplink_queues(4), config.worker_count()), (4, 1));
     assert_eq!(config.workloads[1].kind, PortKind::Tun);
     assert_eq!(
         config.control_socket(),
@@ -511,6 +512,18 @@ fn wrong_configurations_are_refused_by_line_and_field() {
             "tunnel.dscp: integer `64` is out of range; write inherit, or a number from 0 to 63",
         ),
         (
+            "tunnel: {udpZeroChecksumV6: yes please}",
+            "tunnel.udpZeroChecksumV6: ",
+        ),
+        (
+            "fence: {externalNodes: [10.30.0.0/33]}",
+            "fence.externalNodes[0]: '10.30.0.0/33' is not a CIDR; write a network such as",
+        ),
+        (
+            "fence: {reversePath: none}",
+            "fence.reversePath: 'none' is not a value of this field; write one of strict, loose, off",
+        ),
+        (
             "health: localhost",
             "health: 'localhost': invalid socket address syntax; write an address and a port",
         ),
@@ -550,10 +563,26 @@ fn configurations_default_sensibly() {
     assert_eq!(least.tunnel.dscp, Dscp::Inherit);
     assert_eq!(least.vxlan.vni.get(), 4096);
     assert_eq!(least.workers.frames, 8192);
+    assert!(!least.tunnel.udp_zero_checksum_v6);
+    assert_eq!(least.fence.reverse_path, ReversePath::Loose);
+    assert!(least.fence.external_nodes.is_empty());
+    let fence =
+        "fence: {externalNodes: [10.30.0.96/28, 10.30.1.7, \"fd00:30::9\"], reversePath: off}";
+    let fence = config(fence).unwrap().fence;
+    let external: Vec<_> = fence
+        .external_nodes
+        .iter()
+        .map(|p| p.0.to_string())
+        .collect();
+    assert_eq!(
+        external,
+        ["10.30.0.96/28", "10.30.1.7/32", "fd00:30::9/128"]
+    );
+    assert_eq!(fence.reverse_path, ReversePath::Off);
     assert!(least.host.is_none());
     assert_eq!(least.datastore.directory, Path::new("dir/d"));
     let more = config("workers: {cpus: [3, 1]}\ntunnel: {ttl: inherit}\nhost: {}").unwrap();
-    assert_eq!((more.worker_count(), more.uplink_queues()), (2, 2));
+    assert_eq!((more.worker_count(), more.uplink_queues(1)), (2, 2));
     assert_eq!(more.tunnel.ttl, Ttl::Inherit);
     assert_eq!(more.host.unwrap().tun.as_str(), "tunl0");
     let same_name_elsewhere = config(

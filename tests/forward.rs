@@ -183,6 +183,10 @@ fn what_cannot_be_forwarded_is_punted_as_it_came() {
             udp(POD, "192.168.5.1".parse().unwrap(), 64, b""),
             Punt::Unresolved(NextHop(9)),
         ),
+        (
+            udp(POD, "192.168.5.1".parse().unwrap(), 1, b""),
+            Punt::TtlExpired,
+        ),
         (udp(POD, FAR_IPIP, 64, &[0; 1460]), Punt::TooBig(Mtu(1480))),
         (udp(POD, FAR_VXLAN, 64, &[0; 1423]), Punt::TooBig(Mtu(1450))),
     ];
@@ -362,12 +366,6 @@ fn each_bad_packet_has_its_reason() {
             R::UnknownPeer,
         ),
         (
-            "outer fragment",
-            UPLINK,
-            outer(&|h| h.more_fragments = true),
-            R::OuterFragment,
-        ),
-        (
             "outer checksum",
             UPLINK,
             changed(&outer(&|_| ()), 14 + 10, 0xff),
@@ -476,6 +474,9 @@ fn each_bad_packet_has_its_reason() {
         ),
     ];
     let snapshot = snapshot();
+    let fragment = outer(&|h| h.more_fragments = true);
+    let (verdict, _) = forward_one(&snapshot, UPLINK, &fragment);
+    assert_eq!(verdict, Verdict::Punt(Punt::OuterFragment));
     for (name, port, bytes, reason) in cases {
         assert_eq!(
             forward_one(&snapshot, port, &bytes).0,

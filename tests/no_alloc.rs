@@ -63,6 +63,10 @@ fn the_cases_are_of_every_fate_that_the_packet_path_knows() {
     use DropReason as R;
     let others = BTreeSet::from([
         R::VxlanReservedBits,
+        R::ReversePath,
+        R::OuterFragment,
+        R::ReassemblyFull,
+        R::InvalidQuote,
         R::NoHeadroom,
         R::NoRoute,
         R::Blackhole,
@@ -92,7 +96,7 @@ fn the_cases_are_of_every_fate_that_the_packet_path_knows() {
             _ => None,
         })
         .collect();
-    assert_eq!(punts.len(), 8, "{punts:?}");
+    assert_eq!(punts.len(), 10, "{punts:?}");
 }
 
 #[test]

@@ -67,6 +67,16 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
     },
+    /// Find out how large a packet gets through to another node
+    ProbeMtu {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// The other node's name, or any address behind it that answers a ping
+        #[arg(value_name = "NODE|ADDRESS")]
+        far: String,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
     /// Copy what crosses a running node's ports into a pcapng file, or print a line a packet
     Capture {
         #[command(flatten)]

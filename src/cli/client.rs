@@ -43,10 +43,15 @@ impl Client {
 
     /// Asks for one thing and waits for the answer; a node's refusal is a failure.
     pub fn ask(&self, request: &Request) -> Result<Reply, Failure> {
+        self.ask_within(request, PATIENCE)
+    }
+
+    /// As [`Client::ask`], where the answer takes longer.
+    pub fn ask_within(&self, request: &Request, patience: Duration) -> Result<Reply, Failure> {
         let mut connection = self.connect(request)?;
         connection
             .stream()
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(patience))
             .map_err(|e| self.failure(&e))?;
         connection.next()?.ok_or_else(|| {
             "the node ended the connection without an answer"

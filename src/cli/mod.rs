@@ -6,6 +6,7 @@ mod capture;
 mod client;
 mod counters;
 mod functions;
+mod probe;
 mod routes;
 mod status;
 mod table;
@@ -104,6 +105,9 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 Reply::Status(report) => print(&status::text(&report)),
                 other => Err(client::unexpected(&other)),
             }
+        }
+        Verb::ProbeMtu { node, far, output } => {
+            probe::run(&Client::find(&node, functions)?, far, output)
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
         Verb::Bench(arguments) => bench::run(&arguments),

@@ -4,6 +4,7 @@
 //! before the route points to it, and what a route pointed to is reused only after every worker has
 //! let go of it. So no update loses a packet.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -83,7 +84,7 @@ pub trait Facts {
     fn mtu(&self, port: PortId) -> Mtu;
 }
 
-/// What does not change while a node runs.
+/// What does not change while a node runs, but for the uplink's address.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     /// The ports, by number; addresses that workloads may send from are filled in from the routes.
@@ -167,6 +168,20 @@ impl Forwarding {
         &self.fixed
     }
 
+    /// Takes another Ethernet address of the uplink's over; whether it is another. The adjacencies
+    /// have it with the next [`Forwarding::refresh`].
+    pub fn set_uplink_address(&mut self, address: MacAddr) -> bool {
+        let (port, own) = &mut self.fixed.uplink;
+        if *own == address {
+            return false;
+        }
+        *own = address;
+        if let Some(config) = self.fixed.ports.get_mut(usize::from(port.0)) {
+            config.link = Link::Ethernet(address);
+        }
+        true
+    }
+
     /// What was wanted last.
     pub fn wanted(&self) -> &Wanted {
         &self.wanted
@@ -247,13 +262,17 @@ impl Forwarding {
         }
     }
 
-    /// Writes the difference to the FIB: what is new or changed first, then what goes.
+    /// Writes the difference to the FIB: what is new or changed, the longest prefixes first, then what
+    /// goes, the shortest first. So an address goes from its old way straight to its new one, and
+    /// never by that of a prefix which covers it only in between.
     fn write(&mut self, routes: &BTreeMap<IpNet, Hop>) -> Vec<String> {
+        let changed = routes
+            .iter()
+            .filter(|(prefix, hop)| self.routes.get(prefix) != Some(hop));
+        let mut changed: Vec<_> = changed.collect();
+        changed.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
         let mut refused = Vec::new();
-        for (prefix, hop) in routes {
-            if self.routes.get(prefix) == Some(hop) {
-                continue;
-            }
+        for (prefix, hop) in changed {
             let Some(index) = self.hops.get(hop) else {
                 continue;
             };
@@ -261,10 +280,14 @@ impl Forwarding {
                 refused.push(format!("{prefix}: {error}"));
             }
         }
-        for prefix in self.routes.keys() {
-            if !routes.contains_key(prefix) {
-                self.writer.remove(prefix);
-            }
+        let gone = self
+            .routes
+            .keys()
+            .filter(|prefix| !routes.contains_key(prefix));
+        let mut gone: Vec<_> = gone.collect();
+        gone.sort_by_key(|prefix| prefix.prefix_len());
+        for prefix in gone {
+            self.writer.remove(prefix);
         }
         refused
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::apply::{Facts, Way};
+use super::path_mtu::PathMtus;
 use super::ports::{Description, UPLINK};
 use super::workloads::WorkloadLinks;
 use crate::forward::PortRole;
@@ -20,6 +21,10 @@ pub struct Known<'a> {
     pub links: &'a WorkloadLinks,
     /// The MTU of the host's TUN device.
     pub host_mtu: Mtu,
+    /// What the underlay said of the paths to other nodes.
+    pub paths: &'a PathMtus,
+    /// The largest packet that the ports' buffers hold, whatever a device's MTU is raised to.
+    pub largest: Mtu,
 }
 
 impl Facts for Known<'_> {
@@ -28,7 +33,11 @@ impl Facts for Known<'_> {
         match self.mirror.resolve_underlay(node) {
             Ok(underlay) if Some(underlay.interface_name.as_str()) == uplink => {
                 match underlay.neighbour {
-                    Neighbour::Resolved(mac) => Way::Known(mac, underlay.mtu),
+                    Neighbour::Resolved(mac) => {
+                        let link = underlay.mtu.min(self.largest);
+                        let path = self.paths.get(node).map_or(link, |path| path.min(link));
+                        Way::Known(mac, path)
+                    }
                     // A neighbour that did not answer may do so again: packets keep asking.
                     Neighbour::Missing | Neighbour::Failed => Way::Asking,
                     Neighbour::NotNeeded => Way::None,
@@ -60,6 +69,7 @@ impl Known<'_> {
 
     fn device_mtu(&self, port: &Description) -> Mtu {
         let local = || self.mirror.link_named(&port.device).map(|link| link.mtu);
-        port.local.then(local).flatten().unwrap_or(port.mtu)
+        let mtu = port.local.then(local).flatten().unwrap_or(port.mtu);
+        mtu.min(self.largest)
     }
 }

@@ -3,21 +3,23 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select, tick};
 
-use super::apply::{Fixed, Forwarding, Hop, node_addresses, steered_prefixes};
+use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
 use super::facts::Known;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
+use super::path_mtu::{self, News, PathMtus};
 use super::ports::{self, OpenPorts, UPLINK};
-use super::report;
 use super::resolve::{Wanted, resolve};
 use super::threads::{Handles, Threads};
 use super::view::{Question, View};
 use super::workloads::WorkloadLinks;
+use super::{probe, report};
 use crate::datastore::{Directory, Update, Watch};
 use crate::forward::{Dscp, OuterTtl};
 use crate::kernel::{Mirror, Netlink, capabilities};
@@ -77,6 +79,7 @@ struct Node {
     problems: Vec<Problem>,
     forwarding: Forwarding,
     links: WorkloadLinks,
+    paths: PathMtus,
     handles: Handles,
     questions: Receiver<Question>,
     _socket: ControlSocket,
@@ -117,7 +120,12 @@ impl Node {
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let (view, questions) = View::new(counters, ports.descriptions.clone(), switch);
+        let (view, questions) = View::new(
+            counters,
+            ports.descriptions.clone(),
+            switch,
+            handles.uplink(),
+        );
         let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -135,6 +143,7 @@ impl Node {
             problems: Vec::new(),
             forwarding,
             links,
+            paths: PathMtus::default(),
             handles,
             questions,
             _socket: socket.map_err(|error| error.to_string())?,
@@ -176,6 +185,7 @@ impl Node {
                 recv(ticks) -> _ => {
                     self.probe_nodes();
                     self.nat.look_after();
+                    self.forget_old_paths();
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -229,6 +239,8 @@ impl Node {
             ports: &self.ports.descriptions,
             links: &self.links,
             host_mtu,
+            paths: &self.paths,
+            largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
         for refused in self.forwarding.apply(wanted, &facts) {
@@ -258,9 +270,47 @@ impl Node {
     /// Has adjacencies follow the kernel's neighbours, links and routes.
     fn follow_kernel(&mut self) {
         match self.mirror.process() {
-            Ok(changes) if changes.any() => self.refresh(),
+            Ok(changes) if changes.any() => {
+                if changes.links {
+                    self.warn_of_large_mtus(&changes.interfaces);
+                    self.follow_uplink_address();
+                }
+                self.refresh();
+            }
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
+        }
+    }
+
+    /// What was refused at the start can be set later: packets are kept to what buffers hold then.
+    fn warn_of_large_mtus(&self, changed: &std::collections::BTreeSet<String>) {
+        let largest = self.ports.largest;
+        for port in self.ports.descriptions.iter().filter(|port| port.local) {
+            let link = self.mirror.link_named(&port.device);
+            if let Some(link) =
+                link.filter(|link| link.mtu > largest && changed.contains(&link.name))
+            {
+                log::warn!(
+                    "{}: its MTU is {} now, and buffers hold {largest}: larger packets are lost; lower \
+                     it (ip link set {} mtu {largest}), or restart the node",
+                    port.name,
+                    link.mtu,
+                    link.name
+                );
+            }
+        }
+    }
+
+    /// The uplink's own Ethernet address is what packets are steered by and sent from.
+    fn follow_uplink_address(&mut self) {
+        let link = self
+            .mirror
+            .link_named(self.config.uplink.interface.as_str());
+        if let Some(address) = link.and_then(|link| link.mac)
+            && self.forwarding.set_uplink_address(address)
+            && let Err(error) = self.ports.uplink_steering.set_device_address(address)
+        {
+            log::error!("steering: {error}");
         }
     }
 
@@ -271,6 +321,8 @@ impl Node {
             ports: &self.ports.descriptions,
             links: &self.links,
             host_mtu,
+            paths: &self.paths,
+            largest: self.ports.largest,
         };
         self.forwarding.refresh(&facts);
         if let Some(host) = &mut self.host {
@@ -292,10 +344,40 @@ impl Node {
                 Some(Hop::Remote(node, _)) => self.probe(node),
                 _ => {}
             },
+            Event::PathMtu(far_end, mtu) => self.learn_path(far_end.into(), mtu),
         }
     }
 
-    fn probe(&mut self, node: std::net::IpAddr) {
+    /// Believes the underlay that only packets up to `mtu` reach a node.
+    fn learn_path(&mut self, far_end: IpAddr, mtu: Mtu) {
+        let Way::Known(_, known) = self.facts().way(far_end) else {
+            return;
+        };
+        match self.paths.learn(Instant::now(), far_end, mtu, known) {
+            News::Lowered => {
+                log::info!("{far_end}: the path takes packets of {mtu} bytes, not {known}");
+                self.refresh();
+            }
+            News::Full => log::warn!(
+                "{far_end}: the path takes packets of {mtu} bytes only, and {} path MTUs are \
+                 remembered already: larger ones will be lost until an older entry expires",
+                path_mtu::CAPACITY
+            ),
+            News::Ignored => {}
+        }
+    }
+
+    fn forget_old_paths(&mut self) {
+        let expired = self.paths.expire(Instant::now());
+        for far_end in &expired {
+            log::info!("{far_end}: its path MTU is forgotten, and learnt anew if need be");
+        }
+        if !expired.is_empty() {
+            self.refresh();
+        }
+    }
+
+    fn probe(&mut self, node: IpAddr) {
         if let Ok(way) = self.mirror.resolve_underlay(node)
             && let Err(error) = self.mirror.probe(way.interface, way.next_hop)
         {
@@ -323,7 +405,13 @@ impl Node {
         match question {
             Question::Routes(answer) => drop(answer.send(self.routes())),
             Question::Status(answer) => drop(answer.send(self.status())),
+            Question::Probe(far, answer) => drop(answer.send(self.probe_target(&far))),
         }
+    }
+
+    fn probe_target(&self, far: &str) -> Result<probe::Target, String> {
+        let uplink = (self.config.uplink.interface.to_string(), self.uplink_mtu());
+        probe::target(&self.forwarding, &self.state, uplink, far)
     }
 
     fn routes(&self) -> Vec<RouteRow> {
@@ -347,6 +435,8 @@ impl Node {
             ports: &self.ports.descriptions,
             links: &self.links,
             host_mtu: host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted()),
+            paths: &self.paths,
+            largest: self.ports.largest,
         }
     }
 
@@ -371,6 +461,7 @@ impl Node {
         self.mirror
             .link_named(&name)
             .map_or(Mtu::ETHERNET, |link| link.mtu)
+            .min(self.ports.largest)
     }
 
     /// The end, in the order in which nothing is steered to a socket that is gone.

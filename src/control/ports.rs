@@ -15,9 +15,9 @@ use crate::port::xdp::{
     DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
 };
 use crate::port::{Link, Port, PortError, PortId, receive_queues};
-use crate::resources::NodeConfig;
 use crate::resources::config::{Io, PortKind, WorkloadPort};
-use crate::wire::MacAddr;
+use crate::resources::{Fault, NodeConfig, Problem};
+use crate::wire::{MacAddr, Mtu, ethernet};
 
 /// What one worker moves packets with.
 pub struct WorkerPorts {
@@ -46,6 +46,8 @@ pub struct OpenPorts {
     pub uplink_steering: Steering,
     /// The workload ports' XDP programs, held so that they stay attached.
     pub workload_steering: Vec<Steering>,
+    /// The largest packet that every worker's frames hold, link header not counted.
+    pub largest: Mtu,
 }
 
 /// A port as people know it.
@@ -62,34 +64,57 @@ pub struct Description {
     /// Whether the device is in this network namespace, where the kernel's word on its MTU counts.
     pub local: bool,
     /// The MTU when it was opened.
-    pub mtu: crate::wire::Mtu,
+    pub mtu: Mtu,
 }
+
+/// Frames for Ethernet's ordinary 1500 bytes.
+const SMALL_FRAME: u32 = 2048;
+
+/// The largest frames that AF_XDP has: a page.
+const LARGE_FRAME: u32 = 4096;
+
+/// An 802.1Q tag.
+const VLAN_TAG: usize = 4;
 
 /// The uplink's number.
 pub const UPLINK: PortId = PortId(0);
 
-/// Opens every port of the configuration and attaches the XDP programs; nothing is steered yet.
+/// Opens every port of the configuration and attaches the XDP programs; nothing is steered yet. What
+/// cannot be opened is a problem of the field that names it.
 pub fn open(
     config: &NodeConfig,
     mirror: &Mirror,
     switch: &CaptureSwitch,
-) -> Result<OpenPorts, PortError> {
+) -> Result<OpenPorts, Problem> {
+    let of = |field: String| {
+        move |error: PortError| config.problem(Fault::new(field, error.to_string(), ""))
+    };
+    let uplink = || of("uplink.interface".to_owned());
+    let frame_size = frame_size(config, mirror);
+    let queues = uplink_queues(config).map_err(uplink())?;
+    let memory = workload_queues(config)
+        .map_err(|(index, error)| of(workload_field(config, index))(error))
+        .and_then(|own| {
+            open_memory(config, &queues, &own, frame_size).map_err(of("workers".to_owned()))
+        })?;
     let mut opening = Opening {
         mirror,
         switch,
-        workers: open_memory(config, mirror)?,
+        workers: memory,
         configs: Vec::new(),
         descriptions: Vec::new(),
         owners: Vec::new(),
         workload_ports: BTreeMap::new(),
         workload_steering: Vec::new(),
     };
-    let (uplink_mac, uplink_steering) = opening.uplink(config)?;
+    let (uplink_mac, uplink_steering) = opening.uplink(config, queues).map_err(uplink())?;
     for (index, port) in config.workloads.iter().enumerate() {
-        opening.workload(index, port)?;
+        let opened = opening.workload(index, port);
+        opened.map_err(of(workload_field(config, index)))?;
     }
     if let Some(host) = &config.host {
-        opening.host(&host.tun.to_string())?;
+        let opened = opening.host(&host.tun.to_string());
+        opened.map_err(of("host.tun".to_owned()))?;
     }
     Ok(OpenPorts {
         workers: opening.workers,
@@ -100,6 +125,7 @@ pub fn open(
         uplink_mac,
         uplink_steering,
         workload_steering: opening.workload_steering,
+        largest: largest_packet(frame_size),
     })
 }
 
@@ -130,16 +156,16 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Opens the uplink's queues, each by the worker whose turn it is.
-    fn uplink(&mut self, config: &NodeConfig) -> Result<(MacAddr, Steering), PortError> {
+    /// Opens the uplink's queues, each worker's share by that worker.
+    fn uplink(
+        &mut self,
+        config: &NodeConfig,
+        shares: Vec<Range<u32>>,
+    ) -> Result<(MacAddr, Steering), PortError> {
         let interface = config.uplink.interface.to_string();
-        let count = self.workers.len();
         let mut sockets = Vec::new();
         let mut ports = Vec::new();
-        for (worker, queues) in shares(config.uplink_queues(), count)
-            .into_iter()
-            .enumerate()
-        {
+        for (worker, queues) in shares.into_iter().enumerate() {
             let port = self.open_xdp(worker, UPLINK, &interface, queues)?;
             sockets.extend(port.sockets());
             ports.push((worker, port));
@@ -318,30 +344,59 @@ impl Opening<'_> {
     }
 }
 
-/// Every worker's packet memory: enough for the queues that it will serve.
-fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>, PortError> {
-    let count = config.worker_count();
-    let workload_queues = |worker: usize| -> Result<u32, PortError> {
-        let own = config.workloads.iter().skip(worker).step_by(count);
-        let xdp = own.filter(|port| port.kind == PortKind::Xdp);
-        xdp.map(|port| receive_queues(&port.interface.to_string()))
-            .sum()
+/// Which of the uplink's queues each worker serves.
+fn uplink_queues(config: &NodeConfig) -> Result<Vec<Range<u32>>, PortError> {
+    let interface = config.uplink.interface.to_string();
+    let present = receive_queues(&interface)?;
+    let served = config.uplink_queues(present);
+    if served < present as usize {
+        log::warn!(
+            "{interface}: of its {present} receive queues {served} are served; what arrives on the \
+             others goes to the kernel and is not forwarded; leave uplink.queues out, or have the \
+             device use fewer (ethtool -L {interface} combined {served})"
+        );
+    }
+    Ok(shares(served, config.worker_count()))
+}
+
+/// How many queues each workload's port has to serve; the failing one by its place in the list.
+fn workload_queues(config: &NodeConfig) -> Result<Vec<u32>, (usize, PortError)> {
+    let queues = |(index, port): (usize, &WorkloadPort)| match port.kind {
+        PortKind::Xdp => {
+            receive_queues(&port.interface.to_string()).map_err(|error| (index, error))
+        }
+        PortKind::Tun | PortKind::Tap => Ok(0),
     };
-    let largest = mirror
-        .links()
-        .map(|link| link.mtu.0)
-        .filter(|mtu| *mtu < 9000)
-        .max();
-    shares(config.uplink_queues(), count)
-        .into_iter()
+    config.workloads.iter().enumerate().map(queues).collect()
+}
+
+/// The field that says which device a workload's port is.
+fn workload_field(config: &NodeConfig, index: usize) -> String {
+    let port = &config.workloads[index];
+    let field = if port.device.is_some() {
+        "device"
+    } else {
+        "interface"
+    };
+    format!("workloads[{index}].{field}")
+}
+
+/// Every worker's packet memory: enough for the queues that it will serve.
+fn open_memory(
+    config: &NodeConfig,
+    uplink: &[Range<u32>],
+    workloads: &[u32],
+    frame_size: u32,
+) -> Result<Vec<WorkerPorts>, PortError> {
+    let count = config.worker_count();
+    uplink
+        .iter()
         .enumerate()
         .map(|(worker, uplink)| {
-            let queues = uplink.len() as u32 + workload_queues(worker)?;
-            let mut options = UmemOptions::for_queues(queues);
+            let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
+            let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
             options.frames = options.frames.max(config.workers.frames);
-            if largest.is_some_and(|mtu| usize::from(mtu) + HEADROOM + 64 > 2048) {
-                options.frame_size = 4096;
-            }
+            options.frame_size = frame_size;
             let (umem, frames) = WorkerUmem::new(&options)?;
             Ok(WorkerPorts {
                 pool: FramePool::new(frames, HEADROOM),
@@ -350,6 +405,25 @@ fn open_memory(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<WorkerPorts>,
             })
         })
         .collect()
+}
+
+/// Small frames where every device's packets fit into them, else the largest there are: opening a
+/// port refuses what does not fit into those either.
+fn frame_size(config: &NodeConfig, mirror: &Mirror) -> u32 {
+    let workloads = config
+        .workloads
+        .iter()
+        .map(|port| port.device.as_ref().unwrap_or(&port.interface));
+    let small = std::iter::once(&config.uplink.interface)
+        .chain(workloads)
+        .filter_map(|name| mirror.link_named(&name.to_string()))
+        .all(|link| link.mtu <= largest_packet(SMALL_FRAME));
+    if small { SMALL_FRAME } else { LARGE_FRAME }
+}
+
+/// The largest packet that fits behind the headroom and a link header with an 802.1Q tag.
+fn largest_packet(frame_size: u32) -> Mtu {
+    Mtu((frame_size as usize - HEADROOM - ethernet::HEADER_LEN - VLAN_TAG) as u16)
 }
 
 /// `queues` queues shared out among `workers` workers, each a run of its own; the first get one more

@@ -86,6 +86,7 @@ impl Threads {
             owners: ports.owners.clone(),
             events: events_sender,
             snapshot: forwarding.published(),
+            quiescence: forwarding.quiescence().register(),
             counters: slow_counters,
         };
         let handles = Handles {
@@ -128,6 +129,11 @@ impl Handles {
     /// What the slow path notices.
     pub fn events(&self) -> Receiver<Event> {
         self.events.clone()
+    }
+
+    /// The mailbox of a worker that serves the uplink: the first one does.
+    pub fn uplink(&self) -> Option<Mailbox> {
+        self.mailboxes.first().cloned()
     }
 
     /// The first thread that has ended though nobody told it to.

@@ -9,14 +9,16 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ports::Description;
+use super::probe::{Prober, Target};
 use crate::forward::PortRole;
 use crate::observe::NodeView;
-use crate::observe::protocol::CaptureRequest;
-use crate::observe::report::{CounterReport, PortCounters, RouteRow, StatusReport};
+use crate::observe::protocol::{CaptureRequest, ProbeRequest};
+use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
 use crate::packet::DropReason;
 use crate::port::PortStatistics;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::worker::counters::Counters;
+use crate::worker::mailbox::Mailbox;
 
 /// How long an observer waits for the control thread.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ pub enum Question {
     Routes(Sender<Vec<RouteRow>>),
     /// How the node and its parts are.
     Status(Sender<StatusReport>),
+    /// Where to probe for what is behind another node.
+    Probe(String, Sender<Result<Target, String>>),
 }
 
 /// The observers' side.
@@ -38,14 +42,17 @@ pub struct View {
     counters: Vec<Arc<Counters>>,
     ports: Vec<Description>,
     switch: CaptureSwitch,
+    prober: Option<Prober>,
 }
 
 impl View {
     /// A view of a node that counts in `counters`, and where its control thread finds questions.
+    /// Probes are sent by the worker of `uplink`.
     pub fn new(
         counters: Vec<Arc<Counters>>,
         ports: Vec<Description>,
         switch: CaptureSwitch,
+        uplink: Option<Mailbox>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
@@ -53,6 +60,7 @@ impl View {
                 questions,
                 counters,
                 ports,
+                prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
                 switch,
             },
             asked,
@@ -109,6 +117,14 @@ impl NodeView for View {
     fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError> {
         self.switch
             .attach(&request.ports, request.snap_length, CAPTURED)
+    }
+
+    fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String> {
+        let target = self
+            .ask(|answer| Question::Probe(request.far.clone(), answer))
+            .ok_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
+        let prober = self.prober.as_ref().ok_or("the node has no worker")?;
+        prober.probe(&target)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::parse::{self, Ip};
-use super::{PortConfig, Snapshot, Verdict, ecn, reverse_path};
+use super::{PortConfig, Punt, Snapshot, Verdict, ecn, reverse_path, tunnel_error};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
@@ -52,7 +52,7 @@ fn open_ipv4(
     snapshot: &Snapshot,
     outer: &Ipv4,
     frame: &mut Frame,
-) -> Result<Option<Outer>, DropReason> {
+) -> Result<Option<Outer>, Verdict> {
     let tunnels = &snapshot.tunnels;
     if tunnels.node_address != Some(outer.destination) {
         return Ok(None);
@@ -75,6 +75,9 @@ fn open_ipv4(
                 right,
                 frame,
             )?)
+        }
+        protocol::ICMP if tunnel_error::quotes_tunnel(tunnels, outer, frame.bytes()) => {
+            return Err(Verdict::Punt(Punt::TunnelError));
         }
         _ => return Ok(None),
     };
@@ -114,14 +117,14 @@ fn open_ipv6(
     }))
 }
 
-/// Only known nodes may send tunnel packets, and only whole ones.
+/// Only known nodes may send tunnel packets; fragments are put together first.
 #[inline]
-fn check_outer(snapshot: &Snapshot, outer: &Ipv4) -> Result<(), DropReason> {
+fn check_outer(snapshot: &Snapshot, outer: &Ipv4) -> Result<(), Verdict> {
     if !snapshot.tunnels.peers.contains(outer.source) {
-        return Err(DropReason::UnknownPeer);
+        return Err(DropReason::UnknownPeer.into());
     }
     if outer.is_fragment() {
-        return Err(DropReason::OuterFragment);
+        return Err(Verdict::Punt(Punt::OuterFragment));
     }
     Ok(())
 }

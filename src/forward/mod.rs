@@ -23,6 +23,7 @@ mod reverse_path;
 mod snapshot;
 mod state;
 mod ttl;
+mod tunnel_error;
 mod verdict;
 
 pub use adjacency::{
@@ -89,6 +90,16 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
     send(snapshot, state, None, &ip, next_hop, frame)
 }
 
+/// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
+/// packet gets through is found out so.
+pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
+    let sent = parse::ip(frame).and_then(|ip| Ok(encap::push(egress, state, &ip, frame)?));
+    match sent {
+        Ok(()) => Verdict::Transmit(egress.port),
+        Err(verdict) => verdict,
+    }
+}
+
 /// Stages 1 and 2 for one frame.
 fn receive(snapshot: &Snapshot, port: &PortConfig, frame: &mut Frame) -> Flight {
     let received = parse::receive(port, frame).and_then(|ip| match port.role {
@@ -141,7 +152,7 @@ fn send(
     };
     let egress = match snapshot.adjacencies.get(next_hop.0 as usize) {
         Some(Adjacency::Forward(egress)) => egress,
-        Some(Adjacency::Unresolved) => return Verdict::Punt(Punt::Unresolved(next_hop)),
+        Some(Adjacency::Unresolved) => return unresolved(ingress, ip, next_hop),
         Some(Adjacency::Router) => return Verdict::Punt(Punt::ToRouter),
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
         Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
@@ -167,6 +178,17 @@ fn send(
         Ok(()) => Verdict::Transmit(egress.port),
         Err(reason) => Verdict::Drop(reason),
     }
+}
+
+/// A packet whose next hop's Ethernet address is not known waits for it, unless this is its last hop
+/// anyway: its sender is told so now, as it would be later. Behind an unresolved next hop is never
+/// the host.
+fn unresolved(ingress: Option<&PortConfig>, ip: &Ip, next_hop: NextHop) -> Verdict {
+    let hop = ingress.is_some_and(|ingress| ingress.role != PortRole::Host);
+    if hop && !ttl::more_than_one(ip) {
+        return Verdict::Punt(Punt::TtlExpired);
+    }
+    Verdict::Punt(Punt::Unresolved(next_hop))
 }
 
 /// A packet would go back where it came from. From the kernel that means that the kernel believes

@@ -38,18 +38,25 @@ pub enum Punt {
     TooBig(Mtu),
     /// The next hop's Ethernet address is not known yet.
     Unresolved(NextHop),
+    /// A fragment of a tunnel packet from a known node, its outer header still there.
+    OuterFragment,
+    /// An ICMP destination unreachable that quotes a tunnel packet of ours.
+    TunnelError,
 }
 
 impl Punt {
     /// The reason to count when the slow path cannot or may not do anything for the packet.
     pub const fn drop_reason(self) -> DropReason {
         match self {
-            Self::Arp | Self::NeighbourDiscovery | Self::ToRouter => DropReason::NotAnswered,
+            Self::Arp | Self::NeighbourDiscovery | Self::ToRouter | Self::TunnelError => {
+                DropReason::NotAnswered
+            }
             Self::NoRoute => DropReason::NoRoute,
             Self::Blackhole => DropReason::Blackhole,
             Self::TtlExpired => DropReason::TtlExpired,
             Self::TooBig(_) => DropReason::TooBig,
             Self::Unresolved(_) => DropReason::NeighbourUnresolved,
+            Self::OuterFragment => DropReason::OuterFragment,
         }
     }
 }

@@ -267,6 +267,10 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
             Request::Routes => Reply::Routes(view.routes()),
             Request::Counters => Reply::Counters(view.counters()),
             Request::Status => Reply::Status(view.status()),
+            Request::ProbeMtu(wanted) => match view.probe_mtu(&wanted) {
+                Ok(report) => Reply::Mtu(report),
+                Err(text) => Reply::Error(text),
+            },
             Request::Capture(wanted) => match view.capture(&wanted) {
                 Ok(capture) => return stream_packets(stream, reader, &wanted, &capture),
                 Err(error) => Reply::Error(error.to_string()),

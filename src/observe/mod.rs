@@ -12,8 +12,8 @@ pub mod protocol;
 pub mod report;
 
 use crate::port::capture::{Capture, CaptureError};
-use protocol::CaptureRequest;
-use report::{CounterReport, RouteRow, StatusReport};
+use protocol::{CaptureRequest, ProbeRequest};
+use report::{CounterReport, MtuReport, RouteRow, StatusReport};
 
 /// A running node as its observers see it; called from their threads, at any time.
 pub trait NodeView: Send + Sync {
@@ -28,4 +28,7 @@ pub trait NodeView: Send + Sync {
 
     /// Starts copying what crosses the named ports (all if none is named).
     fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError>;
+
+    /// Finds out how large a packet gets through to another node; an error is one sentence.
+    fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String>;
 }

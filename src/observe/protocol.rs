@@ -4,6 +4,7 @@
 //! {"request":"routes"}                                     → {"routes":[…]}
 //! {"request":"counters"}                                   → {"counters":{…}}
 //! {"request":"status"}                                     → {"status":{…}}
+//! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
 //!                                                            {"packet":{…}} a packet
 //!                                                            {"end":{"sent":…,"missed":…,…}}
@@ -14,7 +15,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::report::{CounterReport, RouteRow, StatusReport};
+use super::report::{CounterReport, MtuReport, RouteRow, StatusReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
 
@@ -28,8 +29,19 @@ pub enum Request {
     Counters,
     /// How the node is.
     Status,
+    /// How large a packet gets through to another node.
+    #[serde(rename = "probe_mtu")]
+    ProbeMtu(ProbeRequest),
     /// Packets as they cross ports.
     Capture(CaptureRequest),
+}
+
+/// Where to probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRequest {
+    /// Another node's name, or any address behind one.
+    pub far: String,
 }
 
 /// Which packets to copy.
@@ -57,6 +69,8 @@ pub enum Reply {
     Counters(CounterReport),
     /// How the node is.
     Status(StatusReport),
+    /// The largest packet that gets through.
+    Mtu(MtuReport),
     /// A capture has begun.
     Capture(CaptureStart),
     /// A captured packet.

@@ -52,6 +52,44 @@ impl RouteRow {
     }
 }
 
+/// The largest packet that gets through to another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtuReport {
+    /// Who answered.
+    pub destination: IpAddr,
+    /// The node that it is behind, if its name is known.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// That node's address.
+    pub far_end: IpAddr,
+    /// The largest inner packet that was answered, in bytes.
+    pub inner: u16,
+    /// The bytes that the tunnel puts around it.
+    pub overhead: u16,
+    /// What keeps a larger one from getting through.
+    pub limit: MtuLimit,
+}
+
+/// What keeps larger packets from getting through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MtuLimit {
+    /// This node's own uplink.
+    Uplink {
+        /// Its name.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: u16,
+    },
+    /// A link behind this router, which said so.
+    Link {
+        /// Who said so.
+        router: IpAddr,
+    },
+    /// Something that drops larger packets and says nothing.
+    Silent,
+}
+
 /// What happens to packets for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -65,8 +65,12 @@ drop_reasons! {
     // Stage 2, decap.
     /// A tunnel packet from an address that is no known node's.
     UnknownPeer => "unknown_peer",
-    /// An outer fragment that could not be put together.
+    /// An outer fragment that could not be put together: others are missing or contradict it.
     OuterFragment => "outer_fragment",
+    /// An outer fragment gave way to newer ones: the memory for reassembly was full.
+    ReassemblyFull => "reassembly_full",
+    /// An ICMP error that quotes no tunnel packet which this node can have sent.
+    InvalidQuote => "invalid_quote",
     /// The UDP datagram is shorter than its header or longer than its packet.
     UdpLength => "udp_length",
     /// The outer UDP checksum is given and wrong.

@@ -31,6 +31,15 @@ pub enum PortError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The device exists, and sysfs does not show it.
+    #[error(
+        "/sys/class/net does not show '{interface}', as /sys is of another network namespace; start \
+         underpass by 'ip netns exec', or mount sysfs anew"
+    )]
+    ForeignSysfs {
+        /// The interface.
+        interface: String,
+    },
     /// The device has no Ethernet header.
     #[error("'{interface}' is no Ethernet device; AF_XDP ports and TAPs need one")]
     NotEthernet {
@@ -60,7 +69,8 @@ pub enum PortError {
     /// Packets of the device's MTU do not fit into a frame.
     #[error(
         "'{interface}' has MTU {mtu}, and frames of {frame_size} bytes hold an MTU of {largest} at \
-         most; lower the MTU (ip link set {interface} mtu {largest}) or enlarge the frames"
+         most (a packet is never spread over several frames); lower the MTU: ip link set {interface} \
+         mtu {largest}"
     )]
     MtuTooLarge {
         /// The interface.

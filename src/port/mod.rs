@@ -4,6 +4,7 @@
 //! serve is several [`Port`]s, one a queue set.
 
 pub mod capture;
+mod close_on_exec;
 mod error;
 pub mod memory;
 mod netdev;

@@ -74,9 +74,15 @@ impl NetDevice {
 
 /// How many receive queues a device has (sysfs, which shows the namespace that it was mounted in).
 pub fn receive_queues(name: &str) -> Result<u32, PortError> {
-    let failed = |source| PortError::Query {
-        interface: name.to_owned(),
-        source,
+    NetDevice::query(name)?;
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => PortError::ForeignSysfs {
+            interface: name.to_owned(),
+        },
+        _ => PortError::Query {
+            interface: name.to_owned(),
+            source,
+        },
     };
     let mut count = 0;
     for entry in fs::read_dir(format!("/sys/class/net/{name}/queues")).map_err(failed)? {

@@ -8,6 +8,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use tun_tap::{Iface, Mode};
 
+use super::close_on_exec::close_on_exec;
 use super::netdev::{NetDevice, check_name};
 use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, TxOutcome};
 use crate::packet::{BATCH, Batch, FramePool};
@@ -237,6 +238,7 @@ fn open_here(options: &TunTapOptions) -> Result<Opened, PortError> {
     let open = || {
         let interface = Iface::without_packet_info(&options.interface, options.kind.mode())?;
         interface.set_non_blocking()?;
+        close_on_exec(&interface)?;
         Ok(interface)
     };
     let interface = open().map_err(|error| device_error(options, error))?;

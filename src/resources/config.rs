@@ -277,9 +277,11 @@ impl NodeConfig {
         self.workers.count()
     }
 
-    /// How many of the uplink's receive queues are served: as given, else one a worker.
-    pub fn uplink_queues(&self) -> usize {
-        self.uplink.queues.unwrap_or_else(|| self.worker_count())
+    /// How many of the uplink's receive queues are served, of `present`: as given, else all, as a
+    /// device spreads what it receives over all of them; never fewer than one a worker.
+    pub fn uplink_queues(&self, present: u32) -> usize {
+        let all = || self.worker_count().max(present as usize);
+        self.uplink.queues.unwrap_or_else(all)
     }
 
     /// The control socket's path: as given, else `/run/underpass/<node>.sock`.

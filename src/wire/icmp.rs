@@ -66,6 +66,8 @@ pub mod codes {
     pub const PORT_UNREACHABLE: u8 = 3;
     /// Destination unreachable: too big, and DF is set.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
+    /// Destination unreachable: the source route leads nowhere.
+    pub const SOURCE_ROUTE_FAILED: u8 = 5;
     /// Destination unreachable: forbidden by a filter.
     pub const ADMINISTRATIVELY_PROHIBITED: u8 = 13;
     /// Time exceeded: the TTL ran out on the way.

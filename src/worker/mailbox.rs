@@ -26,6 +26,8 @@ pub enum Message {
     Originate(Vec<u8>),
     /// Send this whole frame by this port, as it is.
     Transmit(PortId, Vec<u8>),
+    /// Treat this whole frame as if this port had received it.
+    Receive(PortId, Vec<u8>),
     /// Stop receiving, send what is queued, and end.
     Stop,
 }
@@ -57,6 +59,7 @@ pub struct Inbox {
 #[derive(Debug)]
 struct Sleeper {
     asleep: AtomicBool,
+    finished: AtomicBool,
     waker: Waker,
 }
 
@@ -65,6 +68,7 @@ pub fn mailbox(poll: &Poll, frames: usize) -> io::Result<(Mailbox, Inbox)> {
     let waker = Waker::new(poll.registry(), WAKE)?;
     let sleeper = Arc::new(Sleeper {
         asleep: AtomicBool::new(false),
+        finished: AtomicBool::new(false),
         waker,
     });
     let (messages, inbox) = bounded(CAPACITY);
@@ -102,6 +106,11 @@ impl Mailbox {
         // A worker that has ended needs no frames.
         let _ = self.returns.try_send(frame);
     }
+
+    /// Whether the worker has said that it hands nothing over any more, or is gone.
+    pub fn has_finished(&self) -> bool {
+        self.sleeper.finished.load(Ordering::Acquire)
+    }
 }
 
 impl Inbox {
@@ -117,9 +126,20 @@ impl Inbox {
         self.sleeper.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// Whether there is nothing to read.
+    /// Whether there is nothing to read, and no frame has come home.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.messages.is_empty() && self.returns.is_empty()
+    }
+
+    /// Says that the worker, which has been told to stop, hands nothing over any more.
+    pub fn finish(&self) {
+        self.sleeper.finished.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
@@ -27,6 +28,16 @@ const LOOK_AFTER_ROUNDS: u64 = 1 << 14;
 
 /// How long a worker sleeps at most: then it looks whether all is well.
 const NAP: Duration = Duration::from_millis(500);
+
+/// How long it sleeps at most while it is short of frames: no port tells when those that were sent,
+/// or handed to another worker, are free again, and without them nothing is received.
+const SHORT_NAP: Duration = Duration::from_millis(1);
+
+/// Free frames below which a worker is short of them; fewer if it has few from the start.
+const SHORT_OF_FRAMES: usize = 4 * BATCH;
+
+/// How long a worker that stops waits for the others to hand over what they have for it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How often a full transmit ring is tried again before its frames are dropped.
 const TX_RETRIES: usize = 8;
@@ -77,7 +88,9 @@ pub struct Worker {
     snapshot: PublishedReader<Snapshot>,
     quiescence: QuiescentReader,
     counters: Arc<Counters>,
+    short_of_frames: usize,
     stopping: bool,
+    finished: bool,
 }
 
 /// How a worker reaches a port of the node.
@@ -119,6 +132,7 @@ impl Worker {
             routes,
             incoming: Batch::with_capacity(BATCH),
             verdicts: Vec::with_capacity(BATCH),
+            short_of_frames: SHORT_OF_FRAMES.min(parts.pool.available() / 2),
             pool: parts.pool,
             state: WorkerState::new(parts.number as u16, workers as u16),
             poll: parts.poll,
@@ -129,6 +143,7 @@ impl Worker {
             quiescence: parts.quiescence,
             counters: parts.counters,
             stopping: false,
+            finished: false,
         })
     }
 
@@ -193,18 +208,23 @@ impl Worker {
                 .rx_bytes
                 .add(self.incoming.iter().map(|frame| frame.len() as u64).sum());
         }
+        self.forward(id);
+        self.flush();
+        true
+    }
+
+    /// Forwards the incoming batch as one that came in by this port.
+    fn forward(&mut self, ingress: PortId) {
         let snapshot = self.snapshot.load();
         self.verdicts.clear();
         forward::forward(
             snapshot,
             &mut self.state,
-            id,
+            ingress,
             &mut self.incoming,
             &mut self.verdicts,
         );
-        self.carry_out(id);
-        self.flush();
-        true
+        self.carry_out(ingress);
     }
 
     /// Carries out the verdicts on the incoming batch.
@@ -234,6 +254,7 @@ impl Worker {
             .unwrap_or(Way::None)
         {
             Way::Own(index) => self.outgoing[index].push(frame),
+            Way::Other(_) if self.finished => self.discard(frame, DropReason::Shutdown),
             Way::Other(worker) => {
                 let owner = self.number;
                 let handoff = Message::Handoff { port, frame, owner };
@@ -313,6 +334,7 @@ impl Worker {
                 Message::Handoff { port, frame, owner } => self.take_over(port, frame, owner),
                 Message::Originate(packet) => self.originate(&packet),
                 Message::Transmit(port, bytes) => self.send_as_is(port, &bytes),
+                Message::Receive(port, bytes) => self.receive_again(port, &bytes),
                 Message::Stop => self.stopping = true,
             }
         }
@@ -354,6 +376,18 @@ impl Worker {
         }
     }
 
+    /// Forwards a frame that was put together out of received ones, as if it had come in so.
+    fn receive_again(&mut self, port: PortId, bytes: &[u8]) {
+        self.counters.originated.add(1);
+        match self.copy(bytes) {
+            Ok(frame) => {
+                self.incoming.push(frame);
+                self.forward(port);
+            }
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+    }
+
     fn copy(&mut self, packet: &[u8]) -> Result<Frame, DropReason> {
         let headroom = self.pool.headroom();
         let mut frame = self.pool.take().ok_or(DropReason::NoFrame)?;
@@ -371,7 +405,9 @@ impl Worker {
         if self.inbox.is_empty() {
             self.quiescence.offline();
             let mut events = Events::with_capacity(16);
-            if let Err(error) = self.poll.poll(&mut events, Some(NAP))
+            let short = self.pool.available() < self.short_of_frames;
+            let nap = if short { SHORT_NAP } else { NAP };
+            if let Err(error) = self.poll.poll(&mut events, Some(nap))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 log::error!("worker {}: poll: {error}", self.number);
@@ -392,10 +428,24 @@ impl Worker {
         }
     }
 
-    /// The end: nothing more is received, what is queued is sent, and the rest is counted.
+    /// The end: nothing more is received, and what is queued, here or with the other workers, is
+    /// sent. Each says when it hands nothing over any more, so that none leaves too early.
     fn drain(&mut self) {
         while self.read_mail() {}
         self.flush();
+        self.finished = true;
+        self.inbox.finish();
+        let deadline = Instant::now() + LINGER;
+        loop {
+            let last = self.workers.iter().all(Mailbox::has_finished);
+            if self.read_mail() {
+                continue;
+            }
+            if last || Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(SHORT_NAP / 10);
+        }
         self.look_after_ports();
         self.quiescence.offline();
     }

@@ -137,7 +137,39 @@ pub fn punted() -> Vec<Case> {
             from_pod(&solicitation()),
             Verdict::Punt(Punt::NeighbourDiscovery),
         ),
+        case(
+            "outer fragment",
+            UPLINK,
+            from_uplink(&outer_fragment()),
+            Verdict::Punt(Punt::OuterFragment),
+        ),
+        case(
+            "error about a tunnel packet",
+            UPLINK,
+            from_uplink(&too_big_about_a_tunnel_packet()),
+            Verdict::Punt(Punt::TunnelError),
+        ),
     ]
+}
+
+/// The first fragment of a tunnel packet from a known node.
+fn outer_fragment() -> Vec<u8> {
+    let mut packet = ipip(FAR_NODE, NODE, &udp(FAR_IPIP, POD, 64, b"payload"));
+    rewrite(&mut packet, |header| header.more_fragments = true);
+    packet
+}
+
+/// A router of the underlay says that one of our own tunnel packets was too big for its next link.
+fn too_big_about_a_tunnel_packet() -> Vec<u8> {
+    let ours = ipip(NODE, FAR_NODE, &udp(POD, FAR_IPIP, 63, &[0; 1400]));
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4(STRANGER.octets(), NODE.octets(), 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(
+            etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 },
+        ))
+        .write(&mut packet, &ours[..28])
+        .unwrap();
+    packet
 }
 
 /// A workload's question who has `target`.
@@ -278,11 +310,6 @@ fn bad_tunnels() -> Vec<Bad> {
     let spoofed = udp(OTHER_POD, POD, 9, b"");
     let bad: Vec<(&'static str, Vec<u8>, DropReason)> = vec![
         ("stranger", ipip(STRANGER, NODE, &inner), R::UnknownPeer),
-        (
-            "outer fragment",
-            outer(&|h| h.more_fragments = true),
-            R::OuterFragment,
-        ),
         ("UDP length", with(24, [0, 7]), R::UdpLength),
         ("UDP checksum", with(26, [0x12, 0x34]), R::UdpChecksum),
         (

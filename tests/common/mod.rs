@@ -1,6 +1,7 @@
 //! A small node on paper: ports, adjacencies and routes, for tests of the packet path.
 #![allow(dead_code, missing_docs)]
 
+pub mod cluster;
 pub mod fates;
 pub mod golden;
 

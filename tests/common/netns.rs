@@ -219,6 +219,17 @@ impl Drop for Router {
     }
 }
 
+/// What all threads of a process have used, as the scheduler counts it.
+pub fn cpu_time(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let used = |task: fs::DirEntry| -> u64 {
+        let text = fs::read_to_string(task.path().join("schedstat")).expect("schedstat");
+        let nanoseconds = text.split(' ').next().expect("a number");
+        nanoseconds.parse().expect("a number")
+    };
+    Duration::from_nanos(tasks.map(|task| used(task.expect("a thread"))).sum())
+}
+
 /// What a running node says to `underpass VERB --socket SOCKET -o json`.
 pub fn ask(verb: &str, socket: &str) -> serde_json::Value {
     let text = sh(&format!("{UNDERPASS} {verb} --socket {socket} -o json"));

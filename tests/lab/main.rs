@@ -4,5 +4,11 @@
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod accounts;
+mod fabric;
+mod life;
 mod modes;
+mod operator;
+mod srcdst;
 mod support;
+mod switch;

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 
-use super::netns::{self, PATIENCE, UNDERPASS, inside, sh};
+use super::netns::{self, PATIENCE, UNDERPASS, inside};
 
 pub const NODES: [&str; 4] = ["master", "worker1", "worker2", "worker3"];
 pub const MODES: [&str; 5] = ["ipip", "vxlan", "direct", "ipip-cross", "vxlan-cross"];
@@ -20,7 +20,6 @@ pub const POD0: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 10);
 pub const POD1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
 pub const POD2: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 10);
 pub const POD3: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 10);
-pub const MASTER: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 10);
 pub const WORKER1: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 11);
 pub const WORKER2: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 12);
 pub const WORKER3: Ipv4Addr = Ipv4Addr::new(10, 30, 1, 13);
@@ -33,12 +32,6 @@ impl Lab {
     pub fn up(arguments: &str) -> Self {
         let lab = Self;
         lab.script(&format!("up {arguments}"));
-        for node in NODES {
-            // A pod's traffic to another node's own address is for that node's kernel to pass on.
-            sh(&format!(
-                "ip netns exec up-{node} sysctl -qw net.ipv4.ip_forward=1"
-            ));
-        }
         lab
     }
 
@@ -93,17 +86,6 @@ pub fn space(name: &str) -> String {
 /// A node's control socket.
 pub fn socket(node: &str) -> String {
     format!("/run/underpass/{node}.sock")
-}
-
-/// The node that a pod is on.
-pub fn node_of(pod: &str) -> &'static str {
-    match pod {
-        "pod0" => "master",
-        "pod1" => "worker1",
-        "pod2" => "worker2",
-        "pod3" => "worker3",
-        other => panic!("no pod {other}"),
-    }
 }
 
 pub fn pings(from: &str, to: Ipv4Addr) -> bool {

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use underpass::observe::NodeView;
-use underpass::observe::protocol::CaptureRequest;
+use underpass::observe::protocol::{CaptureRequest, ProbeRequest};
 use underpass::observe::report::{
-    Component, CounterReport, Encapsulation, PortCounters, RouteCount, RouteKind, RouteRow,
-    RouteState, StatusReport, WorkerStatus, XdpStatistics,
+    Component, CounterReport, Encapsulation, MtuReport, PortCounters, RouteCount, RouteKind,
+    RouteRow, RouteState, StatusReport, WorkerStatus, XdpStatistics,
 };
 use underpass::packet::{Batch, DropReason, FramePool};
 use underpass::port::capture::{Capture, CaptureError, CaptureSwitch, Captured};
@@ -90,6 +90,10 @@ impl NodeView for FakeNode {
     fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError> {
         self.switch
             .attach(&request.ports, request.snap_length, 1024)
+    }
+
+    fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String> {
+        Err(format!("no node '{}'", request.far))
     }
 }
 

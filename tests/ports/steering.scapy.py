@@ -58,6 +58,34 @@ for number, part in enumerate(fragment(ipv4(id=7) / UDP(dport=53) / Raw(b"r" * 2
     show("p", f"DNS fragment {number} that reuses the identification", ether() / part)
 show("p", "later UDP fragment of nothing known", ether() / ipv4(id=9, proto=17, frag=100) / Raw(b"x" * 64))
 
+
+
+def error(offender, kind=3, code=4, quoted=None, **fields):
+    """An ICMP error from a router on the way about a packet of the node's."""
+    return ether() / ipv4(src="10.30.0.254") / ICMP(type=kind, code=code, nexthopmtu=1400) / raw(offender)[:quoted]
+
+
+own_ipip = IP(src=NODE, dst=PEER, flags="DF") / inner
+own_vxlan = IP(src=NODE, dst=PEER, flags="DF") / vxlan
+show("s", "too big about our IPIP", error(own_ipip))
+show("s", "too big about our IPIP that quotes 8 bytes", error(own_ipip, quoted=28))
+show("s", "too big about our VXLAN", error(own_vxlan))
+show("s", "too big about our VXLAN that quotes 8 bytes", error(own_vxlan, quoted=28))
+show("s", "host unreachable about our VXLAN", error(own_vxlan, code=1))
+show("s", "port unreachable about our VXLAN", error(own_vxlan, code=3))
+show("p", "too big about the node's TCP", error(IP(src=NODE, dst=PEER, flags="DF") / TCP(dport=22)))
+show("p", "port unreachable about the node's DNS", error(IP(src=NODE, dst=PEER) / UDP(dport=53) / b"x", code=3))
+show("p", "too big about another node's IPIP", error(IP(src="10.30.0.3", dst=PEER, flags="DF") / inner))
+show("p", "too big about another node's VXLAN", error(IP(src="10.30.0.3", dst=PEER, flags="DF") / vxlan))
+show("p", "time exceeded about our IPIP", error(own_ipip, kind=11, code=0))
+show("p", "redirect about our IPIP", error(own_ipip, kind=5, code=1))
+show("p", "too big that quotes less than a header", error(own_ipip, quoted=19))
+show("p", "too big about our VXLAN that quotes no ports", error(own_vxlan, quoted=23))
+show("p", "a fragment of an error about our IPIP",
+     ether() / ipv4(src="10.30.0.254", flags="MF", proto=1) / raw(ICMP(type=3, code=4) / own_ipip))
+show("p", "an echo request that carries our IPIP", ether() / ipv4() / ICMP(type=8) / raw(own_ipip))
+show("p", "too big to another node", ether() / ipv4(dst="10.30.0.3") / ICMP(type=3, code=4) / raw(own_ipip))
+
 show("p", "SSH to the node", ether() / ipv4() / TCP(dport=22))
 show("p", "BGP to the node", ether() / ipv4() / TCP(dport=179))
 show("p", "ICMP to the node", ether() / ipv4() / ICMP())

@@ -29,6 +29,7 @@ mod umem;
 use std::io;
 use std::ops::Range;
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 use self::queue::Queue;
 pub use self::steering::{Role, Steering, XdpMode, XdpModeWanted};
@@ -36,12 +37,16 @@ pub use self::umem::{Transfer, UmemOptions, WorkerUmem};
 use super::netdev::{NetDevice, receive_queues};
 use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, TxOutcome};
 use crate::packet::{BATCH, Batch, FramePool, HEADROOM};
+use crate::wire::MacAddr;
 
 /// Entries of a ring unless configured.
 pub const DEFAULT_RING_SIZE: u32 = 2048;
 
 /// An Ethernet header and an 802.1Q tag, which an MTU does not count.
 const LINK_OVERHEAD: usize = 18;
+
+/// How often frames that are too long make a port ask for the device's MTU at most.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Receive calls without a packet between two looks at whether the device is still there.
 const CHECK_EVERY: u32 = 1 << 14;
@@ -68,6 +73,8 @@ pub struct XdpPort {
     /// The queue that the next receive call begins with.
     next: usize,
     idle: u32,
+    /// When the device was last asked for its MTU because of a frame that was too long.
+    asked: Option<Instant>,
 }
 
 impl XdpPort {
@@ -82,10 +89,7 @@ impl XdpPort {
         umem: &WorkerUmem,
         pool: &mut FramePool,
     ) -> Result<Self, PortError> {
-        let device = check_device(options, umem)?;
-        let address = device.address.ok_or_else(|| PortError::NotEthernet {
-            interface: options.interface.clone(),
-        })?;
+        let (device, address) = check_device(options, umem)?;
         let mut port = Self {
             id,
             interface: options.interface.clone(),
@@ -98,6 +102,7 @@ impl XdpPort {
             queues: Vec::new(),
             next: 0,
             idle: 0,
+            asked: None,
         };
         for number in options.queues.clone() {
             match Queue::open(
@@ -193,6 +198,10 @@ impl Port for XdpPort {
         let queue = &mut self.queues[0];
         queue.reap(pool);
         let mut outcome = queue.transmit(self.longest, pool, batch);
+        if outcome.oversized > 0 {
+            self.follow_mtu();
+        }
+        let queue = &self.queues[0];
         if queue.is_gone() {
             outcome.failed += batch.len();
             batch.drain(..).for_each(|frame| pool.give(frame));
@@ -218,6 +227,20 @@ impl Port for XdpPort {
 }
 
 impl XdpPort {
+    /// A frame was too long: perhaps the device's MTU was raised since it was last asked for.
+    #[cold]
+    fn follow_mtu(&mut self) {
+        let now = Instant::now();
+        if self.asked.is_some_and(|asked| now - asked < ASK_EVERY) {
+            return;
+        }
+        self.asked = Some(now);
+        if let Ok(device) = NetDevice::query(&self.interface) {
+            self.longest = device.mtu as usize + LINK_OVERHEAD;
+            self.capabilities.mtu = device.mtu();
+        }
+    }
+
     fn check_device_when_idle(&mut self) -> io::Result<()> {
         self.idle += 1;
         if self.idle >= CHECK_EVERY {
@@ -231,10 +254,17 @@ impl XdpPort {
     }
 }
 
-/// The device, if it has the queues that are wanted and its packets fit into a frame.
-fn check_device(options: &XdpOptions, umem: &WorkerUmem) -> Result<NetDevice, PortError> {
+/// The device and its Ethernet address, if it has one and the queues that are wanted, and its packets
+/// fit into a frame.
+fn check_device(
+    options: &XdpOptions,
+    umem: &WorkerUmem,
+) -> Result<(NetDevice, MacAddr), PortError> {
     let interface = &options.interface;
     let device = NetDevice::query(interface)?;
+    let address = device.address.ok_or_else(|| PortError::NotEthernet {
+        interface: interface.clone(),
+    })?;
     if options.queues.is_empty() {
         return Err(PortError::NoQueues {
             interface: interface.clone(),
@@ -259,7 +289,7 @@ fn check_device(options: &XdpOptions, umem: &WorkerUmem) -> Result<NetDevice, Po
             largest,
         });
     }
-    Ok(device)
+    Ok((device, address))
 }
 
 fn io_name(transfer: Transfer, mode: Option<XdpMode>) -> String {

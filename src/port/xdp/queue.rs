@@ -13,6 +13,7 @@ use xsk_rs::umem::{CompQueue, FillQueue};
 
 use super::umem::{Anchor, HeldChunks, Transfer, WorkerUmem, ring_size};
 use crate::packet::{BATCH, Batch, Frame, FramePool, HEADROOM};
+use crate::port::close_on_exec::close_on_exec;
 use crate::port::{PortError, PortStatistics, TxOutcome};
 
 /// Frames that stocking a fill ring leaves in the pool, so that sending never starves.
@@ -119,6 +120,9 @@ impl Queue {
             interface: interface.to_owned(),
             queue: number,
         })?;
+        if let Err(error) = close_on_exec(tx.fd()) {
+            log::debug!("{interface}: queue {number} may be inherited: {error}");
+        }
         raise_tx_budget(tx.fd().as_raw_fd(), TX_BUDGET.min(entries));
         Ok(Self {
             rx,

@@ -1,7 +1,8 @@
 // The XDP programs that decide which packets leave the kernel for an AF_XDP socket.
 //
 //   steer_workload   everything, to the socket of the queue that it arrived on
-//   steer_uplink     tunnel packets to this node and packets into its blocks; all else is the kernel's
+//   steer_uplink     tunnel packets to this node, ICMP errors about its own tunnel packets, and packets
+//                    into its blocks; all else is the kernel's
 //
 // A packet that is not understood goes to the kernel, as does every packet of a queue without a
 // socket: the node keeps its SSH, its BGP and its neighbour discovery whatever happens here.
@@ -50,10 +51,12 @@ static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)5
 enum {
     ETHERTYPE_IPV4 = 0x0800,
     ETHERTYPE_IPV6 = 0x86dd,
+    PROTOCOL_ICMP = 1,
     PROTOCOL_IPIP = 4,
     PROTOCOL_UDP = 17,
     IPV4_MORE_FRAGMENTS = 0x2000,
     IPV4_FRAGMENT_OFFSET = 0x1fff,
+    ICMP_DESTINATION_UNREACHABLE = 3,
 };
 
 struct ethernet {
@@ -90,6 +93,13 @@ struct udp {
     u16 destination;
     u16 length;
     u16 checksum;
+};
+
+struct icmp {
+    u8 type;
+    u8 code;
+    u16 checksum;
+    u32 rest;
 };
 
 // Ports and addresses in every map are in network byte order.
@@ -211,6 +221,29 @@ INLINE int is_vxlan_over_ipv4(const struct ipv4 *ip, u32 header_length, const vo
     return vxlan;
 }
 
+// Whether this is an error about a tunnel packet of ours: only its sender can act on it, and that is not
+// the kernel. Errors about the kernel's own packets are none.
+INLINE int is_about_our_tunnel(const struct ipv4 *ip, u32 header_length, const void *end,
+                               const struct config *config)
+{
+    const struct icmp *icmp = (const void *)ip + header_length;
+    const struct ipv4 *quoted = (const void *)(icmp + 1);
+
+    if (ip->fragment & be16(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))
+        return 0;
+    if ((const void *)(quoted + 1) > end || icmp->type != ICMP_DESTINATION_UNREACHABLE)
+        return 0;
+    // Our outer headers have no options.
+    if (quoted->version_length != 0x45)
+        return 0;
+    u32 source = quoted->source;
+    if (!bpf_map_lookup_elem(&node_ipv4, &source))
+        return 0;
+    if (quoted->protocol == PROTOCOL_IPIP)
+        return 1;
+    return quoted->protocol == PROTOCOL_UDP && is_vxlan((const void *)(quoted + 1), end, config);
+}
+
 INLINE int is_ours_ipv4(const struct ipv4 *ip, const void *end, const struct config *config)
 {
     if ((const void *)(ip + 1) > end || ip->version_length >> 4 != 4)
@@ -222,10 +255,12 @@ INLINE int is_ours_ipv4(const struct ipv4 *ip, const void *end, const struct con
     struct ipv4_prefix destination = {32, ip->destination};
     if (bpf_map_lookup_elem(&local_ipv4, &destination))
         return 1;
-    if (ip->protocol != PROTOCOL_IPIP && ip->protocol != PROTOCOL_UDP)
+    if (ip->protocol != PROTOCOL_IPIP && ip->protocol != PROTOCOL_UDP && ip->protocol != PROTOCOL_ICMP)
         return 0;
     if (!bpf_map_lookup_elem(&node_ipv4, &destination.address))
         return 0;
+    if (ip->protocol == PROTOCOL_ICMP)
+        return is_about_our_tunnel(ip, header_length, end, config);
     return ip->protocol == PROTOCOL_IPIP || is_vxlan_over_ipv4(ip, header_length, end, config);
 }
 

@@ -25,7 +25,8 @@ pub enum Role {
     /// All.
     Workload,
     /// Those with the device's own Ethernet destination and no 802.1Q tag that are IP-in-IP or VXLAN
-    /// to one of the node's addresses, or to an address in one of its prefixes.
+    /// to one of the node's addresses, or to an address in one of its prefixes; and ICMP destination
+    /// unreachable to one of the node's addresses that quotes such a packet from one of them.
     ///
     /// Later fragments of an IPv4 VXLAN packet follow its first one. A tag that the device takes off
     /// the frame is not seen: switch that off (`ethtool -K IF rxvlan off`) where the uplink carries

@@ -30,17 +30,31 @@ pub(super) fn message(
     kind: Kind,
     packet: &[u8],
 ) -> Option<(IpAddr, Vec<u8>)> {
+    let sound = match packet.first()? >> 4 {
+        4 => Ipv4::parse(packet).is_ok(),
+        6 => Ipv6::parse(packet).is_ok(),
+        _ => false,
+    };
+    sound.then(|| about_quote(router, kind, packet)).flatten()
+}
+
+/// As [`message`], about a packet that may be cut short, as in another error's quotation.
+pub(super) fn about_quote(
+    router: &RouterAddresses,
+    kind: Kind,
+    packet: &[u8],
+) -> Option<(IpAddr, Vec<u8>)> {
     let mut out = vec![0; icmp::MAX_ERROR_LEN.max(icmpv6::MAX_ERROR_LEN)];
     let (to, length) = match packet.first()? >> 4 {
         4 => {
-            let ip = Ipv4::parse(packet)
+            let ip = Ipv4::parse_quoted(packet)
                 .ok()
                 .filter(|ip| icmp::may_answer(ip, packet))?;
             let written = icmp::write_error(kind_v4(kind), packet, router.v4, ip.source, &mut out);
             (IpAddr::V4(ip.source), written)
         }
         6 => {
-            let ip = Ipv6::parse(packet)
+            let ip = Ipv6::parse_quoted(packet)
                 .ok()
                 .filter(|ip| icmpv6::may_answer(ip, packet))?;
             let written =

@@ -1,16 +1,19 @@
 //! The slow path: what a packet needs that the hot loop must not spend time on.
 //!
 //! One thread takes punted packets, answers ARP, neighbour discovery and echo requests, makes ICMP
-//! errors, fragments, and lets packets wait for a neighbour. The core ([`SlowPath`]) is pure: time
+//! errors, fragments, puts outer fragments together, heeds errors about our tunnel packets, and lets
+//! packets wait for a neighbour. The core ([`SlowPath`]) is pure: time
 //! comes in, actions go out. Every punted packet ends under exactly one count: absorbed or dropped.
 
 mod answer;
 mod error;
 mod fragment;
 mod limiter;
+mod quote;
+mod reassembly;
 mod waiting;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,14 +21,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::counters::Counters;
 use super::mailbox::{Mailbox, Message};
-use super::publish::Published;
+use super::publish::{Published, QuiescentReader};
 use crate::fib::NextHop;
-use crate::forward::{Punt, Snapshot};
+use crate::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
-use crate::port::PortId;
-use crate::wire::MacAddr;
+use crate::port::{Link, PortId};
+use crate::wire::ethernet::{self, EtherType, Ethernet};
+use crate::wire::{MacAddr, Mtu};
 
 use limiter::Limiter;
+use quote::Trouble;
+use reassembly::Reassembly;
 use waiting::Waiting;
 
 /// Packets that may wait for the slow path.
@@ -49,6 +55,8 @@ pub enum Event {
     WorkloadSeen(PortId, IpAddr, MacAddr),
     /// Packets wait for this next hop's Ethernet address.
     Unresolved(NextHop),
+    /// The underlay says that packets to this node, outer header included, fit up to this size.
+    PathMtu(Ipv4Addr, Mtu),
 }
 
 /// What is to be done for a punted packet.
@@ -58,6 +66,8 @@ pub enum Action {
     Originate(Vec<u8>),
     /// Send this frame by this port.
     Transmit(PortId, Vec<u8>),
+    /// Treat this frame as if this port had received it.
+    Receive(PortId, Vec<u8>),
     /// Tell the control side.
     Tell(Event),
 }
@@ -78,6 +88,7 @@ pub enum Fate {
 pub struct SlowPath {
     limiter: Limiter,
     waiting: Waiting,
+    reassembly: Reassembly,
 }
 
 impl SlowPath {
@@ -115,6 +126,8 @@ impl SlowPath {
                 self.report(now, snapshot, punt, &packet, actions);
                 Fate::Dropped(punt.drop_reason())
             }
+            Punt::OuterFragment => self.reassemble(now, snapshot, ingress, &packet, actions),
+            Punt::TunnelError => self.heed(now, snapshot, &packet, actions),
         }
     }
 
@@ -125,12 +138,16 @@ impl SlowPath {
         snapshot: &Snapshot,
         actions: &mut Vec<Action>,
     ) -> Vec<Fate> {
-        self.waiting.release(now, snapshot, actions)
+        let mut fates = self.waiting.release(now, snapshot, actions);
+        fates.extend(self.reassembly.ended(now));
+        fates
     }
 
     /// Gives up every packet that still waits.
     pub fn stop(&mut self) -> Vec<Fate> {
-        self.waiting.give_up()
+        let mut fates = self.waiting.give_up();
+        fates.extend(self.reassembly.stop());
+        fates
     }
 
     /// When [`SlowPath::tick`] is due, if anything waits.
@@ -186,7 +203,12 @@ impl SlowPath {
             Punt::Blackhole => error::Kind::HostUnreachable,
             Punt::TtlExpired => error::Kind::TimeExceeded,
             Punt::TooBig(mtu) => error::Kind::TooBig(mtu),
-            Punt::Arp | Punt::NeighbourDiscovery | Punt::ToRouter | Punt::Unresolved(_) => return,
+            Punt::Arp
+            | Punt::NeighbourDiscovery
+            | Punt::ToRouter
+            | Punt::Unresolved(_)
+            | Punt::OuterFragment
+            | Punt::TunnelError => return,
         };
         self.error(now, snapshot, kind, packet, actions);
     }
@@ -199,7 +221,21 @@ impl SlowPath {
         packet: &[u8],
         actions: &mut Vec<Action>,
     ) -> bool {
-        let Some((source, message)) = error::message(&snapshot.router, kind, packet) else {
+        self.tell(
+            now,
+            error::message(&voice(snapshot, packet), kind, packet),
+            actions,
+        )
+    }
+
+    /// Sends an ICMP error, if there is one and its receiver may be told one thing more.
+    fn tell(
+        &mut self,
+        now: Instant,
+        error: Option<(IpAddr, Vec<u8>)>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some((source, message)) = error else {
             return false;
         };
         let allowed = self.limiter.allow(now, source);
@@ -207,6 +243,53 @@ impl SlowPath {
             actions.push(Action::Originate(message));
         }
         allowed
+    }
+
+    /// Puts fragments of a tunnel packet together; the whole one goes in again where they came in.
+    fn reassemble(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        ingress: Option<PortId>,
+        fragment: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        let Some(port) = ingress.and_then(|id| snapshot.ports.get(usize::from(id.0))) else {
+            return Fate::Dropped(DropReason::NoPort);
+        };
+        let (fate, whole) = self.reassembly.add(now, fragment);
+        if let Some(packet) = whole {
+            actions.push(Action::Receive(port.id, framed(port.link, &packet)));
+        }
+        fate
+    }
+
+    /// Heeds an ICMP error about one of our own tunnel packets: what it says of the path is told to
+    /// the control side, and its like goes to the inner packet's sender (RFC 2003 section 4).
+    fn heed(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        packet: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        let Some(found) = quote::read(&snapshot.tunnels, packet) else {
+            return Fate::Dropped(DropReason::InvalidQuote);
+        };
+        let kind = match found.trouble {
+            Trouble::TooBig(path) => {
+                let event = Event::PathMtu(found.far_end, path);
+                actions.push(Action::Tell(event));
+                error::Kind::TooBig(path.less(found.overhead))
+            }
+            Trouble::Unreachable => error::Kind::HostUnreachable,
+        };
+        if quote::inner_is_ours(snapshot, found.inner) {
+            let router = voice(snapshot, found.inner);
+            let error = error::about_quote(&router, kind, found.inner);
+            self.tell(now, error, actions);
+        }
+        Fate::Absorbed
     }
 }
 
@@ -222,17 +305,21 @@ pub struct Thread {
     pub events: Sender<Event>,
     /// What it reads.
     pub snapshot: Published<Snapshot>,
+    /// How it says that it has let go of what it read.
+    pub quiescence: QuiescentReader,
     /// What it counts.
     pub counters: Arc<Counters>,
 }
 
 impl Thread {
     /// Works until every worker has let go of its end of the queue.
-    pub fn run(self) {
+    pub fn run(mut self) {
         let mut core = SlowPath::default();
         let mut actions = Vec::new();
         loop {
+            self.quiescence.offline();
             let received = self.punted.recv_timeout(core.deadline());
+            self.quiescence.online();
             let now = Instant::now();
             let snapshot = self.snapshot.get();
             match received {
@@ -262,22 +349,78 @@ impl Thread {
     fn carry_out(&self, action: Action) {
         let (worker, message) = match action {
             Action::Originate(packet) => (0, Message::Originate(packet)),
-            Action::Transmit(port, frame) => {
-                let owner = self.owners.get(usize::from(port.0)).copied().flatten();
-                (owner.unwrap_or(0), Message::Transmit(port, frame))
-            }
+            Action::Transmit(port, frame) => (self.owner(port), Message::Transmit(port, frame)),
+            Action::Receive(port, frame) => (self.owner(port), Message::Receive(port, frame)),
             Action::Tell(event) => {
                 // A control side that is behind will hear of it again from the next packet.
                 let _ = self.events.try_send(event);
                 return;
             }
         };
-        // A worker counts a message as originated when it reads it; one that does not get into a
-        // full mailbox never existed.
-        if let Some(mailbox) = self.workers.get(worker) {
-            let _ = mailbox.post(message);
+        // A worker counts a message as originated when it reads it; one that it never reads is
+        // counted here.
+        let Some(mailbox) = self.workers.get(worker) else {
+            return self.lost(DropReason::NoPort);
+        };
+        if mailbox.post(message).is_err() {
+            self.lost(if mailbox.has_finished() {
+                DropReason::Shutdown
+            } else {
+                DropReason::HandoffFull
+            });
         }
     }
+
+    /// The worker that serves a port; the first one serves the uplink, among others.
+    fn owner(&self, port: PortId) -> usize {
+        let owner = self.owners.get(usize::from(port.0)).copied().flatten();
+        owner.unwrap_or(0)
+    }
+
+    fn lost(&self, reason: DropReason) {
+        self.counters.originated.add(1);
+        self.counters.dropped(reason, 1);
+    }
+}
+
+/// The addresses that an error about this packet comes from. The host's kernel takes nothing that
+/// claims to come from an address of its own, so it is told by the gateway's.
+fn voice(snapshot: &Snapshot, about: &[u8]) -> RouterAddresses {
+    use crate::wire::{ipv4::Ipv4, ipv6::Ipv6};
+    let next_hop = match about.first().map(|byte| byte >> 4) {
+        Some(4) => Ipv4::parse_quoted(about)
+            .ok()
+            .and_then(|ip| snapshot.fib.lookup_v4(ip.source)),
+        Some(6) => Ipv6::parse_quoted(about)
+            .ok()
+            .and_then(|ip| snapshot.fib.lookup_v6(ip.source)),
+        _ => None,
+    };
+    let adjacency = next_hop.and_then(|hop| snapshot.adjacencies.get(hop.0 as usize));
+    match adjacency {
+        Some(Adjacency::Forward(egress)) if egress.to_host => RouterAddresses {
+            v4: RouterAddresses::GATEWAY_V4,
+            v6: RouterAddresses::GATEWAY_V6,
+        },
+        _ => snapshot.router,
+    }
+}
+
+/// An IPv4 packet as a port receives it, addressed to the port.
+fn framed(link: Link, packet: &[u8]) -> Vec<u8> {
+    let Link::Ethernet(own) = link else {
+        return packet.to_vec();
+    };
+    let mut frame = vec![0; ethernet::HEADER_LEN];
+    let header = Ethernet {
+        destination: own,
+        source: MacAddr::default(),
+        ethertype: EtherType::IPV4,
+        vlan: None,
+    };
+    header.write(&mut frame);
+    frame.extend_from_slice(packet);
+    frame
 }
 
 fn is_host(snapshot: &Snapshot, id: PortId) -> bool {

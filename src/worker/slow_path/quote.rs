@@ -1,0 +1,390 @@
+//! ICMP errors about our own tunnel packets: what they say, and whether to believe it.
+//!
+//! Anybody can send such an error. It is believed only where it quotes a packet that this node can
+//! have sent: from its address to a known node, with the header that its tunnels write, and larger
+//! than what the error says would fit (RFC 5927 section 4).
+
+use std::net::Ipv4Addr;
+
+use crate::forward::{Adjacency, Encapsulation, PortRole, Snapshot, Tunnels};
+use crate::wire::icmp::{self, Icmp, codes, types};
+use crate::wire::ipv4::{self, Ipv4, protocol};
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::vxlan::{self, Vxlan};
+use crate::wire::{Mtu, ethernet, udp};
+
+/// No IPv4 link has less (RFC 791 section 3.2, RFC 1191 section 3).
+const LEAST_MTU: u16 = 68;
+
+/// MTUs of common links, for routers that do not say theirs (RFC 1191 section 7.1).
+const PLATEAUS: [u16; 11] = [
+    65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, LEAST_MTU,
+];
+
+/// Source ports of VXLAN packets begin here (RFC 7348 section 5).
+const FIRST_SOURCE_PORT: u16 = 49152;
+
+/// An error to believe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TunnelError<'a> {
+    /// The node that the quoted packet was sent to.
+    pub far_end: Ipv4Addr,
+    /// What is the matter.
+    pub trouble: Trouble,
+    /// Bytes that our tunnel put around the inner packet.
+    pub overhead: u16,
+    /// As much of the inner packet as is quoted; perhaps nothing.
+    pub inner: &'a [u8],
+}
+
+/// Why a tunnel packet did not get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Larger than a link on the way takes: packets up to this size, outer header included, fit.
+    TooBig(Mtu),
+    /// The far end, or its tunnel, is not reached.
+    Unreachable,
+}
+
+/// Reads an IPv4 packet with an ICMP destination unreachable; nothing if it is not to be believed.
+pub(super) fn read<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
+    let ip = Ipv4::parse(packet).ok()?;
+    if ip.protocol != protocol::ICMP || ip.is_fragment() {
+        return None;
+    }
+    let message = packet.get(ip.header_len..ip.total_len)?;
+    let icmp = Icmp::parse(message).ok()?;
+    if icmp.message_type != types::DESTINATION_UNREACHABLE {
+        return None;
+    }
+    let quoted = quotation(&icmp, message.get(icmp::HEADER_LEN..)?);
+    let outer = Ipv4::parse_quoted(quoted).ok()?;
+    let ours = tunnels.node_address == Some(outer.source)
+        && tunnels.peers.contains(outer.destination)
+        && outer.header_len == ipv4::HEADER_LEN
+        && outer.fragment_offset == 0;
+    if !ours {
+        return None;
+    }
+    let quoted = &quoted[..quoted.len().min(outer.total_len)];
+    let overhead = match outer.protocol {
+        protocol::IPIP => Encapsulation::Ipip.overhead(),
+        protocol::UDP if is_our_vxlan(tunnels, &outer, quoted) => Encapsulation::Vxlan.overhead(),
+        _ => return None,
+    };
+    if outer.total_len < usize::from(overhead) + ipv4::HEADER_LEN {
+        return None;
+    }
+    Some(TunnelError {
+        far_end: outer.destination,
+        trouble: trouble(&icmp, &outer)?,
+        overhead,
+        inner: quoted.get(usize::from(overhead)..).unwrap_or_default(),
+    })
+}
+
+/// Whether a quoted inner packet is one that this node sends into a tunnel, and has enough of itself
+/// for its sender to recognise it: its header and 8 bytes (RFC 792).
+pub(super) fn inner_is_ours(snapshot: &Snapshot, inner: &[u8]) -> bool {
+    let (source, destination) = match inner.first().map(|byte| byte >> 4) {
+        Some(4) => match Ipv4::parse_quoted(inner) {
+            Ok(ip) if inner.len() >= ip.header_len + 8 => (
+                snapshot.fib.lookup_v4(ip.source),
+                snapshot.fib.lookup_v4(ip.destination),
+            ),
+            _ => return false,
+        },
+        Some(6) => match Ipv6::parse_quoted(inner) {
+            Ok(ip) if inner.len() >= ipv6::HEADER_LEN + 8 => (
+                snapshot.fib.lookup_v6(ip.source),
+                snapshot.fib.lookup_v6(ip.destination),
+            ),
+            _ => return false,
+        },
+        _ => return false,
+    };
+    let way = |next_hop: crate::fib::NextHop| snapshot.adjacencies.get(next_hop.0 as usize);
+    let from_here = match source.and_then(way) {
+        Some(Adjacency::Forward(egress)) => snapshot
+            .ports
+            .get(usize::from(egress.port.0))
+            .is_some_and(|port| port.role != PortRole::Uplink),
+        _ => false,
+    };
+    // A route may have changed since the packet left; an unresolved next hop is one all the same.
+    let into_tunnel = match destination.and_then(way) {
+        Some(Adjacency::Forward(egress)) => egress.encapsulation != Encapsulation::None,
+        Some(Adjacency::Unresolved) => true,
+        _ => false,
+    };
+    from_here && into_tunnel
+}
+
+/// The quoted bytes without the extensions that may follow them (RFC 4884 section 4.1).
+fn quotation<'a>(icmp: &Icmp, behind_header: &'a [u8]) -> &'a [u8] {
+    let length = usize::from(icmp.rest[1]) * 4;
+    match behind_header.get(..length) {
+        Some(quoted) if length > 0 => quoted,
+        _ => behind_header,
+    }
+}
+
+/// Whether what is quoted behind the outer IPv4 header is as our tunnels write it.
+fn is_our_vxlan(tunnels: &Tunnels, outer: &Ipv4, quoted: &[u8]) -> bool {
+    let behind = &quoted[ipv4::HEADER_LEN..];
+    let Some(header) = behind.first_chunk::<{ udp::HEADER_LEN }>() else {
+        return false;
+    };
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let datagram = word(0) >= FIRST_SOURCE_PORT
+        && word(2) == tunnels.vxlan_port
+        && usize::from(word(4)) == outer.payload_len();
+    let payload = &behind[udp::HEADER_LEN..];
+    // The least quotation ends with the UDP header.
+    let network = payload.len() < vxlan::HEADER_LEN + ethernet::HEADER_LEN
+        || Vxlan::parse(payload).is_ok_and(|vxlan| vxlan.vni == tunnels.vni);
+    datagram && network
+}
+
+fn trouble(icmp: &Icmp, outer: &Ipv4) -> Option<Trouble> {
+    match icmp.code {
+        codes::FRAGMENTATION_NEEDED => {
+            let mtu = match icmp.next_hop_mtu()? {
+                0 => plateau_below(outer.total_len),
+                said => said,
+            };
+            // Without DF a router fragments, and does not complain.
+            let sensible = outer.dont_fragment
+                && outer.identification == 0
+                && mtu >= LEAST_MTU
+                && usize::from(mtu) < outer.total_len;
+            sensible.then_some(Trouble::TooBig(Mtu(mtu)))
+        }
+        // Our packets have no source route that could fail.
+        codes::SOURCE_ROUTE_FAILED => None,
+        _ => Some(Trouble::Unreachable),
+    }
+}
+
+/// The largest common MTU that a packet of this length does not fit into.
+fn plateau_below(total_len: usize) -> u16 {
+    let smaller = PLATEAUS.iter().find(|mtu| usize::from(**mtu) < total_len);
+    smaller.copied().unwrap_or(LEAST_MTU)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{MacAddr, Vni};
+    use etherparse::{Icmpv4Type, IpNumber, Ipv4Header, icmpv4};
+    use proptest::prelude::*;
+
+    const NODE: [u8; 4] = [10, 30, 0, 11];
+    const FAR: [u8; 4] = [10, 30, 0, 12];
+    const ROUTER: [u8; 4] = [10, 30, 0, 254];
+
+    fn tunnels() -> Tunnels {
+        Tunnels {
+            peers: [FAR.into()].into_iter().collect(),
+            node_address: Some(NODE.into()),
+            vxlan_port: 4789,
+            vni: Vni::CALICO,
+            vtep_mac: MacAddr::default(),
+            strict_reserved_bits: false,
+            local_addresses: Default::default(),
+            v6: None,
+            reverse_path: Default::default(),
+        }
+    }
+
+    /// One of our packets of 1500 bytes, DF set, as etherparse builds it.
+    fn offender(protocol: u8, behind: &[u8]) -> Vec<u8> {
+        let mut header = Ipv4Header::new(1480, 63, IpNumber(protocol), NODE, FAR).unwrap();
+        header.dont_fragment = true;
+        header.identification = 0;
+        header.header_checksum = header.calc_header_checksum();
+        let mut packet = header.to_bytes().to_vec();
+        packet.extend_from_slice(behind);
+        packet.resize(1500, 0xaa);
+        packet
+    }
+
+    fn ipip() -> Vec<u8> {
+        offender(4, &[0x45; 40])
+    }
+
+    fn vxlan() -> Vec<u8> {
+        let mut behind = Vec::new();
+        behind.extend_from_slice(&50000_u16.to_be_bytes());
+        behind.extend_from_slice(&4789_u16.to_be_bytes());
+        behind.extend_from_slice(&1480_u16.to_be_bytes());
+        behind.extend_from_slice(&[0, 0, 8, 0, 0, 0, 0, 0x10, 0, 0]);
+        offender(17, &behind)
+    }
+
+    /// What a router says about it, as etherparse builds it.
+    fn error(kind: Icmpv4Type, quoted: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4(ROUTER, NODE, 60)
+            .icmpv4(kind)
+            .write(&mut packet, quoted)
+            .unwrap();
+        packet
+    }
+
+    fn too_big(mtu: u16, quoted: &[u8]) -> Vec<u8> {
+        use icmpv4::DestUnreachableHeader as Why;
+        let next_hop_mtu = mtu;
+        error(
+            Icmpv4Type::DestinationUnreachable(Why::FragmentationNeeded { next_hop_mtu }),
+            quoted,
+        )
+    }
+
+    fn unreachable(code: u8, quoted: &[u8]) -> Vec<u8> {
+        let why = icmpv4::DestUnreachableHeader::from_values(code, 0).unwrap();
+        error(Icmpv4Type::DestinationUnreachable(why), quoted)
+    }
+
+    fn told(packet: &[u8]) -> Option<Trouble> {
+        let tunnels = tunnels();
+        let found = read(&tunnels, packet)?;
+        assert_eq!(found.far_end, Ipv4Addr::from(FAR));
+        Some(found.trouble)
+    }
+
+    #[test]
+    fn a_link_that_is_too_narrow_is_believed() {
+        for (offender, overhead) in [(ipip(), 20), (vxlan(), 50)] {
+            for quoted in [28, 64, 548, 1500] {
+                let packet = too_big(1400, &offender[..quoted]);
+                let tunnels = tunnels();
+                let found = read(&tunnels, &packet).unwrap();
+                assert_eq!(found.trouble, Trouble::TooBig(Mtu(1400)));
+                assert_eq!(found.overhead, overhead);
+                let inner = offender[..quoted].get(usize::from(overhead)..);
+                assert_eq!(found.inner, inner.unwrap_or_default());
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_link_of_ours_can_be_is_not() {
+        for mtu in [1, 67, 1500, 1501, 65535] {
+            assert_eq!(told(&too_big(mtu, &ipip())), None, "{mtu}");
+        }
+        for mtu in [68, 1499] {
+            assert_eq!(
+                told(&too_big(mtu, &ipip())),
+                Some(Trouble::TooBig(Mtu(mtu)))
+            );
+        }
+    }
+
+    #[test]
+    fn a_router_that_says_no_mtu_means_the_next_plateau() {
+        let of_length = |length: u16| {
+            let mut quoted = ipip();
+            assert!(ipv4::set_total_len(&mut quoted, length));
+            told(&too_big(0, &quoted))
+        };
+        for (length, mtu) in [
+            (1500, 1492),
+            (1492, 1006),
+            (1007, 1006),
+            (300, 296),
+            (69, 68),
+        ] {
+            assert_eq!(
+                of_length(length),
+                Some(Trouble::TooBig(Mtu(mtu))),
+                "{length}"
+            );
+        }
+        assert_eq!(of_length(68), None);
+    }
+
+    #[test]
+    fn other_errors_mean_that_the_far_end_is_not_reached() {
+        for code in [0, 1, 2, 3, 6, 13] {
+            for offender in [ipip(), vxlan()] {
+                let packet = unreachable(code, &offender[..28]);
+                assert_eq!(told(&packet), Some(Trouble::Unreachable), "{code}");
+            }
+        }
+        assert_eq!(told(&unreachable(5, &ipip())), None);
+    }
+
+    #[test]
+    fn extensions_behind_the_quotation_are_not_taken_for_the_packet() {
+        let mut behind = ipip()[..128].to_vec();
+        behind.extend_from_slice(&[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 1]);
+        let mut packet = too_big(1400, &behind);
+        // RFC 4884: the quotation's length in words of four bytes, in ICMP's sixth byte.
+        packet[25] = 32;
+        packet[22..24].fill(0);
+        let sum = crate::wire::checksum::of(&packet[20..]);
+        packet[22..24].copy_from_slice(&sum.to_be_bytes());
+        let tunnels = tunnels();
+        assert_eq!(read(&tunnels, &packet).unwrap().inner.len(), 108);
+    }
+
+    #[test]
+    fn a_packet_that_we_cannot_have_sent_convinces_nobody() {
+        let changed = |mut packet: Vec<u8>, at: usize, bytes: &[u8]| {
+            packet[at..at + bytes.len()].copy_from_slice(bytes);
+            too_big(1400, &packet)
+        };
+        for (what, packet) in [
+            ("from another node", changed(ipip(), 12, &[10, 30, 0, 13])),
+            ("to a stranger", changed(ipip(), 16, &[10, 30, 0, 99])),
+            ("DF clear", changed(ipip(), 6, &[0])),
+            ("an identification", changed(ipip(), 4, &[0, 7])),
+            ("a later fragment", changed(ipip(), 6, &[0x40, 9])),
+            ("with options", changed(ipip(), 0, &[0x46])),
+            ("TCP", changed(ipip(), 9, &[6])),
+            ("another UDP port", changed(vxlan(), 22, &[0, 53])),
+            ("a low source port", changed(vxlan(), 20, &[0, 53])),
+            ("another UDP length", changed(vxlan(), 24, &[5, 0])),
+            ("another network", changed(vxlan(), 32, &[0, 0, 9])),
+            ("shorter than its headers", changed(vxlan(), 2, &[0, 60])),
+            ("no ports quoted", too_big(1400, &vxlan()[..27])),
+            ("no header quoted", too_big(1400, &ipip()[..19])),
+            ("nothing quoted", too_big(1400, &[])),
+        ] {
+            assert_eq!(told(&packet), None, "{what}");
+        }
+        let mut bad_checksum = too_big(1400, &ipip());
+        bad_checksum[30] ^= 1;
+        assert_eq!(told(&bad_checksum), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            read(&tunnels(), &bytes);
+        }
+
+        /// Damage behind right checksums, which is what a forger sends.
+        #[test]
+        fn any_quotation_is_read_without_harm(
+            mtu: u16,
+            cut in 0_usize..200,
+            vx: bool,
+            damage in proptest::collection::vec((0_usize..60, any::<u8>()), 0..6),
+        ) {
+            let mut quoted = if vx { vxlan() } else { ipip() };
+            for (at, byte) in damage {
+                quoted[at] = byte;
+            }
+            let packet = too_big(mtu, &quoted[..cut]);
+            let tunnels = tunnels();
+            if let Some(found) = read(&tunnels, &packet) {
+                prop_assert!(found.inner.len() <= cut);
+                if let Trouble::TooBig(mtu) = found.trouble {
+                    prop_assert!(mtu.0 >= LEAST_MTU);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! `underpass run`: what it refuses to start with, what it takes in its stride while it runs, and how
+//! it ends. As root only; see [`netns`].
+
+#[path = "../common/netns.rs"]
+mod netns;
+
+mod devices;
+mod refusals;
+mod running;
+mod support;
+mod workers;
