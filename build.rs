@@ -1,32 +1,39 @@
-//! Compiles the XDP program that the AF_XDP ports load.
+//! Compiles the BPF programs: the one that the AF_XDP ports load, and the bench's load.
 
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCE: &str = "src/port/xdp/steer.bpf.c";
+/// Each source and the object that is made of it.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("src/port/xdp/steer.bpf.c", "steer.bpf.o"),
+    ("src/bench/load/load.bpf.c", "load.bpf.o"),
+];
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=CLANG");
-    if let Err(problem) = compile() {
-        println!("cargo::error={problem}");
+    for (source, object) in PROGRAMS {
+        println!("cargo::rerun-if-changed={source}");
+        if let Err(problem) = compile(source, object) {
+            println!("cargo::error={problem}");
+        }
     }
 }
 
-fn compile() -> Result<(), String> {
+fn compile(source: &str, object: &str) -> Result<(), String> {
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let directory = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run this through cargo")?;
-    let object = PathBuf::from(directory).join("steer.bpf.o");
+    let object = PathBuf::from(directory).join(object);
     let output = Command::new(&clang)
         .args([
-            "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-c", SOURCE, "-o",
+            "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3", "-c", source,
+            "-o",
         ])
         .arg(&object)
         .output()
         .map_err(|error| {
             format!(
-                "cannot run '{clang}' to compile {SOURCE}: {error}; install clang (Debian: \
+                "cannot run '{clang}' to compile {source}: {error}; install clang (Debian: \
                  apt-get install clang) or set CLANG to one that knows '-target bpf'"
             )
         })?;
@@ -37,7 +44,7 @@ fn compile() -> Result<(), String> {
         println!("cargo::warning={line}");
     }
     Err(format!(
-        "'{clang}' could not compile {SOURCE} for bpf ({}); its messages are above",
+        "'{clang}' could not compile {source} for bpf ({}); its messages are above",
         output.status
     ))
 }

@@ -29,7 +29,8 @@
 //! | [`resources`] | Calico's resource types, the node's configuration | `wire` |
 //! | [`datastore`] | a directory of resources as a stream of updates | `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
-//! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `cli` |
+//! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
+//! | [`bench`] | load, systems under test, trial search, report | `kernel`, `observe`, `port`, `worker`, `resources`, `packet`, `wire` |
 //! | [`cli`] | the verbs and their tables | all |
 //!
 //! Arrows point down only: `tests/layering.rs` reads every `use crate::` line and fails on an
@@ -50,6 +51,7 @@
 //! * **VNI**: VXLAN network identifier; **VTEP**: VXLAN tunnel end point.
 //! * **workload**: a pod, container or VM behind a workload port.
 
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod datastore;

@@ -37,8 +37,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "bench",
+        &[
+            "control",
+            "observe",
+            "datastore",
+            "resources",
+            "kernel",
+            "worker",
+            "port",
+            "packet",
+            "wire",
+        ],
+    ),
+    (
         "cli",
         &[
+            "bench",
             "control",
             "observe",
             "datastore",

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::{BenchArguments, EnterArguments};
+use crate::bench::namespace::ENTER;
+use crate::bench::systems::wire;
+
 /// A virtual router between VMs, containers and hosts, on AF_XDP and TUN/TAP.
 #[derive(Debug, Parser)]
 #[command(name = "underpass", version, max_term_width = 100)]
@@ -79,6 +83,18 @@ pub enum Verb {
         node: NodeArguments,
         #[command(flatten)]
         capture: CaptureArguments,
+    },
+    /// Measure what each mode costs on this machine, against the kernel's routing and others
+    Bench(BenchArguments),
+    /// Start a program in one of the bench's namespaces
+    #[command(name = ENTER, hide = true)]
+    BenchEnter(EnterArguments),
+    /// Pass frames between two interfaces unchanged
+    #[command(name = wire::VERB, hide = true)]
+    BenchWire {
+        /// The interfaces
+        #[arg(num_args = 2)]
+        interfaces: Vec<String>,
     },
     /// Print the version
     Version,

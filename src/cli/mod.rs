@@ -1,6 +1,7 @@
 //! The verbs of the command line and their tables.
 
 mod args;
+mod bench;
 mod capture;
 mod client;
 mod counters;
@@ -109,6 +110,9 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             probe::run(&Client::find(&node, functions)?, far, output)
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
+        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
+        Verb::BenchWire { interfaces } => bench::wire(&interfaces),
         Verb::Version => print(concat!("underpass ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

@@ -1,0 +1,363 @@
+//! The bench: what each mode costs, and against what, on this machine.
+//!
+//! It builds two nodes in namespaces of its own ([`topology`]), has the systems under test ([`systems`])
+//! take turns on them, sends a load through each ([`load`]) by trials that close in on its throughput
+//! ([`search`]), and writes down what it found ([`report`]). Nothing outside its namespaces is touched,
+//! and nothing is left behind, however it ends ([`namespace`]).
+
+mod cpu;
+mod error;
+pub mod load;
+mod machine;
+mod measure;
+pub mod namespace;
+mod options;
+pub mod report;
+pub mod search;
+pub mod systems;
+mod tcp;
+pub mod topology;
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+pub use cpu::CoreTime;
+pub use error::{BenchError, Result};
+pub use machine::Machine;
+pub use options::Options;
+pub use report::{Report, Softirq};
+
+use load::profile::FrameSize;
+use measure::Bench;
+use report::{Ceiling, FORMAT, Method, TcpRound};
+use systems::{Place, System};
+use topology::{Direction, Topology};
+
+/// What a bench is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub done: usize,
+    /// Steps in all.
+    pub of: usize,
+    /// What comes next.
+    pub doing: String,
+}
+
+/// Measures. `progress` hears what is being done; once `interrupted` is set, the bench ends soon with
+/// [`BenchError::Interrupted`].
+pub fn run(
+    options: &Options,
+    progress: &mut dyn FnMut(&Progress),
+    interrupted: &AtomicBool,
+) -> Result<Report> {
+    check_root()?;
+    options.check()?;
+    let machine = Machine::look();
+    let mut options = options.clone();
+    options.mhz = machine.mhz;
+    let place = Place {
+        directory: namespace::private_directory()?,
+        cpu: options.node_cpu,
+        destinations: options.destinations,
+    };
+    let begun = Instant::now();
+    let mut run = Run {
+        report: empty_report(&options, machine),
+        systems: Vec::new(),
+        options: &options,
+        place,
+        progress,
+        interrupted,
+        done: 0,
+        of: 0,
+    };
+    run.choose_systems();
+    run.raise_priority();
+    run.ceilings()?;
+    for round in 0..options.rounds {
+        run.round(round)?;
+    }
+    let mut report = run.report;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Who may measure.
+fn check_root() -> Result<()> {
+    let user = nix::unistd::geteuid();
+    if user.is_root() {
+        return Ok(());
+    }
+    Err(BenchError::NotRoot {
+        user: user.as_raw(),
+    })
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    systems: Vec<System>,
+    place: Place,
+    report: Report,
+    progress: &'a mut dyn FnMut(&Progress),
+    interrupted: &'a AtomicBool,
+    done: usize,
+    of: usize,
+}
+
+impl Run<'_> {
+    fn choose_systems(&mut self) {
+        for system in &self.options.systems {
+            match system.missing() {
+                Some(reason) => self
+                    .report
+                    .notes
+                    .push(format!("{system} left out: {reason}")),
+                None => self.systems.push(*system),
+            }
+        }
+        if self.options.tcp.is_some()
+            && let Some(reason) = tcp::missing()
+        {
+            self.report.notes.push(format!("TCP left out: {reason}"));
+        }
+        let cells: usize = self
+            .systems
+            .iter()
+            .map(|system| self.directions(*system).len() * self.options.sizes.len())
+            .sum();
+        let tcp = self.systems.iter().filter(|s| self.tcp_variants(**s) > 0);
+        let tcp: usize = tcp.map(|system| self.tcp_variants(*system)).sum();
+        self.of = self.options.sizes.len() + self.options.rounds * (cells + tcp);
+    }
+
+    /// Real-time priority for this process; those that it starts from now on inherit it.
+    fn raise_priority(&mut self) {
+        if !self.options.realtime {
+            return;
+        }
+        if let Err(error) = measure::realtime(nix::unistd::getpid()) {
+            self.report.method.realtime = false;
+            self.report
+                .notes
+                .push(format!("without real-time priority: {error}"));
+        }
+    }
+
+    fn directions(&self, system: System) -> Vec<Direction> {
+        let directions = self.options.directions.iter().copied();
+        directions.filter(|one| system.has(*one)).collect()
+    }
+
+    fn ceilings(&mut self) -> Result<()> {
+        for size in self.options.sizes.clone() {
+            self.step(&format!("the generator alone, {size} bytes"))?;
+            let topology = Topology::build()?;
+            let ceiling = measure::ceiling(&topology, size, self.options, self.interrupted)?;
+            self.report.generator.push(ceiling);
+        }
+        Ok(())
+    }
+
+    /// Every system's turn, each round from another one on.
+    fn round(&mut self, round: usize) -> Result<()> {
+        let mut systems = self.systems.clone();
+        if !systems.is_empty() {
+            let count = systems.len();
+            systems.rotate_left(round % count);
+        }
+        for system in systems {
+            match self.turn(round, system) {
+                Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+                Err(error) => {
+                    let note = format!("round {}, {system}: {error}", round + 1);
+                    log::warn!("{note}");
+                    self.report.notes.push(note);
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, round: usize, system: System) -> Result<()> {
+        for direction in self.directions(system) {
+            let topology = Topology::build()?;
+            let running = system.start(&topology, direction, &self.place)?;
+            let mut bench = Bench::new(
+                &topology,
+                &running,
+                system,
+                direction,
+                self.options,
+                self.interrupted,
+            )?;
+            for ceiling in self.report.generator.clone() {
+                let Ceiling { size, .. } = ceiling;
+                let of = self.options.rounds;
+                self.step(&format!(
+                    "round {}/{of}: {system}, {}, {size}",
+                    round + 1,
+                    direction.name()
+                ))?;
+                let found = bench.measure(size, &ceiling)?;
+                self.report.cell(system, direction, size).rounds.push(found);
+            }
+        }
+        self.tcp(round, system)
+    }
+
+    fn tcp(&mut self, round: usize, system: System) -> Result<()> {
+        let Some(duration) = self.options.tcp else {
+            return Ok(());
+        };
+        for offloads in [false, true].into_iter().take(self.tcp_variants(system)) {
+            let with = if offloads { "with" } else { "without" };
+            self.step(&format!(
+                "round {}/{}: {system}, TCP {with} offloads",
+                round + 1,
+                self.options.rounds
+            ))?;
+            let topology = Topology::build()?;
+            let _running = system.start(&topology, Direction::Path, &self.place)?;
+            for site in [&topology.a, &topology.b] {
+                site.set_offloads(offloads)?;
+            }
+            let measured = tcp::measure(&topology, duration, self.options, self.interrupted)?;
+            self.add_tcp(system, offloads, measured);
+        }
+        Ok(())
+    }
+
+    /// Without offloads, as AF_XDP needs it; for the kernel also with them.
+    fn tcp_variants(&self, system: System) -> usize {
+        if self.options.tcp.is_none() || tcp::missing().is_some() || !system.carries_tcp() {
+            return 0;
+        }
+        match system {
+            System::Native | System::KernelVxlan | System::KernelIpip => 2,
+            System::Ovs => 0,
+            _ => 1,
+        }
+    }
+
+    fn add_tcp(&mut self, system: System, offloads: bool, round: TcpRound) {
+        let cells = &mut self.report.tcp;
+        let is = |cell: &report::TcpCell| (cell.system, cell.offloads) == (system, offloads);
+        match cells.iter_mut().find(|cell| is(cell)) {
+            Some(cell) => cell.rounds.push(round),
+            None => cells.push(report::TcpCell {
+                system,
+                offloads,
+                rounds: vec![round],
+            }),
+        }
+    }
+
+    fn step(&mut self, doing: &str) -> Result<()> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(BenchError::Interrupted);
+        }
+        log::info!("{doing}");
+        (self.progress)(&Progress {
+            done: self.done,
+            of: self.of,
+            doing: doing.to_owned(),
+        });
+        self.done += 1;
+        Ok(())
+    }
+}
+
+fn empty_report(options: &Options, machine: Machine) -> Report {
+    Report {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: utc(SystemTime::now()),
+        seconds: 0.0,
+        machine,
+        method: Method {
+            rounds: options.rounds,
+            width: options.width,
+            trial_seconds: options.trial.as_secs_f64(),
+            trials: options.trials,
+            flows: options.flows,
+            destinations: options.destinations,
+            generator_cpu: options.generator_cpu,
+            node_cpu: options.node_cpu,
+            softirq: options.softirq,
+            realtime: options.realtime,
+        },
+        generator: Vec::new(),
+        cells: Vec::new(),
+        tcp: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+/// Runs a command that must succeed, in the calling thread's namespace.
+fn run_command(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(BenchError::io(format!("running {program}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(BenchError::Command {
+        command: format!("{program} {}", arguments.join(" ")),
+        output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// `2026-01-31T12:00:00Z`, by the civil calendar (Howard Hinnant's `civil_from_days`).
+fn utc(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// The sizes that a run may have, for the command line.
+pub fn size(text: &str) -> Result<FrameSize, String> {
+    text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_the_calendar_s() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_827_696, "2000-02-29T12:34:56Z"),
+            (4_102_444_799, "2099-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), date);
+        }
+    }
+}

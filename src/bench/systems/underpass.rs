@@ -1,0 +1,224 @@
+//! underpass itself: the same binary, a process for each node, on resources written for the bench.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Place, Process, Running, System};
+use crate::bench::error::{BenchError, Result};
+use crate::bench::topology::{Direction, POOL, Site, Topology};
+use crate::observe::protocol::{Reply, Request};
+use crate::observe::report::{Encapsulation, RouteKind, RouteState};
+
+/// How long a node may take until it forwards.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Addresses of a block, as Calico's default.
+const BLOCK: u32 = 64;
+
+/// Starts the nodes under test.
+pub(super) fn start(
+    system: System,
+    topology: &Topology,
+    direction: Direction,
+    place: &Place,
+) -> Result<Running> {
+    let directory = place.directory.join(system.name());
+    let datastore = directory.join("datastore");
+    fs::create_dir_all(&datastore)
+        .map_err(BenchError::io(format!("making {}", datastore.display())))?;
+    write(&datastore.join("pool.yaml"), &pool(system))?;
+    let sites = [&topology.a, &topology.b];
+    let each = |resource: &dyn Fn(&Site) -> String| -> String {
+        sites.iter().map(|site| resource(site)).collect()
+    };
+    write(
+        &datastore.join("nodes.yaml"),
+        &each(&|site| node(system, site)),
+    )?;
+    write(
+        &datastore.join("blocks.yaml"),
+        &each(&|site| blocks(site, place.destinations)),
+    )?;
+    write(
+        &datastore.join("workloads.yaml"),
+        &each(&|site| workload(site, place.destinations)),
+    )?;
+
+    let mut running = Running::default();
+    for site in topology.nodes(direction) {
+        running.add(site.name, start_node(system, site, place, &directory)?);
+    }
+    for (site, process) in &mut running.processes {
+        let other = if *site == "a" { "b" } else { "a" };
+        let socket = directory.join(format!("{site}.sock"));
+        process.wait_for(system, PATIENCE, || is_ready(&socket, other, system))?;
+        running.sockets.push(socket);
+    }
+    Ok(running)
+}
+
+fn start_node(system: System, site: &Site, place: &Place, directory: &Path) -> Result<Process> {
+    let config = directory.join(format!("{}.yaml", site.name));
+    write(&config, &configuration(site, place, directory))?;
+    let own = std::env::current_exe().map_err(BenchError::io("finding this program's file"))?;
+    let mut command = site.node.command(Some(place.cpu), own)?;
+    command.arg("run").arg("--config").arg(&config);
+    let log = directory.join(format!("{}.log", site.name));
+    let process = Process::spawn(command, &log)?;
+    log::debug!("{system}: node {} is process {}", site.name, process.pid());
+    Ok(process)
+}
+
+/// Whether a node is ready, knows the way to the other node, and goes it as the mode demands.
+fn is_ready(socket: &Path, other: &str, system: System) -> bool {
+    let Some(Reply::Status(status)) = ask(socket, &Request::Status) else {
+        return false;
+    };
+    let Some(Reply::Routes(routes)) = ask(socket, &Request::Routes) else {
+        return false;
+    };
+    let wanted = match system {
+        System::Ipip => Encapsulation::Ipip,
+        System::Vxlan | System::CrossFar => Encapsulation::Vxlan,
+        _ => Encapsulation::None,
+    };
+    let mut remote = routes
+        .iter()
+        .filter(|route| route.kind == RouteKind::Unicast && route.node.as_deref() == Some(other))
+        .peekable();
+    remote.peek().is_some()
+        && remote
+            .all(|route| route.encapsulation == Some(wanted) && route.state == RouteState::Resolved)
+        && status.is_ready()
+}
+
+/// What a node has received, sent and dropped, in a line.
+pub(super) fn drops(socket: &Path) -> String {
+    let Some(Reply::Counters(counters)) = ask(socket, &Request::Counters) else {
+        return "a node does not answer".to_owned();
+    };
+    let ports = counters.ports.iter().map(|port| {
+        let (received, sent) = (port.rx_packets, port.tx_packets);
+        format!("{}: {received} received, {sent} sent", port.name)
+    });
+    let drops = counters.drops.iter().filter(|drop| drop.packets > 0);
+    let drops = drops.map(|drop| format!("{} dropped: {}", drop.packets, drop.reason));
+    ports.chain(drops).collect::<Vec<_>>().join(", ")
+}
+
+fn ask(socket: &Path, request: &Request) -> Option<Reply> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    let mut line = serde_json::to_vec(request).ok()?;
+    line.push(b'\n');
+    stream.write_all(&line).ok()?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    serde_json::from_str(&answer).ok()
+}
+
+fn configuration(site: &Site, place: &Place, directory: &Path) -> String {
+    format!(
+        "node: {name}\n\
+         uplink: {{ interface: {uplink} }}\n\
+         workloads:\n- {{ interface: {port} }}\n\
+         workers: {{ count: 1, cpus: [{cpu}] }}\n\
+         datastore: {{ directory: {datastore} }}\n\
+         control: {socket}\n",
+        name = site.name,
+        uplink = site.uplink,
+        port = site.port,
+        cpu = place.cpu,
+        datastore = directory.join("datastore").display(),
+        socket = directory.join(format!("{}.sock", site.name)).display(),
+    )
+}
+
+fn pool(system: System) -> String {
+    let (ipip, vxlan) = match system {
+        System::Ipip => ("Always", "Never"),
+        System::Vxlan => ("Never", "Always"),
+        System::Cross | System::CrossFar => ("Never", "CrossSubnet"),
+        _ => ("Never", "Never"),
+    };
+    format!(
+        "apiVersion: projectcalico.org/v3\n\
+         kind: IPPool\n\
+         metadata: {{ name: bench }}\n\
+         spec: {{ cidr: {POOL}, blockSize: 26, ipipMode: {ipip}, vxlanMode: {vxlan} }}\n"
+    )
+}
+
+/// A node; its prefix length says which nodes share its subnet: all of the link's, or none.
+fn node(system: System, site: &Site) -> String {
+    let length = if system == System::CrossFar { 32 } else { 24 };
+    format!(
+        "---\n\
+         apiVersion: projectcalico.org/v3\n\
+         kind: Node\n\
+         metadata: {{ name: {name} }}\n\
+         spec:\n\
+         \x20 bgp: {{ ipv4Address: {address}/{length}, ipv4IPIPTunnelAddr: {tunnel} }}\n\
+         \x20 ipv4VXLANTunnelAddr: {tunnel}\n\
+         \x20 vxlanTunnelMACAddr: \"{mac}\"\n",
+        name = site.name,
+        address = site.address,
+        tunnel = site.tunnel_address,
+        mac = site.vtep_mac(),
+    )
+}
+
+/// The blocks of the workload's addresses.
+fn blocks(site: &Site, destinations: u32) -> String {
+    let mut text = String::new();
+    for number in 0..destinations.div_ceil(BLOCK) {
+        let block = nth(site.workload_address, number * BLOCK);
+        let _ = write!(
+            text,
+            "---\n\
+             apiVersion: projectcalico.org/v3\n\
+             kind: BlockAffinity\n\
+             metadata: {{ name: {name}-{number} }}\n\
+             spec: {{ node: {name}, cidr: {block}/26, state: confirmed }}\n",
+            name = site.name,
+        );
+    }
+    text
+}
+
+fn workload(site: &Site, destinations: u32) -> String {
+    let addresses: Vec<_> = (0..destinations)
+        .map(|number| format!("{}/32", nth(site.workload_address, number)))
+        .collect();
+    format!(
+        "---\n\
+         apiVersion: projectcalico.org/v3\n\
+         kind: WorkloadEndpoint\n\
+         metadata: {{ name: {name}-bench-load-eth0, namespace: default }}\n\
+         spec:\n\
+         \x20 node: {name}\n\
+         \x20 orchestrator: bench\n\
+         \x20 workload: load\n\
+         \x20 endpoint: eth0\n\
+         \x20 interfaceName: {port}\n\
+         \x20 mac: \"{mac}\"\n\
+         \x20 ipNetworks: [{addresses}]\n",
+        name = site.name,
+        port = site.port,
+        mac = site.eth_mac(),
+        addresses = addresses.join(", "),
+    )
+}
+
+fn nth(first: Ipv4Addr, number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(first.to_bits() + number)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
+}
