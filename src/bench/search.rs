@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn both_rates_are_found_to_a_hundredth() {
-        for capacity in [1_500.0, 88_000.0, 437_000.0, 1_990_000.0] {
+        for capacity in [1_500.0, 88_000.0, 437_000.0, 1_900_000.0] {
             let mut device = Simulated {
                 capacity,
                 ..Simulated::default()

@@ -117,14 +117,16 @@ impl Wire {
 
     fn turn(&mut self, from: usize, to: usize, batch: &mut Batch) -> io::Result<usize> {
         let count = self.ports[from].rx(&mut self.pool, batch)?;
-        for _ in 0..TX_RETRIES {
+        for _ in 0..=TX_RETRIES {
             if batch.is_empty() {
-                break;
+                return Ok(count);
             }
             self.ports[to].tx(&mut self.pool, batch);
+            if !batch.is_empty() {
+                self.ports[to].reap(&mut self.pool);
+            }
         }
         batch.drain(..).for_each(|frame| self.pool.give(frame));
-        self.ports[to].reap(&mut self.pool);
         Ok(count)
     }
 }
