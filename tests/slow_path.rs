@@ -390,6 +390,8 @@ fn a_source_is_told_ten_times_at_once_and_ten_times_a_second() {
     assert_eq!(told(&mut core, POD, 100), 10);
     core.now += Duration::from_millis(300);
     assert_eq!(told(&mut core, POD, 100), 3);
+    core.now += Duration::from_millis(900);
+    assert_eq!(told(&mut core, POD, 100), 9);
     core.now += Duration::from_secs(3600);
     assert_eq!(told(&mut core, POD, 100), 10, "an hour saves nothing up");
 }
@@ -450,6 +452,30 @@ fn a_packet_that_may_be_cut_is_cut_and_comes_together_again() {
             assert_eq!(reassembled(&fragments), packet[20..]);
         }
     }
+}
+
+/// What is a fragment already, and not the last, stays one of several: the cut pieces lie where it lay.
+#[test]
+fn a_fragment_is_cut_further_and_all_comes_together_again() {
+    let payload: Vec<u8> = (0..2900).map(|n| (n % 251) as u8).collect();
+    let mut whole = udp(POD, FAR_IPIP, 64, &payload);
+    rewrite(&mut whole, |header| header.dont_fragment = false);
+    let cut = |packet: Vec<u8>, mtu| -> Vec<Vec<u8>> {
+        let (fate, actions) = Core::new().handle(WORKLOAD, Punt::TooBig(Mtu(mtu)), packet);
+        assert_eq!(fate, Fate::Absorbed);
+        originated(&actions)
+            .into_iter()
+            .map(<[u8]>::to_vec)
+            .collect()
+    };
+    let first_cut = cut(whole.clone(), 1500);
+    assert_eq!(first_cut.len(), 2);
+    let pieces: Vec<_> = first_cut
+        .into_iter()
+        .flat_map(|part| cut(part, 576))
+        .collect();
+    let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    assert_eq!(reassembled(&pieces), whole[20..]);
 }
 
 #[test]
