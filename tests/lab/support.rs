@@ -162,7 +162,7 @@ struct Bytes(u64);
 
 impl Bytes {
     fn fill(&mut self, chunk: &mut [u8]) {
-        for word in chunk.chunks_exact_mut(8) {
+        for word in chunk.as_chunks_mut::<8>().0 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut z = self.0;
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
