@@ -25,6 +25,7 @@ mod state;
 mod ttl;
 mod tunnel_error;
 mod verdict;
+mod workload_fence;
 
 pub use adjacency::{
     Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6,
@@ -104,7 +105,11 @@ pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame)
 fn receive(snapshot: &Snapshot, port: &PortConfig, frame: &mut Frame) -> Flight {
     let received = parse::receive(port, frame).and_then(|ip| match port.role {
         PortRole::Uplink => decap::open(snapshot, port, ip, frame),
-        PortRole::Workload | PortRole::Host => Ok(ip),
+        PortRole::Workload => {
+            workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
+            Ok(ip)
+        }
+        PortRole::Host => Ok(ip),
     });
     match received {
         Ok(ip) => Flight::Lookup(ip, None),

@@ -1,5 +1,7 @@
 //! ICMP errors about our own tunnel packets, told from all other ICMP to the node.
 
+use std::net::Ipv4Addr;
+
 use super::Tunnels;
 use crate::wire::icmp::{self, types};
 use crate::wire::ipv4::{Ipv4, protocol};
@@ -9,20 +11,30 @@ use crate::wire::udp;
 /// this node's. Whether to believe it is for the slow path to say.
 #[cold]
 pub(super) fn quotes_tunnel(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool {
-    let message = packet.get(ip.header_len..).unwrap_or_default();
+    quoted_sender(tunnels, ip, packet).is_some_and(|sender| tunnels.node_address == Some(sender))
+}
+
+/// Whether an ICMP packet is a destination unreachable that quotes a tunnel packet of any node's.
+pub(super) fn quotes_nodes(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool {
+    quoted_sender(tunnels, ip, packet).is_some_and(|sender| {
+        tunnels.node_address == Some(sender) || tunnels.peers.contains(sender)
+    })
+}
+
+/// Who sent the tunnel packet that a destination unreachable quotes, if it quotes one.
+fn quoted_sender(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr> {
+    let message = packet.get(ip.header_len..)?;
     if ip.is_fragment() || message.first() != Some(&types::DESTINATION_UNREACHABLE) {
-        return false;
+        return None;
     }
-    let quoted = message.get(icmp::HEADER_LEN..).unwrap_or_default();
-    let Ok(outer) = Ipv4::parse_quoted(quoted) else {
-        return false;
-    };
-    let ours = tunnels.node_address == Some(outer.source);
-    ours && match outer.protocol {
+    let quoted = message.get(icmp::HEADER_LEN..)?;
+    let outer = Ipv4::parse_quoted(quoted).ok()?;
+    let tunnel = match outer.protocol {
         protocol::IPIP => true,
         protocol::UDP => quoted
             .get(outer.header_len..outer.header_len + udp::HEADER_LEN)
             .is_some_and(|udp| udp[2..4] == tunnels.vxlan_port.to_be_bytes()),
         _ => false,
-    }
+    };
+    tunnel.then_some(outer.source)
 }

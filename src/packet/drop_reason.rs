@@ -62,6 +62,8 @@ drop_reasons! {
     MartianDestination => "martian_destination",
     /// A workload sent from an address that is not its own.
     SpoofedSource => "spoofed_source",
+    /// A workload sent a tunnel packet, or an error about one, which only nodes may.
+    TunnelFromWorkload => "tunnel_from_workload",
     // Stage 2, decap.
     /// A tunnel packet from an address that is no known node's.
     UnknownPeer => "unknown_peer",

@@ -197,11 +197,17 @@ fn solicitation() -> Vec<u8> {
 
 /// Packets that are dropped at once: each reason that the packet path gives, at least once.
 pub fn dropped() -> Vec<Case> {
-    [bad_links(), bad_headers(), bad_addresses(), bad_tunnels()]
-        .into_iter()
-        .flatten()
-        .map(|(name, port, frame, reason)| case(name, port, frame, Verdict::Drop(reason)))
-        .collect()
+    [
+        bad_links(),
+        bad_headers(),
+        bad_addresses(),
+        bad_tunnels(),
+        tunnels_from_a_workload(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(name, port, frame, reason)| case(name, port, frame, Verdict::Drop(reason)))
+    .collect()
 }
 
 type Bad = (&'static str, PortId, Vec<u8>, DropReason);
@@ -289,6 +295,38 @@ fn bad_addresses() -> Vec<Bad> {
             R::InnerProtocol,
         ),
     ]
+}
+
+/// What a workload sends as if it were a node.
+fn tunnels_from_a_workload() -> Vec<Bad> {
+    let inner = udp(FAR_IPIP, OTHER_POD, 64, b"payload");
+    let mut vxlan = Vec::new();
+    etherparse::PacketBuilder::ipv4(POD.octets(), FAR_NODE.octets(), 64)
+        .udp(50000, 4789)
+        .write(&mut vxlan, &[&CALICO_VXLAN[..], &inner].concat())
+        .unwrap();
+    let quoted = ipip(FAR_NODE, NODE, &inner);
+    let mut error = Vec::new();
+    etherparse::PacketBuilder::ipv4(POD.octets(), FAR_NODE.octets(), 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(
+            etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 68 },
+        ))
+        .write(&mut error, &quoted[..28])
+        .unwrap();
+    [
+        ("IPIP from a workload", ipip(POD, FAR_NODE, &inner)),
+        ("VXLAN from a workload", vxlan),
+        ("an error about a tunnel, from a workload", error),
+    ]
+    .map(|(name, packet)| {
+        (
+            name,
+            WORKLOAD,
+            from_pod(&packet),
+            DropReason::TunnelFromWorkload,
+        )
+    })
+    .into()
 }
 
 fn bad_tunnels() -> Vec<Bad> {

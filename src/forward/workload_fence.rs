@@ -1,0 +1,42 @@
+//! Part of stage 1: what a workload must not send, whatever address it has.
+//!
+//! Far nodes believe tunnel packets, and errors about them, by the address that they come from. On the
+//! way through this node's kernel a workload's packet may get this node's address (masquerading), so
+//! neither is let out; Calico's Felix refuses tunnel packets from workloads likewise
+//! (allowIPIPPacketsFromWorkloads, allowVXLANPacketsFromWorkloads).
+
+use super::Tunnels;
+use super::parse::Ip;
+use super::tunnel_error;
+use crate::packet::DropReason;
+use crate::wire::ipv4::protocol;
+use crate::wire::ipv6;
+
+/// Refuses IP-in-IP, VXLAN to the network's port, and ICMP errors about tunnel packets between nodes.
+#[inline]
+pub(super) fn check(tunnels: &Tunnels, ip: &Ip, packet: &[u8]) -> Result<(), DropReason> {
+    let refused = match ip {
+        Ip::V4(ip) => match ip.protocol {
+            protocol::IPIP => true,
+            protocol::UDP => {
+                ip.fragment_offset == 0 && is_vxlan(tunnels, packet.get(ip.header_len..))
+            }
+            protocol::ICMP => tunnel_error::quotes_nodes(tunnels, ip, packet),
+            _ => false,
+        },
+        Ip::V6(ip) => {
+            ip.next_header == protocol::UDP && is_vxlan(tunnels, packet.get(ipv6::HEADER_LEN..))
+        }
+    };
+    if refused {
+        return Err(DropReason::TunnelFromWorkload);
+    }
+    Ok(())
+}
+
+/// Whether a datagram is for the network's VXLAN port.
+#[inline]
+fn is_vxlan(tunnels: &Tunnels, datagram: Option<&[u8]>) -> bool {
+    let port = datagram.and_then(|datagram| datagram.get(2..4));
+    port == Some(&tunnels.vxlan_port.to_be_bytes()[..])
+}
