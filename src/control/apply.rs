@@ -14,8 +14,8 @@ use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole, RouterAddresses, Snapshot,
-    TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole, RouterAddresses,
+    Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};

@@ -11,9 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::ports::{
-    Description, OpenPorts, PLUGGED_RING, WorkerPorts, may_leave_checksums, steer,
-};
+use super::ports::{Description, OpenPorts, PLUGGED_RING, WorkerPorts, may_leave_checksums, steer};
 use super::resolve::Wanted;
 use crate::forward::{PortConfig, PortRole, WorkloadSources};
 use crate::kernel::Mirror;
@@ -411,7 +409,9 @@ impl OpenPorts {
             .into_iter()
             .for_each(|frame| reserve.give(frame));
         let surplus = (reserve.available() - before).saturating_sub(port.frames);
-        std::iter::from_fn(|| reserve.take()).take(surplus).collect()
+        std::iter::from_fn(|| reserve.take())
+            .take(surplus)
+            .collect()
     }
 
     /// Forgets a port that its worker does not give back. Its number is used no more.

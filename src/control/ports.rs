@@ -220,8 +220,13 @@ impl Opening<'_> {
                 let steering = self.steer(&device, Role::Workload, io, &sockets)?;
                 port.set_mode(steering.mode(), &self.workers[worker].umem);
                 let index = self.mirror.link_named(&device).map_or(0, |link| link.index);
-                self.plugs
-                    .opened_at_start(&name, (id, PortRole::Workload), index, port.held(), steering);
+                self.plugs.opened_at_start(
+                    &name,
+                    (id, PortRole::Workload),
+                    index,
+                    port.held(),
+                    steering,
+                );
                 self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
                 self.keep(worker, Box::new(port));
             }

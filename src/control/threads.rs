@@ -192,7 +192,9 @@ impl Handles {
     /// Gives a worker frames of its own.
     pub fn give_back(&self, worker: usize, frames: Vec<Frame>) {
         if let Some(mailbox) = self.mailboxes.get(worker) {
-            frames.into_iter().for_each(|frame| mailbox.give_back(frame));
+            frames
+                .into_iter()
+                .for_each(|frame| mailbox.give_back(frame));
         }
     }
 

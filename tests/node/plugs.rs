@@ -86,7 +86,10 @@ fn a_port_is_opened_when_both_its_endpoint_and_its_interface_are_there() {
         let other = endpoint("one", "pod9", "tap9", ONE.workload(9));
         write_resources("more", &[first.as_str(), &second, &other].concat());
         wait_for_status("one", "port cali2  ");
-        wait_for_status("one", "neither workloads nor workloadInterfaces.prefix (cali) names it");
+        wait_for_status(
+            "one",
+            "neither workloads nor workloadInterfaces.prefix (cali) names it",
+        );
         sh("ip netns add one2");
         ONE.build_workload(2);
         wait_for_ping("one2", TWO.workload(0));
@@ -100,7 +103,10 @@ fn a_port_is_opened_when_both_its_endpoint_and_its_interface_are_there() {
         write_resources("more", &third);
         wait_for_ping("two0", ONE.workload(3));
         assert!(!pings("two0", ONE.workload(1), 1));
-        assert_eq!(ours_in("one"), ["tunl0", "xdp cali0", "xdp cali3", "xdp eth0"]);
+        assert_eq!(
+            ours_in("one"),
+            ["tunl0", "xdp cali0", "xdp cali3", "xdp eth0"]
+        );
     });
 }
 
@@ -127,7 +133,9 @@ fn a_flow_loses_nothing_while_a_hundred_ports_come_and_go() {
         let counts = text.lines().find(|line| line.contains("transmitted"));
         let counts = counts.unwrap_or(&text);
         println!("beside {} ports that came and went: {counts}", 2 * CHURNED);
-        let mut numbers = counts.split_whitespace().filter_map(|word| word.parse().ok());
+        let mut numbers = counts
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok());
         let (sent, received): (Option<u64>, _) = (numbers.next(), numbers.next());
         assert!(sent > Some(500) && sent == received, "{text}");
         assert_eq!(ours_in("one"), ["tunl0", "xdp cali0", "xdp eth0"]);
@@ -189,7 +197,9 @@ fn address(index: u8) -> Ipv4Addr {
 fn a_workload_that_changes_its_ethernet_address_silently_is_reached_again() {
     isolated(|| {
         let _nodes = running(ONE, TWO);
-        sh("ip netns exec one0 sysctl -qw net.ipv4.conf.all.arp_notify=0 net.ipv4.conf.eth0.arp_notify=0");
+        sh(
+            "ip netns exec one0 sysctl -qw net.ipv4.conf.all.arp_notify=0 net.ipv4.conf.eth0.arp_notify=0",
+        );
         sh("ip -n one0 link set eth0 address 02:00:00:00:99:04");
         wait_for_ping("two0", ONE.workload(0));
     });

@@ -158,7 +158,12 @@ spec:
         );
         for index in 0..self.workloads {
             let address = self.workload(index);
-            text += &endpoint(name, &format!("pod{index}"), &format!("cali{index}"), address);
+            text += &endpoint(
+                name,
+                &format!("pod{index}"),
+                &format!("cali{index}"),
+                address,
+            );
         }
         text
     }

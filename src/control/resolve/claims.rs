@@ -59,10 +59,7 @@ impl Claims {
         let claims = self.blocks.entry(block).or_default();
         let names = claims.entry(node.clone()).or_default();
         names.insert(affinity.metadata.name.clone());
-        self.prefixes
-            .entry(node.clone())
-            .or_default()
-            .insert(block);
+        self.prefixes.entry(node.clone()).or_default().insert(block);
     }
 
     /// Takes a confirmed affinity's claim back.

@@ -293,13 +293,15 @@ impl Resolver {
                 )
             };
             let sentences = others.map(warn).collect();
-            let peer = owner.and_then(|name| state.nodes.get(name)).map(|node| Peer {
-                node: node.name(),
-                vtep_mac: match address {
-                    IpAddr::V4(_) => node.vtep_mac(),
-                    IpAddr::V6(_) => node.vtep_mac_v6(),
-                },
-            });
+            let peer = owner
+                .and_then(|name| state.nodes.get(name))
+                .map(|node| Peer {
+                    node: node.name(),
+                    vtep_mac: match address {
+                        IpAddr::V4(_) => node.vtep_mac(),
+                        IpAddr::V6(_) => node.vtep_mac_v6(),
+                    },
+                });
             self.warnings.set(Topic::Peer(address), sentences);
             if self.wanted.peers.get(&address) != peer.as_ref() {
                 delta.peers.insert(address);
