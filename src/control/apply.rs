@@ -14,8 +14,8 @@ use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses, Snapshot,
-    TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Addresses, Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses,
+    Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -492,10 +492,10 @@ fn snapshot(
     adjacencies: Vec<Adjacency>,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
-    let mut local_addresses = rustc_hash::FxHashSet::default();
+    let mut local_addresses = Addresses::default();
     local_addresses.extend(wanted.local.addresses());
     for (interface, workload) in &wanted.workloads {
-        local_addresses.extend(&workload.addresses);
+        local_addresses.extend(workload.addresses.iter().copied());
         if let Some(port) = fixed.workload_ports.get(interface) {
             let sources = &mut ports[usize::from(port.0)].sources.allowed;
             sources.extend(

@@ -212,6 +212,7 @@ impl Opening<'_> {
                     interface: device.clone(),
                     kind,
                     netns,
+                    super_packets: true,
                 };
                 let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
                 self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
@@ -231,6 +232,7 @@ impl Opening<'_> {
             interface: tun.to_owned(),
             kind: TunTapKind::Tun,
             netns: None,
+            super_packets: true,
         };
         let port = TunTapPort::open(id, &options, &mut self.workers[0].pool)?;
         self.describe(tun, tun, PortRole::Host, &port, Some(0));

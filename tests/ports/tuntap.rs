@@ -16,6 +16,7 @@ fn options(interface: &str, kind: TunTapKind, netns: Option<&str>) -> TunTapOpti
         interface: interface.to_owned(),
         kind,
         netns: netns.map(str::to_owned),
+        super_packets: true,
     }
 }
 
