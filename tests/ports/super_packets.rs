@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, TcpHeader, ip_number};
 use underpass::packet::{BATCH, Batch, FramePool, HEADROOM};
 use underpass::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
-use underpass::port::{Port, PortId};
+use underpass::port::{Port, PortError, PortId};
 use underpass::wire::checksum::{self, Checksum};
 
 use crate::lab::{PATIENCE, run, sh};
@@ -213,9 +213,10 @@ fn a_tap_has_super_packets_too() {
             kind: TunTapKind::Tap,
             netns: None,
             super_packets: true,
+            multi_queue: false,
         };
         let mut port = TunTapPort::open(PortId(1), &options, &mut pool).unwrap();
-        assert_eq!(port.capabilities().io, "tap super-packets");
+        assert_eq!(port.capabilities().io, "tap gso");
         sh(
             "ip link set tap5 addrgenmode none up; ip addr add 10.5.0.1/24 dev tap5; \
             ip neigh add 10.5.0.2 lladdr 02:00:00:00:00:05 dev tap5; sysctl -qw net.ipv4.ip_forward=1",
@@ -275,6 +276,45 @@ fn a_tap_has_super_packets_too() {
     });
 }
 
+/// Each queue of a device is a port; a packet comes out of one of them, and a flow stays where packets
+/// of its other direction went in.
+#[test]
+fn a_device_has_as_many_queues_as_are_opened() {
+    run(|| {
+        sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+        let mut pool = FramePool::with_memory(400, 2048, HEADROOM);
+        let queue = |multi_queue, pool: &mut FramePool| {
+            let options = TunTapOptions {
+                interface: "cut".to_owned(),
+                kind: TunTapKind::Tun,
+                netns: None,
+                super_packets: true,
+                multi_queue,
+            };
+            TunTapPort::open(PortId(1), &options, pool)
+        };
+        let mut queues = [(); 2].map(|()| queue(true, &mut pool).unwrap());
+        assert!(matches!(
+            queue(false, &mut pool),
+            Err(PortError::DeviceKind { .. })
+        ));
+        let mut lab = Lab::new(false);
+        sh("ip route replace 10.2.0.0/16 dev cut");
+        for flow in 0..40 {
+            let packet = Packet {
+                flow,
+                ..Packet::default()
+            };
+            lab.input
+                .write_all(&[&[0; 10], &packet.bytes()[..]].concat())
+                .unwrap();
+        }
+        let counts = queues.each_mut().map(|port| read(port, &mut pool, 1).len());
+        assert_eq!(counts.iter().sum::<usize>(), 40);
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    });
+}
+
 /// A persistent device can be opened without super-packets after it was opened with them.
 #[test]
 fn a_persistent_device_is_left_as_one_that_finishes_its_packets() {
@@ -286,7 +326,7 @@ fn a_persistent_device_is_left_as_one_that_finishes_its_packets() {
         let before = features();
         let port = open("kept", true, &mut pool);
         assert_ne!(features(), before);
-        assert_eq!(port.capabilities().io, "tun super-packets");
+        assert_eq!(port.capabilities().io, "tun gso");
         drop(port);
         assert_eq!(features(), before);
         assert_eq!(open("kept", false, &mut pool).capabilities().io, "tun");
@@ -338,6 +378,7 @@ fn open(interface: &str, super_packets: bool, pool: &mut FramePool) -> TunTapPor
         kind: TunTapKind::Tun,
         netns: None,
         super_packets,
+        multi_queue: false,
     };
     TunTapPort::open(PortId(1), &options, pool).unwrap()
 }

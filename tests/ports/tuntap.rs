@@ -17,6 +17,7 @@ fn options(interface: &str, kind: TunTapKind, netns: Option<&str>) -> TunTapOpti
         kind,
         netns: netns.map(str::to_owned),
         super_packets: true,
+        multi_queue: false,
     }
 }
 

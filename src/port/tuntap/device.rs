@@ -32,7 +32,7 @@ pub(super) struct Device {
 
 impl Device {
     /// Attaches to the device, which is made if there is none of the name.
-    pub(super) fn open(interface: &str, kind: TunTapKind) -> io::Result<Self> {
+    pub(super) fn open(interface: &str, kind: TunTapKind, multi_queue: bool) -> io::Result<Self> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -42,7 +42,12 @@ impl Device {
             TunTapKind::Tun => libc::IFF_TUN,
             TunTapKind::Tap => libc::IFF_TAP,
         };
-        let flags = mode | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        let queues = if multi_queue {
+            libc::IFF_MULTI_QUEUE
+        } else {
+            0
+        };
+        let flags = mode | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queues;
         let mut request = request(interface, flags as libc::c_short);
         // SAFETY: the descriptor is open and the request, whose name ends in a zero, outlives the call.
         let attached = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) };

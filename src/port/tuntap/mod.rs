@@ -38,6 +38,9 @@ pub struct TunTapOptions {
     pub netns: Option<String>,
     /// Whether super-packets are wanted where the kernel has them.
     pub super_packets: bool,
+    /// Whether this is one of several queues of the device, each of which is opened so; needs
+    /// super-packets.
+    pub multi_queue: bool,
 }
 
 /// What packets begin with.
@@ -122,7 +125,7 @@ impl TunTapPort {
                     TunTapKind::Tap => ethernet::HEADER_LEN,
                 };
                 let io = Io::SuperPackets(SuperPackets::new(device, network));
-                (io, format!("{kind} super-packets"))
+                (io, format!("{kind} gso"))
             }
         };
         let capabilities = Capabilities {
@@ -293,9 +296,11 @@ fn open_here(options: &TunTapOptions) -> Result<Opened, PortError> {
         .write(true)
         .open("/dev/net/tun")
         .map_err(driver_error)?;
+    let failed = |error| device_error(options, error);
     let opened = match with_super_packets(options) {
-        Some(device) => Handle::SuperPackets(device),
-        None => Handle::Plain(open_plain(options).map_err(|error| device_error(options, error))?),
+        Ok(device) => Handle::SuperPackets(device),
+        Err(error) if options.multi_queue => return Err(failed(error)),
+        Err(_) => Handle::Plain(open_plain(options).map_err(failed)?),
     };
     let device = NetDevice::query(&options.interface)?;
     Ok(Opened { opened, device })
@@ -303,17 +308,12 @@ fn open_here(options: &TunTapOptions) -> Result<Opened, PortError> {
 
 /// The device with super-packets, if they are wanted and the kernel has them. What is wrong with the
 /// device itself shows when it is opened without.
-fn with_super_packets(options: &TunTapOptions) -> Option<Device> {
+fn with_super_packets(options: &TunTapOptions) -> io::Result<Device> {
     if !options.super_packets {
-        return None;
+        return Err(io::ErrorKind::Unsupported.into());
     }
-    match Device::open(&options.interface, options.kind) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            log::debug!("{}: no super-packets: {error}", options.interface);
-            None
-        }
-    }
+    let opened = Device::open(&options.interface, options.kind, options.multi_queue);
+    opened.inspect_err(|error| log::debug!("{}: no super-packets: {error}", options.interface))
 }
 
 fn open_plain(options: &TunTapOptions) -> io::Result<Iface> {
