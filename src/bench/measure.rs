@@ -145,9 +145,15 @@ impl<'a> Bench<'a> {
         let Some(watched) = self.watched.clone() else {
             return Ok(());
         };
-        let before = watched.usage();
-        let outcome = self.send(pdr, self.options.latency_trial)?;
-        let used = watched.usage() - before;
+        // Only while packets are sent: what polls without ever sleeping uses time also afterwards.
+        let mut seen = Vec::new();
+        let mut look = || seen.push(watched.usage());
+        let (namespace, device) = self.ends.from;
+        let order = order(pdr, self.options.latency_trial);
+        let load = &mut self.load;
+        let outcome = load.run_watched(namespace, device, order, &mut look, self.interrupted)?;
+        let after = seen.pop().unwrap_or_default();
+        let used = after - seen.pop().unwrap_or_default();
         round.reordered += outcome.received.reordered;
         round.duplicates += outcome.received.duplicates;
         round.cost = Some(self.cost(&outcome, &used, ceiling));
@@ -196,13 +202,17 @@ impl<'a> Bench<'a> {
     }
 
     fn send(&mut self, rate: f64, duration: Duration) -> Result<Outcome> {
-        let order = Order {
-            rate: Some(rate),
-            duration,
-            limit: None,
-        };
         let (namespace, device) = self.ends.from;
+        let order = order(rate, duration);
         self.load.run(namespace, device, order, self.interrupted)
+    }
+}
+
+fn order(rate: f64, duration: Duration) -> Order {
+    Order {
+        rate: Some(rate),
+        duration,
+        limit: None,
     }
 }
 

@@ -146,7 +146,7 @@ impl Options {
             width: 0.03,
             trial: Duration::from_millis(100),
             trials: 1,
-            budget: 20,
+            budget: 30,
             latency_trial: Duration::from_millis(200),
             tcp: None,
             ..Self::standard()?

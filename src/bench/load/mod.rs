@@ -157,7 +157,19 @@ impl Load {
         order: Order,
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
-        self.send(namespace, device, order, WARM_UP, interrupted)
+        self.send(namespace, device, order, WARM_UP, &mut || {}, interrupted)
+    }
+
+    /// [`Load::run`]; `look` is called right before the first and right after the last packet is sent.
+    pub fn run_watched(
+        &mut self,
+        namespace: &Namespace,
+        device: &str,
+        order: Order,
+        look: &mut dyn FnMut(),
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome> {
+        self.send(namespace, device, order, WARM_UP, look, interrupted)
     }
 
     /// [`Load::run`] without the warm-up: the sink sees no other packets.
@@ -168,7 +180,14 @@ impl Load {
         order: Order,
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
-        self.send(namespace, device, order, Duration::ZERO, interrupted)
+        self.send(
+            namespace,
+            device,
+            order,
+            Duration::ZERO,
+            &mut || {},
+            interrupted,
+        )
     }
 
     fn send(
@@ -177,12 +196,15 @@ impl Load {
         device: &str,
         order: Order,
         warm_up: Duration,
+        look: &mut dyn FnMut(),
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
         // 0 is the number of no trial.
         self.trial = self.trial.checked_add(1).unwrap_or(1);
         sink::reset(&mut self.ebpf, u32::from(self.trial))?;
+        look();
         let sent = self.generate(namespace, device, order, warm_up, interrupted)?;
+        look();
         if interrupted.load(Ordering::Relaxed) {
             return Err(BenchError::Interrupted);
         }

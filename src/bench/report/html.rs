@@ -17,11 +17,11 @@ h1{margin:0;font-size:1.9rem}header p{margin:.2rem 0 0;color:#566}\
 h2{margin:2.4rem 0 .6rem;font-size:1.35rem;border-bottom:1px solid #d5dce3;padding-bottom:.2rem}\
 h3{margin:1.6rem 0 .4rem;font-size:1.08rem}\
 table{border-collapse:collapse;margin:.8rem 0;font-variant-numeric:tabular-nums}\
-th{background:#f0f4f8;font-weight:600}td,th{padding:.25rem .7rem;border-bottom:1px solid #e2e7ec;\
+th{background:#f0f4f8;font-weight:600}td,th{padding:.25rem .6rem;border-bottom:1px solid #e2e7ec;\
 text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left}\
 th.group{text-align:center;border-left:2px solid #fff}tbody tr:hover{background:#f7fafc}\
 .scroll{overflow-x:auto}svg{display:block;max-width:100%;height:auto;margin:.6rem 0}\
-.open{color:#a04000;font-size:.85em}.more{color:#006b4f}.less{color:#9c2f00}small,.note{color:#566}\
+.open{color:#777;font-size:.9em}.more{color:#006b4f}.less{color:#9c2f00}small,.note{color:#566}\
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;margin:.6rem 0}\
 dt{font-weight:600}dd{margin:0}ul{padding-left:1.2rem}";
 
@@ -129,9 +129,9 @@ fn throughput_table(page: &mut String, report: &Report, direction: Direction, si
             "PDR Mpps",
             "spread",
             "NDR Mpps",
-            "overload Mpps",
+            "overload",
             "ns/packet",
-            "cycles/packet",
+            "cycles",
             "Mpps a core",
             "reordered",
             "twice",
