@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Each source and the object that is made of it.
-const PROGRAMS: [(&str, &str); 2] = [
+const PROGRAMS: [(&str, &str); 3] = [
     ("src/port/xdp/steer.bpf.c", "steer.bpf.o"),
+    ("src/port/xdp/fast.bpf.c", "fast.bpf.o"),
     ("src/bench/load/load.bpf.c", "load.bpf.o"),
 ];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CLANG");
+    println!("cargo::rerun-if-changed=src/port/xdp/kernel.bpf.h");
     for (source, object) in PROGRAMS {
         println!("cargo::rerun-if-changed={source}");
         if let Err(problem) = compile(source, object) {

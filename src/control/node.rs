@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, select, tick};
 
 use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
 use super::facts::Known;
+use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
 use super::path_mtu::{self, News, PathMtus};
@@ -80,6 +81,7 @@ struct Node {
     forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
+    fast_path: Option<FastPathSide>,
     handles: Handles,
     questions: Receiver<Question>,
     _socket: ControlSocket,
@@ -115,7 +117,13 @@ impl Node {
         }
 
         let fixed = fixed(&config, &ports);
-        let forwarding = Forwarding::new(fixed, wanted.clone());
+        let mut forwarding = Forwarding::new(fixed, wanted.clone());
+        let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
+            .map_err(|problem| problem.to_string())?;
+        let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        if let Some(follower) = follower {
+            forwarding.set_fast_path(follower);
+        }
         let links = WorkloadLinks::default();
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
@@ -125,6 +133,7 @@ impl Node {
             ports.descriptions.clone(),
             switch,
             handles.uplink(),
+            fast_path.as_ref().map(FastPathSide::counters),
         );
         let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
@@ -144,6 +153,7 @@ impl Node {
             forwarding,
             links,
             paths: PathMtus::default(),
+            fast_path,
             handles,
             questions,
             _socket: socket.map_err(|error| error.to_string())?,
@@ -186,6 +196,7 @@ impl Node {
                     self.probe_nodes();
                     self.nat.look_after();
                     self.forget_old_paths();
+                    self.look_after_fast_path();
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -274,11 +285,18 @@ impl Node {
                 if changes.links {
                     self.warn_of_large_mtus(&changes.interfaces);
                     self.follow_uplink_address();
+                    self.look_after_fast_path();
                 }
                 self.refresh();
             }
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
+        }
+    }
+
+    fn look_after_fast_path(&mut self) {
+        if let Some(fast_path) = &mut self.fast_path {
+            fast_path.look_after(&self.mirror);
         }
     }
 
@@ -426,6 +444,7 @@ impl Node {
             &self.problems,
             &self.handles,
             &self.ports,
+            self.fast_path.as_ref(),
         )
     }
 

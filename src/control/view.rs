@@ -15,7 +15,8 @@ use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
 use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
 use crate::packet::DropReason;
-use crate::port::PortStatistics;
+use crate::port::xdp::fast_path::FastCounters;
+use crate::port::{PortId, PortStatistics};
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::worker::counters::Counters;
 use crate::worker::mailbox::Mailbox;
@@ -43,16 +44,18 @@ pub struct View {
     ports: Vec<Description>,
     switch: CaptureSwitch,
     prober: Option<Prober>,
+    fast_path: Option<FastCounters>,
 }
 
 impl View {
     /// A view of a node that counts in `counters`, and where its control thread finds questions.
-    /// Probes are sent by the worker of `uplink`.
+    /// Probes are sent by the worker of `uplink`; `fast_path` counts what no worker saw.
     pub fn new(
         counters: Vec<Arc<Counters>>,
         ports: Vec<Description>,
         switch: CaptureSwitch,
         uplink: Option<Mailbox>,
+        fast_path: Option<FastCounters>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
@@ -62,6 +65,7 @@ impl View {
                 ports,
                 prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
                 switch,
+                fast_path,
             },
             asked,
         )
@@ -98,6 +102,9 @@ impl NodeView for View {
         let mut drops = [0; DropReason::COUNT];
         for reason in DropReason::ALL {
             drops[*reason as usize] = sum(&|counters| counters.drops(*reason));
+        }
+        if let Some(fast) = &self.fast_path {
+            drops[DropReason::NoPort as usize] += add_fast_path(&mut report, fast);
         }
         report.set_drops(&drops);
         report
@@ -151,6 +158,22 @@ impl View {
         report.xdp = port.io.starts_with("af_xdp").then(|| device.into());
         report
     }
+}
+
+/// Adds what the fast path moved to the ports; returns what it lost.
+fn add_fast_path(report: &mut CounterReport, fast: &FastCounters) -> u64 {
+    let (mut moved, mut lost) = (0, 0);
+    for (id, port) in report.ports.iter_mut().enumerate() {
+        let counts = fast.port(PortId(id as u16));
+        port.rx_packets += counts.rx_packets;
+        port.rx_bytes += counts.rx_bytes;
+        port.tx_packets += counts.tx_packets;
+        port.tx_bytes += counts.tx_bytes;
+        moved += counts.rx_packets;
+        lost += counts.lost;
+    }
+    report.fast_path = Some(moved);
+    lost
 }
 
 fn add(sum: &mut PortStatistics, more: &PortStatistics) {

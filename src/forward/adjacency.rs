@@ -221,7 +221,7 @@ impl Egress {
 
     /// The header, to be patched behind the copy.
     #[inline]
-    pub(super) fn header(&self) -> &[u8] {
+    pub fn header(&self) -> &[u8] {
         &self.header[..usize::from(self.header_len)]
     }
 
@@ -233,13 +233,13 @@ impl Egress {
 
     /// The ones' complement sum of the outer IPv4 header without what is patched.
     #[inline]
-    pub(super) fn checksum_base(&self) -> u32 {
+    pub fn checksum_base(&self) -> u32 {
         self.checksum_base
     }
 
     /// Whether the outer UDP checksum is computed.
     #[inline]
-    pub(super) fn udp_checksum(&self) -> bool {
+    pub fn udp_checksum(&self) -> bool {
         self.udp_checksum
     }
 

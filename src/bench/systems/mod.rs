@@ -33,6 +33,12 @@ pub enum System {
     Cross,
     /// underpass, CrossSubnet with VXLAN, the nodes in different subnets.
     CrossFar,
+    /// underpass with its fast path, without a tunnel.
+    FastDirect,
+    /// underpass with its fast path, IP-in-IP.
+    FastIpip,
+    /// underpass with its fast path, VXLAN.
+    FastVxlan,
     /// The kernel's VXLAN.
     KernelVxlan,
     /// The kernel's IP-in-IP.
@@ -45,13 +51,16 @@ pub enum System {
 
 impl System {
     /// All of them, native routing first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Native,
         Self::Direct,
         Self::Ipip,
         Self::Vxlan,
         Self::Cross,
         Self::CrossFar,
+        Self::FastDirect,
+        Self::FastIpip,
+        Self::FastVxlan,
         Self::KernelVxlan,
         Self::KernelIpip,
         Self::Wire,
@@ -67,6 +76,9 @@ impl System {
             Self::Vxlan => "vxlan",
             Self::Cross => "cross",
             Self::CrossFar => "cross-far",
+            Self::FastDirect => "fast-direct",
+            Self::FastIpip => "fast-ipip",
+            Self::FastVxlan => "fast-vxlan",
             Self::KernelVxlan => "kernel-vxlan",
             Self::KernelIpip => "kernel-ipip",
             Self::Wire => "wire",
@@ -83,6 +95,9 @@ impl System {
             Self::Vxlan => "underpass, VXLAN",
             Self::Cross => "underpass, CrossSubnet, same subnet: no tunnel",
             Self::CrossFar => "underpass, CrossSubnet, other subnet: VXLAN",
+            Self::FastDirect => "underpass, XDP fast path, no tunnel",
+            Self::FastIpip => "underpass, XDP fast path, IP-in-IP",
+            Self::FastVxlan => "underpass, XDP fast path, VXLAN",
             Self::KernelVxlan => "kernel routing, kernel's vxlan device",
             Self::KernelIpip => "kernel routing, kernel's ipip device",
             Self::Wire => "AF_XDP port to port, frames unchanged",
@@ -93,10 +108,19 @@ impl System {
     /// What its packets on the uplink are in.
     pub const fn outer(self) -> Outer {
         match self {
-            Self::Native | Self::Direct | Self::Cross | Self::Wire => Outer::Plain,
-            Self::Ipip | Self::KernelIpip => Outer::Ipip,
-            Self::Vxlan | Self::CrossFar | Self::KernelVxlan | Self::Ovs => Outer::Vxlan,
+            Self::Native | Self::Direct | Self::Cross | Self::FastDirect | Self::Wire => {
+                Outer::Plain
+            }
+            Self::Ipip | Self::FastIpip | Self::KernelIpip => Outer::Ipip,
+            Self::Vxlan | Self::CrossFar | Self::FastVxlan | Self::KernelVxlan | Self::Ovs => {
+                Outer::Vxlan
+            }
         }
+    }
+
+    /// Whether underpass forwards by its fast path.
+    pub const fn has_fast_path(self) -> bool {
+        matches!(self, Self::FastDirect | Self::FastIpip | Self::FastVxlan)
     }
 
     /// Whether TCP passes: a wire does not exchange Ethernet addresses.
@@ -135,9 +159,14 @@ impl System {
             Self::Native => kernel::native(topology),
             Self::KernelVxlan => kernel::vxlan(topology),
             Self::KernelIpip => kernel::ipip(topology),
-            Self::Direct | Self::Ipip | Self::Vxlan | Self::Cross | Self::CrossFar => {
-                underpass::start(self, topology, direction, place)
-            }
+            Self::Direct
+            | Self::Ipip
+            | Self::Vxlan
+            | Self::Cross
+            | Self::CrossFar
+            | Self::FastDirect
+            | Self::FastIpip
+            | Self::FastVxlan => underpass::start(self, topology, direction, place),
             Self::Wire => wire::start(topology, direction, place),
             Self::Ovs => ovs::start(topology, place),
         }
