@@ -92,6 +92,12 @@ impl Twin {
         }
     }
 
+    /// Has the maps follow the snapshot.
+    fn follow(&mut self) {
+        self.mirror.update(&self.snapshot);
+        assert_eq!(self.mirror.failure(), None);
+    }
+
     /// Sends a frame both ways; an error if they disagree.
     fn send(&mut self, ingress: PortId, bytes: &[u8]) -> Result<Way, String> {
         let (verdict, expected) = self.forward(ingress, bytes);
@@ -537,5 +543,88 @@ fn what_is_in_order_takes_the_fast_path() {
             };
             assert_eq!(twin.send(case.port, &case.frame), Ok(wanted), "{}", case.name);
         }
+    });
+}
+
+/// A frame from the pod to an address, or from another node to the pod.
+fn frame(name: &str) -> (PortId, Vec<u8>) {
+    let mut all = fates::forwarded(b"payload").into_iter();
+    let case = all.find(|case| case.name == name).expect("a case of that name");
+    (case.port, case.frame)
+}
+
+#[test]
+fn the_maps_follow_the_snapshot() {
+    isolated(|| {
+        let mut twin = Twin::new(snapshot());
+        let (by, encap) = frame("IPIP encap");
+        let (from, decap) = frame("VXLAN decap");
+        assert_eq!(twin.send(by, &encap), Ok(Way::Fast(UPLINK)));
+
+        // The neighbour is lost, and comes back by VXLAN.
+        let before = std::mem::replace(&mut twin.snapshot.adjacencies[1], Adjacency::Unresolved);
+        twin.follow();
+        assert_eq!(twin.send(by, &encap), Ok(Way::Slow));
+        twin.snapshot.adjacencies[1] = twin.snapshot.adjacencies[2].clone();
+        twin.follow();
+        assert_eq!(twin.send(by, &encap), Ok(Way::Fast(UPLINK)));
+
+        // The mode is switched as often as there are slots, and more.
+        let ways = [before, twin.snapshot.adjacencies[2].clone()];
+        for round in 0..40_000 {
+            twin.snapshot.adjacencies[1] = ways[round % 2].clone();
+            twin.follow();
+            if round % 1000 == 0 {
+                assert_eq!(twin.send(by, &encap), Ok(Way::Fast(UPLINK)), "round {round}");
+            }
+        }
+
+        // The far node is none any more; the workload loses its address.
+        assert_eq!(twin.send(from, &decap), Ok(Way::Fast(WORKLOAD)));
+        twin.snapshot.tunnels.peers = [STRANGER].into_iter().collect();
+        twin.follow();
+        assert_eq!(twin.send(from, &decap), Ok(Way::Slow));
+        twin.snapshot.ports[usize::from(WORKLOAD.0)].sources.allowed.clear();
+        twin.follow();
+        assert_eq!(twin.send(by, &encap), Ok(Way::Slow));
+    });
+}
+
+#[test]
+fn routes_captures_and_the_switch_are_heeded() {
+    isolated(|| {
+        let mut twin = Twin::new(snapshot());
+        let (by, encap) = frame("IPIP encap");
+        let (from, decap) = frame("IPIP decap");
+        let ports = twin.mirror.fast_path().ports();
+        for (port, other) in [(WORKLOAD, UPLINK), (UPLINK, WORKLOAD)] {
+            ports.set_captured(port, true);
+            // What arrives on the port, and what would leave by it.
+            assert_eq!(twin.send(by, &encap), Ok(Way::Slow));
+            assert_eq!(twin.send(from, &decap), Ok(Way::Slow));
+            ports.set_captured(port, false);
+            ports.open(port, true, false);
+            let expected = [by, from].map(|ingress| {
+                if ingress == other { Way::Slow } else { Way::Fast(other) }
+            });
+            assert_eq!(twin.send(by, &encap), Ok(expected[0]));
+            assert_eq!(twin.send(from, &decap), Ok(expected[1]));
+            ports.open(port, true, true);
+        }
+        let switch = twin.mirror.fast_path().counters();
+        switch.switch(false);
+        assert_eq!(twin.send(by, &encap), Ok(Way::Slow));
+        switch.switch(true);
+        assert_eq!(twin.send(by, &encap), Ok(Way::Fast(UPLINK)));
+
+        // Without its route the packet's destination is in the unreachable pool.
+        twin.mirror.remove_route("192.168.2.0/26".parse().unwrap());
+        let action = twin.run(by, &encap).0;
+        assert_eq!(action, XDP_PASS);
+        let before = twin.mirror.fast_path().counters().port(UPLINK).tx_packets;
+        twin.mirror.insert_route("192.168.2.0/24".parse().unwrap(), NextHop(2));
+        assert_eq!(twin.run(by, &encap).0, XDP_REDIRECT);
+        let after = twin.mirror.fast_path().counters().port(UPLINK).tx_packets;
+        assert_eq!(after - before, 1);
     });
 }

@@ -126,6 +126,15 @@ impl NodeView for View {
             .attach(&request.ports, request.snap_length, CAPTURED)
     }
 
+    fn switch_fast_path(&self, on: bool) -> Result<(), String> {
+        let fast = self.fast_path.as_ref().ok_or(
+            "the node has no fast path; write fastPath: auto into its configuration and restart it",
+        )?;
+        fast.switch(on);
+        log::info!("the fast path is {} now", if on { "on" } else { "off" });
+        Ok(())
+    }
+
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String> {
         let target = self
             .ask(|answer| Question::Probe(request.far.clone(), answer))

@@ -49,6 +49,12 @@ pub(super) fn start(
         &each(&|site| workload(site, place.destinations)),
     )?;
 
+    if system.has_fast_path() {
+        for site in sites {
+            site.enable_napi()?;
+            site.enable_workload_napi()?;
+        }
+    }
     let mut running = Running::default();
     for site in topology.nodes(direction) {
         running.add(site.name, start_node(system, site, place, &directory)?);

@@ -115,7 +115,7 @@ impl FastPathMirror {
             return;
         }
         if let Err(error) = work(self) {
-            self.fast.switch_off();
+            self.fast.give_up();
             log::error!("{error}; the workers forward everything from now on");
             self.failure = Some(error.to_string());
         }

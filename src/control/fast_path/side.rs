@@ -115,6 +115,9 @@ impl FastPathSide {
     pub fn detail(&self) -> String {
         let part = self.devices.values().filter(|port| port.refusal.is_none());
         let mut detail = format!("{} port(s) take part", part.count());
+        if !self.counters.is_on() {
+            detail.insert_str(0, "switched off; ");
+        }
         for device in self.devices.values() {
             if let Some(reason) = &device.refusal {
                 detail.push_str(&format!("; {}: {reason}", device.name));

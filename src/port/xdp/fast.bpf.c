@@ -130,7 +130,8 @@ struct counters {
 
 enum { PORTS = 1024, QUEUES = 64, NEXT_HOPS = 65536, ADJACENCIES = 16384, ROUTES = 1 << 21 };
 
-// The slot of `settings` that is in force; 0 switches the fast path off.
+// The slot of `settings` that is in force in the lower half; 0 switches the fast path off. So does
+// anything in the upper half: an operator's wish, which other settings leave as it is.
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __type(key, u32);
@@ -908,8 +909,9 @@ INLINE int forward(struct xdp_md *frame, u32 ingress, const struct port *port)
     const u64 *in_force = bpf_map_lookup_elem(&gate, &first);
     if (!in_force || (port->flags & (PORT_IN | PORT_CAPTURED)) != PORT_IN)
         return UP;
-    u32 slot = (u32)*in_force;
-    if (!slot)
+    u64 switched = *in_force;
+    u32 slot = (u32)switched;
+    if (!slot || switched >> 32)
         return UP;
     const struct settings *settings_now = bpf_map_lookup_elem(&settings, &slot);
     if (!settings_now || !read(settings_now, ingress, port, data, end, &p))

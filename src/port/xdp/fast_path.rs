@@ -174,7 +174,7 @@ pub struct PortCounts {
 // SAFETY: integers only, without padding.
 unsafe impl Pod for PortCounts {}
 
-/// Reads what the fast path counts, from any thread.
+/// Reads what the fast path counts and switches it, from any thread.
 #[derive(Clone)]
 pub struct FastCounters {
     counters: Arc<PerCpuArray<MapData, PortCounts>>,
@@ -184,6 +184,10 @@ pub struct FastCounters {
 /// Switches single ports, from any thread.
 #[derive(Clone)]
 pub struct FastPorts(Arc<Mapped>);
+
+/// The halves of the value of `gate`.
+const GATE_SLOT: usize = 0;
+const GATE_SUSPENDED: usize = 4;
 
 /// `struct port`: its flags, and its Ethernet address.
 const PORT_SIZE: usize = 12_usize.next_multiple_of(8);
@@ -298,6 +302,14 @@ impl FastPath {
             .map_err(|error| map_error("enter an interface", &error))
     }
 
+    /// Forgets a port, whose device may be gone: nothing is sent by it any more.
+    pub fn remove_port(&mut self, port: PortId, interface: u32) -> Result<(), PortError> {
+        self.ports().open(port, false, false);
+        let mut interfaces: HashMap<_, u32, u32> = self.map("interfaces")?;
+        ignore_absent(interfaces.remove(&interface))
+            .map_err(|error| map_error("forget an interface", &error))
+    }
+
     /// The Ethernet address that frames to a port carry, workloads' gateway address apart.
     pub fn set_mac(&mut self, port: PortId, mac: MacAddr) {
         let [a, b, c, d, e, f] = mac.0;
@@ -370,18 +382,13 @@ impl FastPath {
             .set(next, settings, 0)
             .map_err(|error| map_error("write the settings", &error))?;
         self.slot = next;
-        self.gate.long(0).store(next.into(), Ordering::Release);
+        self.gate.word(GATE_SLOT).store(next, Ordering::Release);
         Ok(())
     }
 
-    /// Hands all packets to the workers, until [`FastPath::switch_on`] or other settings.
-    pub fn switch_off(&self) {
-        self.gate.long(0).store(0, Ordering::Release);
-    }
-
-    /// Puts the settings that were written last in force again.
-    pub fn switch_on(&self) {
-        self.gate.long(0).store(self.slot.into(), Ordering::Release);
+    /// Hands all packets to the workers, for good or until there are other settings.
+    pub fn give_up(&self) {
+        self.gate.word(GATE_SLOT).store(0, Ordering::Release);
     }
 
     /// Lets a workload's port send from an address, or not any more.
@@ -453,9 +460,16 @@ impl FastCounters {
         total
     }
 
-    /// Whether it is switched on.
+    /// Switches the fast path on or off, as an operator wishes, whatever else changes.
+    pub fn switch(&self, on: bool) {
+        self.gate
+            .word(GATE_SUSPENDED)
+            .store(u32::from(!on), Ordering::Release);
+    }
+
+    /// Whether an operator lets it work.
     pub fn is_on(&self) -> bool {
-        self.gate.long(0).load(Ordering::Acquire) != 0
+        self.gate.word(GATE_SUSPENDED).load(Ordering::Acquire) == 0
     }
 }
 
