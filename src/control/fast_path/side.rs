@@ -126,7 +126,8 @@ impl FastPathSide {
         detail
     }
 
-    fn join(
+    /// Has a port join that has just been opened, its sockets registered.
+    pub fn join(
         &mut self,
         fast: &mut FastPath,
         steering: &mut Steering,
@@ -152,6 +153,15 @@ impl FastPathSide {
             refusal,
         };
         self.devices.insert(id, device);
+    }
+
+    /// Forgets a port that is being closed.
+    pub fn leave(&mut self, fast: &mut FastPath, id: PortId) {
+        if let Some(index) = self.devices.remove(&id).and_then(|device| device.index)
+            && let Err(error) = fast.remove_port(id, index)
+        {
+            log::error!("{error}");
+        }
     }
 
     /// The device's number; else why it never takes part.
