@@ -11,9 +11,18 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("src/bench/load/load.bpf.c", "load.bpf.o"),
 ];
 
+/// What the sources include.
+const HEADERS: [&str; 3] = [
+    "src/port/xdp/kernel.bpf.h",
+    "src/port/xdp/fast_maps.bpf.h",
+    "src/port/xdp/fast_parse.bpf.h",
+];
+
 fn main() {
     println!("cargo::rerun-if-env-changed=CLANG");
-    println!("cargo::rerun-if-changed=src/port/xdp/kernel.bpf.h");
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed={header}");
+    }
     for (source, object) in PROGRAMS {
         println!("cargo::rerun-if-changed={source}");
         if let Err(problem) = compile(source, object) {

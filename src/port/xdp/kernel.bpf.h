@@ -100,3 +100,10 @@ struct icmp {
     u16 checksum;
     u32 rest;
 };
+
+struct vxlan {
+    u8 flags;
+    u8 reserved[3];
+    u8 vni[3];
+    u8 reserved_too;
+};
