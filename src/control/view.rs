@@ -20,6 +20,7 @@ use crate::port::{PortId, PortStatistics};
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::worker::counters::Counters;
 use crate::worker::mailbox::Mailbox;
+use crate::worker::publish::Published;
 
 /// How long an observer waits for the control thread.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,32 +41,150 @@ pub enum Question {
 /// The observers' side.
 pub struct View {
     questions: Sender<Question>,
-    counters: Vec<Arc<Counters>>,
-    ports: Vec<Description>,
+    counted: Counted,
+    ports: Published<Vec<Row>>,
     switch: CaptureSwitch,
     prober: Option<Prober>,
-    fast_path: Option<FastCounters>,
+}
+
+/// Where a node's packets are counted.
+#[derive(Clone)]
+pub struct Counted {
+    /// By each worker, and by the slow path.
+    pub threads: Vec<Arc<Counters>>,
+    /// By the fast path, which no worker sees.
+    pub fast_path: Option<FastCounters>,
+}
+
+/// A port as observers see it.
+#[derive(Debug, Clone, Default)]
+struct Row {
+    /// None for a port that is not open.
+    description: Option<Description>,
+    /// What was counted under the port's number before it was opened.
+    before: Traffic,
+}
+
+/// The ports as observers see them, kept by the control side.
+pub struct PortTable {
+    counted: Counted,
+    rows: Vec<Row>,
+    published: Published<Vec<Row>>,
+}
+
+impl PortTable {
+    /// The ports that are open at the start.
+    pub fn new(counted: Counted, ports: Vec<Option<Description>>) -> Self {
+        let row = |description| Row {
+            description,
+            before: Traffic::default(),
+        };
+        let rows: Vec<Row> = ports.into_iter().map(row).collect();
+        Self {
+            counted,
+            published: Published::new(rows.clone()),
+            rows,
+        }
+    }
+
+    /// The ports are these now. Of one that was closed since, what it has moved is kept apart, so that
+    /// the next port of its number begins with nothing and the balance holds.
+    pub fn update(&mut self, ports: &[Option<Description>]) {
+        for (id, (row, port)) in self.rows.iter_mut().zip(ports).enumerate() {
+            if row.description.is_some() && port.is_none() {
+                row.before = Traffic::of(&self.counted, id);
+            }
+            row.description.clone_from(port);
+        }
+        self.published.publish(self.rows.clone());
+    }
+
+    fn published(&self) -> Published<Vec<Row>> {
+        self.published.clone()
+    }
+}
+
+/// What a port has moved.
+#[derive(Debug, Clone, Copy, Default)]
+struct Traffic {
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+}
+
+impl Traffic {
+    /// What was counted under a port's number.
+    fn of(counted: &Counted, id: usize) -> Self {
+        let fast = counted.fast_path.as_ref().map(|fast| fast.port(PortId(id as u16)));
+        let fast = fast.unwrap_or_default();
+        let mut sum = Self {
+            rx_packets: fast.rx_packets,
+            rx_bytes: fast.rx_bytes,
+            tx_packets: fast.tx_packets,
+            tx_bytes: fast.tx_bytes,
+        };
+        let threads = counted.threads.iter();
+        for port in threads.filter_map(|set| set.ports.get(id)) {
+            sum = sum.plus(Self {
+                rx_packets: port.rx_packets.get(),
+                rx_bytes: port.rx_bytes.get(),
+                tx_packets: port.tx_packets.get(),
+                tx_bytes: port.tx_bytes.get(),
+            });
+        }
+        sum
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets + more.rx_packets,
+            rx_bytes: self.rx_bytes + more.rx_bytes,
+            tx_packets: self.tx_packets + more.tx_packets,
+            tx_bytes: self.tx_bytes + more.tx_bytes,
+        }
+    }
+
+    fn minus(self, less: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.wrapping_sub(less.rx_packets),
+            rx_bytes: self.rx_bytes.wrapping_sub(less.rx_bytes),
+            tx_packets: self.tx_packets.wrapping_sub(less.tx_packets),
+            tx_bytes: self.tx_bytes.wrapping_sub(less.tx_bytes),
+        }
+    }
+
+    fn report(self, name: &str, kind: PortRole, io: &str) -> PortCounters {
+        PortCounters {
+            name: name.to_owned(),
+            kind: role_name(kind).to_owned(),
+            io: io.to_owned(),
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            tx_packets: self.tx_packets,
+            tx_bytes: self.tx_bytes,
+            ..PortCounters::default()
+        }
+    }
 }
 
 impl View {
-    /// A view of a node that counts in `counters`, and where its control thread finds questions.
-    /// Probes are sent by the worker of `uplink`; `fast_path` counts what no worker saw.
+    /// A view of a node that counts in `counted`, and where its control thread finds questions.
+    /// Probes are sent by the worker of `uplink`.
     pub fn new(
-        counters: Vec<Arc<Counters>>,
-        ports: Vec<Description>,
+        counted: Counted,
+        ports: &PortTable,
         switch: CaptureSwitch,
         uplink: Option<Mailbox>,
-        fast_path: Option<FastCounters>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
             Self {
                 questions,
-                counters,
-                ports,
+                counted,
+                ports: ports.published(),
                 prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
                 switch,
-                fast_path,
             },
             asked,
         )
@@ -86,14 +205,9 @@ impl NodeView for View {
     }
 
     fn counters(&self) -> CounterReport {
-        let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| of(c)).sum();
+        let sum = |of: &dyn Fn(&Counters) -> u64| self.counted.threads.iter().map(|c| of(c)).sum();
         let mut report = CounterReport {
-            ports: self
-                .ports
-                .iter()
-                .enumerate()
-                .map(|(id, port)| self.port(id, port))
-                .collect(),
+            ports: self.ports(),
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
@@ -103,8 +217,13 @@ impl NodeView for View {
         for reason in DropReason::ALL {
             drops[*reason as usize] = sum(&|counters| counters.drops(*reason));
         }
-        if let Some(fast) = &self.fast_path {
-            drops[DropReason::NoPort as usize] += add_fast_path(&mut report, fast);
+        if let Some(fast) = &self.counted.fast_path {
+            let counts = (0..self.ports.get().len()).map(|id| fast.port(PortId(id as u16)));
+            let (moved, lost) = counts.fold((0, 0), |(moved, lost), port| {
+                (moved + port.rx_packets, lost + port.lost)
+            });
+            report.fast_path = Some(moved);
+            drops[DropReason::NoPort as usize] += lost;
         }
         report.set_drops(&drops);
         report
@@ -127,7 +246,7 @@ impl NodeView for View {
     }
 
     fn switch_fast_path(&self, on: bool) -> Result<(), String> {
-        let fast = self.fast_path.as_ref().ok_or(
+        let fast = self.counted.fast_path.as_ref().ok_or(
             "the node has no fast path; write fastPath: auto into its configuration and restart it",
         )?;
         fast.switch(on);
@@ -145,44 +264,33 @@ impl NodeView for View {
 }
 
 impl View {
-    fn port(&self, id: usize, port: &Description) -> PortCounters {
-        let mut report = PortCounters {
-            name: port.name.clone(),
-            kind: role_name(port.role).to_owned(),
-            io: port.io.clone(),
-            ..PortCounters::default()
-        };
-        let mut device = PortStatistics::default();
-        for counters in self
-            .counters
+    /// The open ports, and what those that were closed have moved, as one.
+    fn ports(&self) -> Vec<PortCounters> {
+        let rows = self.ports.get();
+        let open = rows.iter().enumerate().filter_map(|(id, row)| {
+            let port = row.description.as_ref()?;
+            Some(self.port(id, port, row.before))
+        });
+        let mut ports: Vec<_> = open.collect();
+        let closed = rows
             .iter()
-            .filter_map(|counters| counters.ports.get(id))
-        {
-            report.rx_packets += counters.rx_packets.get();
-            report.rx_bytes += counters.rx_bytes.get();
-            report.tx_packets += counters.tx_packets.get();
-            report.tx_bytes += counters.tx_bytes.get();
+            .fold(Traffic::default(), |sum, row| sum.plus(row.before));
+        if closed.rx_packets + closed.tx_packets > 0 {
+            ports.push(closed.report("(closed)", PortRole::Workload, "-"));
+        }
+        ports
+    }
+
+    fn port(&self, id: usize, port: &Description, before: Traffic) -> PortCounters {
+        let moved = Traffic::of(&self.counted, id).minus(before);
+        let mut report = moved.report(&port.name, port.role, &port.io);
+        let mut device = PortStatistics::default();
+        for counters in self.counted.threads.iter().filter_map(|set| set.ports.get(id)) {
             add(&mut device, &counters.device.get());
         }
         report.xdp = port.io.starts_with("af_xdp").then(|| device.into());
         report
     }
-}
-
-/// Adds what the fast path moved to the ports; returns what it lost.
-fn add_fast_path(report: &mut CounterReport, fast: &FastCounters) -> u64 {
-    let (mut moved, mut lost) = (0, 0);
-    for (id, port) in report.ports.iter_mut().enumerate() {
-        let counts = fast.port(PortId(id as u16));
-        port.rx_packets += counts.rx_packets;
-        port.rx_bytes += counts.rx_bytes;
-        port.tx_packets += counts.tx_packets;
-        port.tx_bytes += counts.tx_bytes;
-        moved += counts.rx_packets;
-        lost += counts.lost;
-    }
-    report.fast_path = Some(moved);
-    lost
 }
 
 fn add(sum: &mut PortStatistics, more: &PortStatistics) {

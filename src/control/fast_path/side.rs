@@ -63,8 +63,16 @@ impl FastPathSide {
             counters: fast.counters(),
             devices: BTreeMap::new(),
         };
-        for (id, partial, steering) in steered(ports) {
-            side.join(&mut fast, steering, id, partial, kernel);
+        let partial: Vec<bool> = ports
+            .configs
+            .iter()
+            .map(|port| port.partial_checksums)
+            .collect();
+        let may_leave = |id: PortId| partial.get(usize::from(id.0)).is_none_or(|may| *may);
+        let uplink = &mut ports.uplink_steering;
+        side.join(&mut fast, uplink, UPLINK, may_leave(UPLINK), kernel);
+        for (_, id, steering) in ports.steerings() {
+            side.join(&mut fast, steering, id, may_leave(id), kernel);
         }
         if let Some(reason) = side.refusal(UPLINK)
             && insisted
@@ -198,23 +206,4 @@ fn refusal(kernel: &Mirror, interface: u32) -> Option<String> {
         Ok(false) => Some(NO_NAPI.to_owned()),
         Err(error) => Some(error.to_string()),
     }
-}
-
-/// The AF_XDP ports: number, whether senders may leave checksums unfinished, steering.
-fn steered(ports: &mut OpenPorts) -> Vec<(PortId, bool, &mut Steering)> {
-    let configs = &ports.configs;
-    let descriptions = &ports.descriptions;
-    let find = |steering: &Steering| {
-        let here = |(description, _): &(&crate::control::ports::Description, _)| {
-            description.device == steering.interface() && description.local
-        };
-        let found = descriptions.iter().zip(configs).find(here);
-        found.map(|(_, port)| (port.id, port.partial_checksums))
-    };
-    let all = std::iter::once(&mut ports.uplink_steering).chain(&mut ports.workload_steering);
-    all.filter_map(|steering| {
-        let (id, partial) = find(steering)?;
-        Some((id, partial, steering))
-    })
-    .collect()
 }
