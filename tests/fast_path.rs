@@ -105,7 +105,8 @@ impl Twin {
         if action == XDP_PASS {
             let unchanged = bytes.starts_with(&output);
             let trimmed = bytes.len() - output.len();
-            if unchanged && (trimmed == 0 || self.forward(ingress, &output) == (verdict, expected)) {
+            if unchanged && (trimmed == 0 || self.forward(ingress, &output) == (verdict, expected))
+            {
                 return Ok(Way::Slow);
             }
             return Err(format!("it went up changed: {output:02x?}"));
@@ -118,7 +119,9 @@ impl Twin {
             return Err(format!("{verdict:?}, but the program sent it by {port:?}"));
         }
         if without_identification(&output)? != without_identification(&expected)? {
-            return Err(format!("{expected:02x?}\nfrom forward, from the program\n{output:02x?}"));
+            return Err(format!(
+                "{expected:02x?}\nfrom forward, from the program\n{output:02x?}"
+            ));
         }
         Ok(Way::Fast(port))
     }
@@ -201,7 +204,10 @@ fn with_ipv6_underlay() -> Snapshot {
     let egress = Egress::tunnel_v6(UPLINK, Mtu(1430), UPLINK_MAC, FAR_UPLINK_MAC, &far);
     snapshot.adjacencies[3] = Adjacency::Forward(egress);
     snapshot.tunnels.peers = underpass::forward::Peers::new(
-        [(FAR_NODE.into(), PeerId(0)), (FAR_NODE_V6.into(), PeerId(0))],
+        [
+            (FAR_NODE.into(), PeerId(0)),
+            (FAR_NODE_V6.into(), PeerId(0)),
+        ],
         vec!["10.30.0.96/28".parse().unwrap()],
     );
     snapshot
@@ -273,7 +279,11 @@ impl Random {
 }
 
 /// An inner packet: mostly in order, of addresses that mean something to the node.
-fn inner(random: &mut Random, sources: &[std::net::IpAddr], destinations: &[std::net::IpAddr]) -> Vec<u8> {
+fn inner(
+    random: &mut Random,
+    sources: &[std::net::IpAddr],
+    destinations: &[std::net::IpAddr],
+) -> Vec<u8> {
     use std::net::IpAddr;
     let size = match random.below(8) {
         0 => 0,
@@ -287,7 +297,10 @@ fn inner(random: &mut Random, sources: &[std::net::IpAddr], destinations: &[std:
     let same_family = |address: &&IpAddr| address.is_ipv4() == source.is_ipv4();
     let destinations: Vec<IpAddr> = destinations.iter().filter(same_family).copied().collect();
     let destination = random.pick(&destinations);
-    let ports = (random.below(65536) as u16, random.pick(&[53, 80, 4789, 2000]));
+    let ports = (
+        random.below(65536) as u16,
+        random.pick(&[53, 80, 4789, 2000]),
+    );
     let builder = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             etherparse::PacketBuilder::ipv4(source.octets(), destination.octets(), ttl)
@@ -301,7 +314,9 @@ fn inner(random: &mut Random, sources: &[std::net::IpAddr], destinations: &[std:
     let kind = random.pick(&[0, 1, 3, 5, 8, 11, 128, 129, 133, 135, 137]);
     match random.below(6) {
         0 | 1 => builder.udp(ports.0, ports.1).write(&mut packet, &payload),
-        2 | 3 => builder.tcp(ports.0, ports.1, 1, 2).write(&mut packet, &payload),
+        2 | 3 => builder
+            .tcp(ports.0, ports.1, 1, 2)
+            .write(&mut packet, &payload),
         4 if source.is_ipv4() => builder
             .icmpv4_raw(kind, 0, [0; 4])
             .write(&mut packet, &payload),
@@ -340,12 +355,14 @@ fn unfinish(packet: &mut [u8]) {
     let (protocol, start, pseudo) = match packet[0] >> 4 {
         4 => {
             let ip = underpass::wire::ipv4::Ipv4::parse(packet).unwrap();
-            let sum = Checksum::pseudo_ipv4(ip.source, ip.destination, ip.protocol, ip.payload_len());
+            let sum =
+                Checksum::pseudo_ipv4(ip.source, ip.destination, ip.protocol, ip.payload_len());
             (ip.protocol, ip.header_len, sum)
         }
         _ => {
             let ip = underpass::wire::ipv6::Ipv6::parse(packet).unwrap();
-            let sum = Checksum::pseudo_ipv6(ip.source, ip.destination, ip.next_header, ip.payload_len);
+            let sum =
+                Checksum::pseudo_ipv6(ip.source, ip.destination, ip.next_header, ip.payload_len);
             (ip.next_header, 40, sum)
         }
     };
@@ -428,8 +445,16 @@ fn generate(random: &mut Random) -> (PortId, Vec<u8>) {
         }
         (port, from_pod(&packet))
     } else {
-        let sources = if random.one_in(8) { &all[..] } else { &far[..4] };
-        let destinations = if random.one_in(4) { &all[..] } else { &pods[..] };
+        let sources = if random.one_in(8) {
+            &all[..]
+        } else {
+            &far[..4]
+        };
+        let destinations = if random.one_in(4) {
+            &all[..]
+        } else {
+            &pods[..]
+        };
         let mut packet = inner(random, sources, destinations);
         if random.one_in(3) {
             change_ipv4(random, &mut packet, 0);
@@ -510,7 +535,9 @@ fn the_program_treats_packets_as_forward_does() {
                 damage(&mut random, &mut frame);
                 match twin.send(ingress, &frame) {
                     Ok(way) => *ways.entry((ingress, way)).or_default() += 1,
-                    Err(error) => panic!("{what}, case {case}, by {ingress:?}: {frame:02x?}\n{error}"),
+                    Err(error) => {
+                        panic!("{what}, case {case}, by {ingress:?}: {frame:02x?}\n{error}")
+                    }
                 }
             }
             println!("{what}: {ways:?}");
@@ -521,8 +548,14 @@ fn the_program_treats_packets_as_forward_does() {
                 (UPLINK, WORKLOAD),
                 (UPLINK, UPLINK),
             ] {
-                let fast = ways.get(&(ingress, Way::Fast(egress))).copied().unwrap_or(0);
-                assert!(fast > CASES / 2000, "{what}: only {fast} from {ingress:?} to {egress:?}");
+                let fast = ways
+                    .get(&(ingress, Way::Fast(egress)))
+                    .copied()
+                    .unwrap_or(0);
+                assert!(
+                    fast > CASES / 2000,
+                    "{what}: only {fast} from {ingress:?} to {egress:?}"
+                );
             }
         }
     });
@@ -541,7 +574,12 @@ fn what_is_in_order_takes_the_fast_path() {
                 Verdict::Transmit(port) if served(port) => Way::Fast(port),
                 _ => Way::Slow,
             };
-            assert_eq!(twin.send(case.port, &case.frame), Ok(wanted), "{}", case.name);
+            assert_eq!(
+                twin.send(case.port, &case.frame),
+                Ok(wanted),
+                "{}",
+                case.name
+            );
         }
     });
 }
@@ -549,7 +587,9 @@ fn what_is_in_order_takes_the_fast_path() {
 /// A frame from the pod to an address, or from another node to the pod.
 fn frame(name: &str) -> (PortId, Vec<u8>) {
     let mut all = fates::forwarded(b"payload").into_iter();
-    let case = all.find(|case| case.name == name).expect("a case of that name");
+    let case = all
+        .find(|case| case.name == name)
+        .expect("a case of that name");
     (case.port, case.frame)
 }
 
@@ -575,7 +615,11 @@ fn the_maps_follow_the_snapshot() {
             twin.snapshot.adjacencies[1] = ways[round % 2].clone();
             twin.follow();
             if round % 1000 == 0 {
-                assert_eq!(twin.send(by, &encap), Ok(Way::Fast(UPLINK)), "round {round}");
+                assert_eq!(
+                    twin.send(by, &encap),
+                    Ok(Way::Fast(UPLINK)),
+                    "round {round}"
+                );
             }
         }
 
@@ -584,7 +628,10 @@ fn the_maps_follow_the_snapshot() {
         twin.snapshot.tunnels.peers = [STRANGER].into_iter().collect();
         twin.follow();
         assert_eq!(twin.send(from, &decap), Ok(Way::Slow));
-        twin.snapshot.ports[usize::from(WORKLOAD.0)].sources.allowed.clear();
+        twin.snapshot.ports[usize::from(WORKLOAD.0)]
+            .sources
+            .allowed
+            .clear();
         twin.follow();
         assert_eq!(twin.send(by, &encap), Ok(Way::Slow));
     });
@@ -605,7 +652,11 @@ fn routes_captures_and_the_switch_are_heeded() {
             ports.set_captured(port, false);
             ports.open(port, true, false);
             let expected = [by, from].map(|ingress| {
-                if ingress == other { Way::Slow } else { Way::Fast(other) }
+                if ingress == other {
+                    Way::Slow
+                } else {
+                    Way::Fast(other)
+                }
             });
             assert_eq!(twin.send(by, &encap), Ok(expected[0]));
             assert_eq!(twin.send(from, &decap), Ok(expected[1]));
@@ -622,7 +673,8 @@ fn routes_captures_and_the_switch_are_heeded() {
         let action = twin.run(by, &encap).0;
         assert_eq!(action, XDP_PASS);
         let before = twin.mirror.fast_path().counters().port(UPLINK).tx_packets;
-        twin.mirror.insert_route("192.168.2.0/24".parse().unwrap(), NextHop(2));
+        twin.mirror
+            .insert_route("192.168.2.0/24".parse().unwrap(), NextHop(2));
         assert_eq!(twin.run(by, &encap).0, XDP_REDIRECT);
         let after = twin.mirror.fast_path().counters().port(UPLINK).tx_packets;
         assert_eq!(after - before, 1);

@@ -25,7 +25,9 @@ pub fn text(report: &CounterReport, all: bool) -> String {
     text.push_str(&format!("\npunted to the slow path: {}\n", report.punted));
     if let Some(packets) = report.fast_path {
         let received = report.balance().received;
-        text.push_str(&format!("forwarded by the fast path: {packets} of {received}\n"));
+        text.push_str(&format!(
+            "forwarded by the fast path: {packets} of {received}\n"
+        ));
     }
     text.push_str(&balance(&report.balance()));
     text

@@ -15,9 +15,9 @@ use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
 use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
 use crate::packet::DropReason;
+use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::port::xdp::fast_path::FastCounters;
 use crate::port::{PortId, PortStatistics};
-use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::worker::counters::Counters;
 use crate::worker::mailbox::Mailbox;
 use crate::worker::publish::Published;
@@ -116,7 +116,10 @@ struct Traffic {
 impl Traffic {
     /// What was counted under a port's number.
     fn of(counted: &Counted, id: usize) -> Self {
-        let fast = counted.fast_path.as_ref().map(|fast| fast.port(PortId(id as u16)));
+        let fast = counted
+            .fast_path
+            .as_ref()
+            .map(|fast| fast.port(PortId(id as u16)));
         let fast = fast.unwrap_or_default();
         let mut sum = Self {
             rx_packets: fast.rx_packets,
@@ -285,7 +288,12 @@ impl View {
         let moved = Traffic::of(&self.counted, id).minus(before);
         let mut report = moved.report(&port.name, port.role, &port.io);
         let mut device = PortStatistics::default();
-        for counters in self.counted.threads.iter().filter_map(|set| set.ports.get(id)) {
+        for counters in self
+            .counted
+            .threads
+            .iter()
+            .filter_map(|set| set.ports.get(id))
+        {
             add(&mut device, &counters.device.get());
         }
         report.xdp = port.io.starts_with("af_xdp").then(|| device.into());

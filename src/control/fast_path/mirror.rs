@@ -313,7 +313,9 @@ fn settings(snapshot: &Snapshot, identification_step: u16) -> Settings {
     set(Settings::STRICT_RESERVED_BITS, tunnels.strict_reserved_bits);
     let [_, vni @ ..] = tunnels.vni.get().to_be_bytes();
     Settings {
-        node_ipv4: tunnels.node_address.map_or([0; 4], |address| address.octets()),
+        node_ipv4: tunnels
+            .node_address
+            .map_or([0; 4], |address| address.octets()),
         node_ipv6: tunnels.v6.map_or([0; 16], |v6| v6.node_address.octets()),
         flags,
         vxlan_port: tunnels.vxlan_port.to_be_bytes(),

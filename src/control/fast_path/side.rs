@@ -185,7 +185,9 @@ impl FastPathSide {
             // A packet has cost most of what the fast path saves before the program sees it.
             return Err("its XDP program is in generic mode".to_owned());
         }
-        let link = kernel.link_named(steering.interface()).ok_or("it has gone")?;
+        let link = kernel
+            .link_named(steering.interface())
+            .ok_or("it has gone")?;
         if let Err(error) = veth::set_peer_gro(link, true) {
             log::debug!("{}: GRO of its far end: {error}", link.name);
         }

@@ -225,7 +225,8 @@ impl FastPath {
         let counters = ebpf
             .take_map("counters")
             .ok_or_else(|| no_map("counters"))?;
-        let counters = PerCpuArray::try_from(counters).map_err(|error| map_error("read", &error))?;
+        let counters =
+            PerCpuArray::try_from(counters).map_err(|error| map_error("read", &error))?;
         let mut fast = Self {
             gate: Arc::new(mapped(&ebpf, "gate", 8)?),
             ports: Arc::new(mapped(&ebpf, "ports", PORTS * PORT_SIZE)?),
@@ -272,7 +273,10 @@ impl FastPath {
     pub fn add_port(&mut self, port: &FastPort<'_>) -> Result<(), PortError> {
         let number = u32::from(port.id.0);
         if usize::from(port.id.0) >= PORTS {
-            return Err(refused(format!("{}: there are {PORTS} ports already", port.device)));
+            return Err(refused(format!(
+                "{}: there are {PORTS} ports already",
+                port.device
+            )));
         }
         let device = NetDevice::query(port.device)?;
         let mut flags = 0;
@@ -283,7 +287,9 @@ impl FastPath {
             flags |= PORT_PARTIAL;
         }
         self.set_mac(port.id, device.address.unwrap_or_default());
-        self.ports.word(flags_at(port.id)).store(flags, Ordering::Release);
+        self.ports
+            .word(flags_at(port.id))
+            .store(flags, Ordering::Release);
         let mut sockets: XskMap<_> = self.map("sockets")?;
         for (queue, socket) in port.sockets {
             if *queue < QUEUES {
@@ -314,7 +320,10 @@ impl FastPath {
     pub fn set_mac(&mut self, port: PortId, mac: MacAddr) {
         let [a, b, c, d, e, f] = mac.0;
         let at = flags_at(port) + 4;
-        let (first, last) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, 0, 0]));
+        let (first, last) = (
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, 0, 0]),
+        );
         // A frame that meets half of the change goes up.
         self.ports.word(at).store(first, Ordering::Release);
         self.ports.word(at + 4).store(last, Ordering::Release);
@@ -392,7 +401,12 @@ impl FastPath {
     }
 
     /// Lets a workload's port send from an address, or not any more.
-    pub fn set_source(&mut self, port: PortId, address: IpAddr, present: bool) -> Result<(), PortError> {
+    pub fn set_source(
+        &mut self,
+        port: PortId,
+        address: IpAddr,
+        present: bool,
+    ) -> Result<(), PortError> {
         let key = Source {
             port: port.0.into(),
             address: mapped_address(address),
@@ -408,12 +422,18 @@ impl FastPath {
 
     /// Refuses an address as the source of tunnelled packets, or not any more.
     pub fn set_local_address(&mut self, address: IpAddr, present: bool) -> Result<(), PortError> {
-        self.put("local_addresses", mapped_address(address), present.then_some(1_u8))
+        self.put(
+            "local_addresses",
+            mapped_address(address),
+            present.then_some(1_u8),
+        )
     }
 
     /// Begins the outer identifications of each CPU at `first` and the numbers after it.
     pub fn start_identifications(&mut self, first: u16) -> Result<(), PortError> {
-        let values: Vec<u32> = (0..cpus() as u32).map(|cpu| cpu + u32::from(first)).collect();
+        let values: Vec<u32> = (0..cpus() as u32)
+            .map(|cpu| cpu + u32::from(first))
+            .collect();
         let values = PerCpuValues::try_from(values).map_err(|error| refused(error.to_string()))?;
         let mut map: PerCpuArray<_, u32> = self.map("identification")?;
         map.set(0, values, 0)
@@ -518,7 +538,10 @@ pub fn cpus() -> usize {
 pub fn grace() {
     // SAFETY: no memory is passed.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    debug_assert_eq!(result, 0, "it was found to work when the program was loaded");
+    debug_assert_eq!(
+        result, 0,
+        "it was found to work when the program was loaded"
+    );
 }
 
 /// Kernels with isolated CPUs (nohz_full) refuse the wait.

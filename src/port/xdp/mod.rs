@@ -32,8 +32,8 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use self::queue::Queue;
 pub use self::fast_path::FastPath;
+use self::queue::Queue;
 pub use self::steering::{Role, Steering, XdpMode, XdpModeWanted};
 pub use self::umem::{Transfer, UmemOptions, WorkerUmem};
 use super::netdev::{NetDevice, receive_queues};

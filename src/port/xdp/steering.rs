@@ -13,8 +13,8 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
 
 use super::fast_path::{FastPath, FastPort};
-use crate::port::{PortError, PortId};
 use crate::port::netdev::{NetDevice, receive_queues};
+use crate::port::{PortError, PortId};
 use crate::wire::MacAddr;
 
 /// The compiled `steer.bpf.c`.
