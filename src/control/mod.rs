@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod check;
 pub mod facts;
+pub mod fast_path;
 pub mod fence;
 pub mod host;
 pub mod nat;

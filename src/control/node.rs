@@ -11,13 +11,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
 use super::facts::Known;
+use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
 use super::path_mtu::{self, News, PathMtus};
 use super::ports::{self, OpenPorts, UPLINK};
 use super::resolve::{Wanted, resolve};
 use super::threads::{Handles, Threads};
-use super::view::{PortTable, Question, View};
+use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
 use crate::datastore::{Directory, Update, Watch};
@@ -84,6 +85,7 @@ pub(super) struct Node {
     pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
+    pub(super) fast_path: Option<FastPathSide>,
     pub(super) handles: Handles,
     questions: Receiver<Question>,
     /// Says that there are more ports to open or close.
@@ -122,13 +124,23 @@ impl Node {
         }
 
         let fixed = fixed(&config, &ports);
-        let forwarding = Forwarding::new(fixed, wanted.clone());
+        let mut forwarding = Forwarding::new(fixed, wanted.clone());
+        let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
+            .map_err(|problem| problem.to_string())?;
+        let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        if let Some(follower) = follower {
+            forwarding.set_fast_path(follower);
+        }
         let links = WorkloadLinks::default();
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let shown = PortTable::new(counters.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counters, &shown, switch, handles.uplink());
+        let counted = Counted {
+            threads: counters,
+            fast_path: fast_path.as_ref().map(FastPathSide::counters),
+        };
+        let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
+        let (view, questions) = View::new(counted, &shown, switch, handles.uplink());
         let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -148,6 +160,7 @@ impl Node {
             forwarding,
             links,
             paths: PathMtus::default(),
+            fast_path,
             handles,
             questions,
             more_plugs: bounded(1),
@@ -197,6 +210,7 @@ impl Node {
                     self.follow_ports();
                     self.nat.look_after();
                     self.forget_old_paths();
+                    self.look_after_fast_path();
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -289,11 +303,18 @@ impl Node {
                     self.follow_ports();
                     self.warn_of_large_mtus(&changes.interfaces);
                     self.follow_uplink_address();
+                    self.look_after_fast_path();
                 }
                 self.refresh();
             }
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
+        }
+    }
+
+    fn look_after_fast_path(&mut self) {
+        if let Some(fast_path) = &mut self.fast_path {
+            fast_path.look_after(&self.mirror);
         }
     }
 
@@ -461,6 +482,7 @@ impl Node {
             &self.problems,
             &self.handles,
             &self.ports,
+            self.fast_path.as_ref(),
         )
     }
 

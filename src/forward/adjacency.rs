@@ -242,6 +242,12 @@ impl Egress {
         usize::from(self.header_len)
     }
 
+    /// The header as it is before a packet's own values are patched in.
+    #[inline]
+    pub fn header(&self) -> &[u8] {
+        &self.header[MAX_HEADER - self.header_len()..]
+    }
+
     /// Where the outer IP header begins within the header.
     #[inline]
     pub(super) fn outer_ip(&self) -> usize {
@@ -250,13 +256,13 @@ impl Egress {
 
     /// The ones' complement sum of the outer IPv4 header without what is patched.
     #[inline]
-    pub(super) fn checksum_base(&self) -> u32 {
+    pub fn checksum_base(&self) -> u32 {
         self.checksum_base
     }
 
     /// Whether the outer UDP checksum is computed.
     #[inline]
-    pub(super) fn udp_checksum(&self) -> bool {
+    pub fn udp_checksum(&self) -> bool {
         self.udp_checksum
     }
 

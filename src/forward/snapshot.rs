@@ -217,6 +217,13 @@ impl Peers {
         self.node(source).is_some() || self.external.iter().any(|net| net.contains(&source))
     }
 
+    /// The known nodes' addresses, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
+        let v4 = self.v4.iter().map(|(address, id)| ((*address).into(), *id));
+        let v6 = self.v6.iter().map(|(address, id)| ((*address).into(), *id));
+        v4.chain(v6)
+    }
+
     /// The known node that has this address.
     #[inline]
     pub fn node(&self, address: IpAddr) -> Option<PeerId> {

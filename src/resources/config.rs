@@ -47,6 +47,9 @@ pub struct NodeConfig {
     /// From whom tunnel packets are taken.
     #[serde(default)]
     pub fence: Fence,
+    /// Whether XDP programs forward what they can.
+    #[serde(default)]
+    pub fast_path: FastPathWanted,
     /// Where the cluster's resources are.
     pub datastore: Datastore,
     /// Where health is served; nowhere if absent.
@@ -199,6 +202,19 @@ pub enum Dscp {
     /// The inner packet's.
     #[default]
     Inherit,
+}
+
+/// Whether XDP programs forward what they can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FastPathWanted {
+    /// No: every packet goes through a worker.
+    #[default]
+    Off,
+    /// By the ports that allow it.
+    Auto,
+    /// As `auto`, and the node does not start if the uplink does not allow it.
+    On,
 }
 
 /// Where the cluster's resources are.
