@@ -1,11 +1,13 @@
 //! Files of resources: many documents, lists, YAML or JSON.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::yaml::{Content, Tree, documents};
-use super::{API_VERSION, Fault, Kind, Name, Origin, Position, Problem, Resource};
+use super::yaml::{Content, Tree, documents, located_documents};
+use super::{API_VERSION, Fault, Kind, Name, Origin, Position, Problem, Resource, ResourceKey};
 
 /// What a file holds: every document is either a resource or has problems, and none hides another.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,6 +16,20 @@ pub struct Parsed {
     pub resources: Vec<(Resource, Origin)>,
     /// What is wrong with the others.
     pub problems: Vec<Problem>,
+    /// Whether the file is there but could not be read just now: too many files are open, a disk
+    /// fails, rights are missing. It may be readable later.
+    pub unreadable: bool,
+}
+
+/// A document of a file, in the file's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Document {
+    /// Where it is, in bytes; its `---` and the comments before it are part of it.
+    pub range: Range<usize>,
+    /// The resources that it says it is about, even if something is wrong with them.
+    pub keys: Vec<ResourceKey>,
+    /// Whether it is a list of resources.
+    pub list: bool,
 }
 
 /// The largest file that is read, in bytes: a typing error must not fill the memory.
@@ -21,13 +37,60 @@ const FILE_MAX: u64 = 64 << 20;
 
 /// Reads a file of resources. A file that cannot be read is a problem, too.
 pub fn read(file: &Path) -> Parsed {
-    match read_text(file) {
+    match try_read(file) {
         Ok(text) => parse(file, &text),
-        Err(problem) => Parsed {
+        Err((problem, cause)) => Parsed {
             resources: Vec::new(),
             problems: vec![problem],
+            unreadable: cause.is_some_and(|cause| cause != ErrorKind::NotFound),
         },
     }
+}
+
+/// The documents of a text, without empty ones.
+pub(crate) fn outline(text: &str) -> Vec<Document> {
+    let mut outline = Vec::new();
+    for (range, tree) in located_documents(text) {
+        let Ok(tree) = tree else {
+            outline.push(Document {
+                range,
+                keys: Vec::new(),
+                list: false,
+            });
+            continue;
+        };
+        let kind = tree.get("kind").and_then(Tree::text);
+        let items = tree.get("items").map(|items| &items.content);
+        let (list, keys) = match (kind.and_then(|kind| kind.strip_suffix("List")), items) {
+            (Some(of), Some(Content::Sequence(items))) => {
+                let of = Kind::by_name(of);
+                let keys = items.iter().filter_map(|item| claimed_key(item, of));
+                (true, keys.collect())
+            }
+            _ => (false, claimed_key(&tree, None).into_iter().collect()),
+        };
+        outline.push(Document { range, keys, list });
+    }
+    outline
+}
+
+/// The key that a document says it has.
+fn claimed_key(tree: &Tree, of: Option<Kind>) -> Option<ResourceKey> {
+    let kind = match tree.get("kind").and_then(Tree::text) {
+        Some(name) => Kind::by_name(name)?,
+        None => of?,
+    };
+    let metadata = tree.get("metadata")?;
+    let text = |field: &str| metadata.get(field).and_then(Tree::text);
+    let namespace = match text("namespace").map(str::parse) {
+        Some(namespace) => Some(namespace.ok()?),
+        None => default_namespace(),
+    };
+    Some(ResourceKey {
+        kind,
+        namespace: namespace.filter(|_| kind.namespaced()),
+        name: text("name")?.parse().ok()?,
+    })
 }
 
 /// Reads the resources in a text; `file` is what it is called in problems.
@@ -47,23 +110,31 @@ pub fn parse(file: &Path, text: &str) -> Parsed {
 
 /// A file's text, or why there is none.
 pub(crate) fn read_text(file: &Path) -> Result<String, Problem> {
+    try_read(file).map_err(|(problem, _)| problem)
+}
+
+/// The same, and what kept the kernel from reading it if that was the cause.
+fn try_read(file: &Path) -> Result<String, (Problem, Option<ErrorKind>)> {
     let refused = |error: std::io::Error| {
-        Problem::with_file(
+        let problem = Problem::with_file(
             file,
             format!("cannot be read: {error}"),
             "give underpass a file that it may read",
-        )
+        );
+        (problem, Some(error.kind()))
     };
     let metadata = fs::metadata(file).map_err(refused)?;
     if !metadata.is_file() {
-        return Err(Problem::with_file(file, "is no file", "write a YAML file"));
+        let problem = Problem::with_file(file, "is no file", "write a YAML file");
+        return Err((problem, None));
     }
     if metadata.len() > FILE_MAX {
-        return Err(Problem::with_file(
+        let problem = Problem::with_file(
             file,
             format!("has {} bytes", metadata.len()),
             format!("split it into files of at most {FILE_MAX} bytes"),
-        ));
+        );
+        return Err((problem, None));
     }
     let bytes = fs::read(file).map_err(refused)?;
     String::from_utf8(bytes).map_err(|error| {
@@ -73,7 +144,8 @@ pub(crate) fn read_text(file: &Path) -> Result<String, Problem> {
             file: file.into(),
             position: Some(position),
         };
-        Fault::new("", "is not UTF-8 here", "save the file as UTF-8").at(origin)
+        let fault = Fault::new("", "is not UTF-8 here", "save the file as UTF-8");
+        (fault.at(origin), None)
     })
 }
 

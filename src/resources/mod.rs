@@ -7,8 +7,11 @@
 
 pub mod block_affinity;
 pub mod config;
+pub mod datastore;
 pub mod fence;
 pub mod ip_pool;
+pub mod ipam_block;
+pub mod ipam_handle;
 pub mod load;
 pub mod metadata;
 pub mod name;
@@ -16,7 +19,8 @@ pub mod net;
 pub mod node;
 pub mod problem;
 pub mod state;
-mod text;
+pub(crate) mod text;
+pub mod time;
 pub mod vtep;
 pub mod workload_endpoint;
 mod yaml;
@@ -28,6 +32,8 @@ use serde::Serialize;
 pub use block_affinity::BlockAffinity;
 pub use config::NodeConfig;
 pub use ip_pool::{EncapMode, IpPool};
+pub use ipam_block::IpamBlock;
+pub use ipam_handle::IpamHandle;
 pub use metadata::Metadata;
 pub use name::{InterfaceName, Name, NodeName};
 pub use node::Node;
@@ -86,7 +92,8 @@ macro_rules! kinds {
                 match self { $(Self::$kind(resource) => &resource.metadata,)+ }
             }
 
-            fn metadata_mut(&mut self) -> &mut Metadata {
+            /// The same, to be changed.
+            pub fn metadata_mut(&mut self) -> &mut Metadata {
                 match self { $(Self::$kind(resource) => &mut resource.metadata,)+ }
             }
 
@@ -124,6 +131,10 @@ kinds! {
     BlockAffinity: "BlockAffinity", "blockaffinities", false;
     /// A workload's interface on its node.
     WorkloadEndpoint: "WorkloadEndpoint", "workloadendpoints", true;
+    /// Which addresses of a block are in use; IPAM's own record.
+    IpamBlock: "IPAMBlock", "ipamblocks", false;
+    /// What was handed out under one handle; IPAM's own record.
+    IpamHandle: "IPAMHandle", "ipamhandles", false;
 }
 
 /// What tells one resource from another.
@@ -167,6 +178,11 @@ impl Kind {
     /// The kind of that name, in exactly this spelling.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// Whether resources of this kind are IPAM's own records, which people do not write.
+    pub fn is_ipam_record(self) -> bool {
+        matches!(self, Self::IpamBlock | Self::IpamHandle)
     }
 }
 

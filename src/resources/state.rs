@@ -37,6 +37,7 @@ impl ClusterState {
                 let key = (metadata.namespace.clone(), metadata.name.clone());
                 self.endpoints.insert(key, endpoint);
             }
+            Resource::IpamBlock(_) | Resource::IpamHandle(_) => {}
         }
     }
 
@@ -50,6 +51,7 @@ impl ClusterState {
                 let key = (key.namespace.clone(), key.name.clone());
                 self.endpoints.remove(&key).is_some()
             }
+            Kind::IpamBlock | Kind::IpamHandle => false,
         }
     }
 

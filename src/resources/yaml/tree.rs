@@ -1,6 +1,7 @@
 //! Documents, and the located values in them.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
@@ -26,6 +27,9 @@ pub(crate) enum Content {
     Mapping(Vec<(Key, Tree)>),
 }
 
+/// A document's value, or why it has none and where that shows.
+pub(crate) type Parsed = Result<Tree, (Position, Fault)>;
+
 /// A mapping's key and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Key {
@@ -34,12 +38,22 @@ pub(crate) struct Key {
 }
 
 /// The documents of a text, in order, without empty ones.
-pub(crate) fn documents(text: &str) -> Vec<Result<Tree, (Position, Fault)>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    chunks(text)
+pub(crate) fn documents(text: &str) -> Vec<Parsed> {
+    let located = located_documents(text);
+    located.into_iter().map(|(_, tree)| tree).collect()
+}
+
+/// The same, and where in the text each is, in bytes.
+pub(crate) fn located_documents(text: &str) -> Vec<(Range<usize>, Parsed)> {
+    let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mark = text.len() - body.len();
+    chunks(body)
         .into_iter()
-        .map(|(first_line, chunk)| parse(chunk, first_line))
-        .filter(|tree| !matches!(tree, Ok(tree) if tree.content == Content::Null))
+        .map(|(first_line, range)| {
+            let tree = parse(&body[range.clone()], first_line);
+            (range.start + mark..range.end + mark, tree)
+        })
+        .filter(|(_, tree)| !matches!(tree, Ok(tree) if tree.content == Content::Null))
         .collect()
 }
 
@@ -83,8 +97,8 @@ impl Tree {
 
 /// Splits a text at its document markers: `---` and `...` at the start of a line mark documents
 /// wherever they stand (YAML 1.2.2, section 9.1.2), so no other part of the syntax matters here.
-/// Gives each part's first line, counted from 1.
-fn chunks(text: &str) -> Vec<(u64, &str)> {
+/// Gives each part's first line, counted from 1, and where it is, in bytes.
+fn chunks(text: &str) -> Vec<(u64, Range<usize>)> {
     let mut chunks = Vec::new();
     let mut start = (1, 0);
     let mut only_preamble = true;
@@ -92,13 +106,13 @@ fn chunks(text: &str) -> Vec<(u64, &str)> {
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         let end = offset + line.len();
         if is_marker(line, "...") {
-            chunks.push((start.0, &text[start.1..offset]));
+            chunks.push((start.0, start.1..offset));
             start = (number + 1, end);
             only_preamble = true;
         } else if is_marker(line, "---") {
             // Comments and directives before the marker belong to the document that it starts.
             if !only_preamble {
-                chunks.push((start.0, &text[start.1..offset]));
+                chunks.push((start.0, start.1..offset));
                 start = (number, offset);
             }
             only_preamble = false;
@@ -107,7 +121,7 @@ fn chunks(text: &str) -> Vec<(u64, &str)> {
         }
         offset = end;
     }
-    chunks.push((start.0, &text[start.1..]));
+    chunks.push((start.0, start.1..text.len()));
     chunks
 }
 
