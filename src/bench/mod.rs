@@ -7,6 +7,7 @@
 
 mod cpu;
 mod error;
+pub mod given;
 pub mod load;
 mod machine;
 mod measure;
@@ -25,10 +26,11 @@ use std::time::{Instant, SystemTime};
 pub use cpu::CoreTime;
 pub use error::{BenchError, Result};
 pub use machine::Machine;
-pub use options::Options;
+pub use options::{MOST_DESTINATIONS, Options, Routes};
 pub use report::{Report, Softirq};
 
 use crate::resources::time::rfc3339;
+use given::{Given, Interfaces};
 use load::profile::FrameSize;
 use measure::Bench;
 use report::{Ceiling, FORMAT, Method, TcpRound};
@@ -57,11 +59,14 @@ pub fn run(
     options.check()?;
     let machine = Machine::look();
     let mut options = options.clone();
-    options.mhz = machine.mhz;
+    options.tsc_mhz = machine.tsc_mhz;
+    let directory = namespace::PrivateDirectory::new()?;
     let place = Place {
-        directory: namespace::private_directory()?,
+        directory: directory.path(),
         cpu: options.node_cpu,
         destinations: options.destinations,
+        routes: options.routes,
+        realtime: options.realtime,
     };
     let begun = Instant::now();
     let mut run = Run {
@@ -74,12 +79,15 @@ pub fn run(
         done: 0,
         of: 0,
     };
-    run.choose_systems();
-    run.raise_priority();
-    run.ceilings()?;
-    for round in 0..options.rounds {
-        run.round(round)?;
+    let done = match &options.given {
+        Some(given) => run.between(given),
+        None => run.all_systems(),
+    };
+    // What is being done when a signal comes may fail by it, as the programs that it runs get it, too.
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(BenchError::Interrupted);
     }
+    done?;
     let mut report = run.report;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -108,6 +116,46 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn all_systems(&mut self) -> Result<()> {
+        self.choose_systems();
+        self.raise_priority();
+        self.ceilings()?;
+        for round in 0..self.options.rounds {
+            self.round(round)?;
+        }
+        Ok(())
+    }
+
+    /// What is between two interfaces of this machine.
+    fn between(&mut self, given: &Given) -> Result<()> {
+        let interfaces = Interfaces::look(given)?;
+        let (rounds, sizes) = (self.options.rounds, self.options.sizes.clone());
+        self.of = rounds * sizes.len();
+        self.raise_priority();
+        for round in 0..rounds {
+            let ends = interfaces.ends(self.options);
+            let what = format!("{} to {}", given.from, given.to);
+            let mut bench = Bench::new(what.clone(), ends, self.options, self.interrupted)?;
+            if !bench.passes()? {
+                return Err(given.nothing_arrives());
+            }
+            for size in &sizes {
+                self.step(&format!("round {}/{rounds}: {what}, {size}", round + 1))?;
+                let mut most = bench.offered(*size)?;
+                if let Some(line) = interfaces.line_rate(*size) {
+                    most.rate = most.rate.min(line);
+                }
+                if round == 0 {
+                    self.report.generator.push(most);
+                }
+                let found = bench.measure(*size, &most)?;
+                let cell = self.report.cell(System::Given, Direction::Path, *size);
+                cell.rounds.push(found);
+            }
+        }
+        Ok(())
+    }
+
     fn choose_systems(&mut self) {
         for system in &self.options.systems {
             match system.missing() {
@@ -138,8 +186,9 @@ impl Run<'_> {
         if !self.options.realtime {
             return;
         }
-        if let Err(error) = measure::realtime(nix::unistd::getpid()) {
+        if let Err(error) = measure::realtime(nix::unistd::getpid(), 1) {
             self.report.method.realtime = false;
+            self.place.realtime = false;
             self.report
                 .notes
                 .push(format!("without real-time priority: {error}"));
@@ -170,7 +219,9 @@ impl Run<'_> {
         }
         for system in systems {
             match self.turn(round, system) {
-                Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+                Err(_) if self.interrupted.load(Ordering::Relaxed) => {
+                    return Err(BenchError::Interrupted);
+                }
                 Err(error) => {
                     let note = format!("round {}, {system}: {error}", round + 1);
                     log::warn!("{note}");
@@ -186,7 +237,7 @@ impl Run<'_> {
         for direction in self.directions(system) {
             let topology = Topology::build()?;
             let running = system.start(&topology, direction, &self.place)?;
-            let mut bench = Bench::new(
+            let mut bench = Bench::of_system(
                 &topology,
                 &running,
                 system,
@@ -238,7 +289,6 @@ impl Run<'_> {
         }
         match system {
             System::Native | System::KernelVxlan | System::KernelIpip => 2,
-            System::Ovs => 0,
             _ => 1,
         }
     }
@@ -287,8 +337,15 @@ fn empty_report(options: &Options, machine: Machine) -> Report {
             destinations: options.destinations,
             generator_cpu: options.generator_cpu,
             node_cpu: options.node_cpu,
+            routes: options.routes,
             softirq: options.softirq,
             realtime: options.realtime,
+            interfaces: options.given.as_ref().map(|given| report::GivenInterfaces {
+                from: given.from.clone(),
+                to: given.to.clone(),
+                source: given.source,
+                destination: given.destination,
+            }),
         },
         generator: Vec::new(),
         cells: Vec::new(),

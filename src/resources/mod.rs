@@ -23,6 +23,7 @@ pub(crate) mod text;
 pub mod time;
 pub mod vtep;
 pub mod workload_endpoint;
+pub mod workload_interfaces;
 mod yaml;
 
 use std::fmt;
