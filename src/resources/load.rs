@@ -45,6 +45,21 @@ pub fn parse(file: &Path, text: &str) -> Parsed {
     loader.parsed
 }
 
+/// Reads a resource from its JSON form, as a datastore keeps it. Gives all that is wrong.
+pub fn from_json(text: &[u8]) -> Result<Resource, Vec<Fault>> {
+    let value = serde_json::from_slice(text).map_err(|error| {
+        let reason = format!("not JSON: {error}");
+        vec![Fault::new("", reason, "write the resource again")]
+    })?;
+    from_value(&value)
+}
+
+/// Reads a resource from a JSON value. Gives all that is wrong.
+pub fn from_value(value: &serde_json::Value) -> Result<Resource, Vec<Fault>> {
+    let faults = |faults: Faults| faults.into_iter().map(|(_, fault)| fault).collect();
+    decode(&Tree::from(value), None).map_err(faults)
+}
+
 /// A file's text, or why there is none.
 pub(crate) fn read_text(file: &Path) -> Result<String, Problem> {
     let refused = |error: std::io::Error| {

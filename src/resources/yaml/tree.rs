@@ -81,6 +81,29 @@ impl Tree {
     }
 }
 
+/// A JSON value as a tree; all of it stands at the beginning.
+impl From<&serde_json::Value> for Tree {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        let position = Position { line: 1, column: 1 };
+        let content = match value {
+            Value::Null => Content::Null,
+            Value::Bool(value) => Content::Bool(*value),
+            Value::Number(number) => Content::Number(number.to_string()),
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::Sequence(items.iter().map(Self::from).collect()),
+            Value::Object(entries) => {
+                let entry = |(name, value): (&String, &Value)| {
+                    let name = name.clone();
+                    (Key { position, name }, Self::from(value))
+                };
+                Content::Mapping(entries.iter().map(entry).collect())
+            }
+        };
+        Self { position, content }
+    }
+}
+
 /// Splits a text at its document markers: `---` and `...` at the start of a line mark documents
 /// wherever they stand (YAML 1.2.2, section 9.1.2), so no other part of the syntax matters here.
 /// Gives each part's first line, counted from 1.
