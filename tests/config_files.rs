@@ -1,5 +1,10 @@
 //! Files: the examples in config/, Calico's own examples, and what is said about wrong ones.
 
+#[path = "config_files/identity.rs"]
+mod identity;
+#[path = "config_files/validation.rs"]
+mod validation;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,10 +43,12 @@ fn every_file_in_config_is_in_order() {
         }
     }
     assert!(configurations > 0);
-    for entry in fs::read_dir(root("config/datastore")).unwrap() {
-        let parsed = load::read(&entry.unwrap().path());
-        assert_eq!(parsed.problems, []);
-        assert!(!parsed.resources.is_empty());
+    for directory in ["config/datastore", "config/resources"] {
+        for entry in fs::read_dir(root(directory)).unwrap() {
+            let parsed = load::read(&entry.unwrap().path());
+            assert_eq!(parsed.problems, []);
+            assert!(!parsed.resources.is_empty());
+        }
     }
 }
 

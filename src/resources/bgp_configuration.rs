@@ -151,12 +151,13 @@ pub struct ServiceBlock {
     pub cidr: Network,
 }
 
-/// Calico's AS where nothing else is said (RFC 6996: private use).
-const AS_NUMBER: AsNumber = AsNumber(64512);
 /// BGP's own port (RFC 4271 §8.2.1).
 const LISTEN_PORT: u16 = 179;
 
 impl BgpConfiguration {
+    /// Calico's AS where nothing else is said (RFC 6996: private use).
+    pub const AS_NUMBER: AsNumber = AsNumber(64512);
+
     /// Whether every node is every other's peer: as given, or yes.
     pub fn mesh_enabled(&self) -> bool {
         self.spec.node_to_node_mesh_enabled.unwrap_or(true)
@@ -164,7 +165,7 @@ impl BgpConfiguration {
 
     /// The AS of nodes that name none: as given, or 64512.
     pub fn as_number(&self) -> AsNumber {
-        self.spec.as_number.unwrap_or(AS_NUMBER)
+        self.spec.as_number.unwrap_or(Self::AS_NUMBER)
     }
 
     /// The TCP port that BGP listens at: as given, or 179.

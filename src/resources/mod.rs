@@ -20,6 +20,7 @@ pub mod ip_reservation;
 pub mod ipam_configuration;
 pub mod json;
 pub mod load;
+pub mod manifest;
 pub mod metadata;
 pub mod name;
 pub mod net;
@@ -262,6 +263,29 @@ impl Resource {
 }
 
 impl Kind {
+    /// What users call the kind beside its name and plural, as calicoctl has it.
+    pub const fn short_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Node => &["no", "nos"],
+            Self::IpPool => &["ipp", "ipps", "pool", "pools"],
+            Self::IpReservation => &["reservation", "reservations"],
+            Self::IpamConfiguration => &["ipamconfig", "ipamconfigs"],
+            Self::BlockAffinity => &["affinity", "affinities"],
+            Self::WorkloadEndpoint => &["wep", "weps"],
+            Self::HostEndpoint => &["hep", "heps"],
+            Self::BgpConfiguration => &["bgpconfig", "bgpconfigs"],
+            Self::BgpPeer => &["bgpp", "bgpps", "bp", "bps"],
+            Self::BgpFilter => &["bgpf", "bgpfs", "bf", "bfs"],
+            Self::FelixConfiguration => &["felixconfig", "felixconfigs"],
+            Self::NetworkPolicy => &["policy", "np", "policies", "pol", "pols"],
+            Self::GlobalNetworkPolicy => &["gnp", "gnps"],
+            Self::NetworkSet => &["netsets"],
+            Self::GlobalNetworkSet => &["gnetsets"],
+            Self::Profile => &["pro", "pros"],
+            _ => &[],
+        }
+    }
+
     /// The kind of that name, in exactly this spelling.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)

@@ -257,7 +257,8 @@ proptest! {
     fn what_is_printed_parses_to_the_same(expression in expression()) {
         let printed = expression.to_string();
         prop_assume!(printed.chars().count() <= 1024);
-        prop_assert_eq!(selector(&printed).expression(), &expression);
+        let parsed = selector(&printed);
+        prop_assert_eq!(parsed.expression(), &expression);
     }
 
     #[test]

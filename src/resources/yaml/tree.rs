@@ -63,18 +63,38 @@ impl Tree {
         }
     }
 
+    /// The value at a path such as `spec.ipNetworks[0]`.
+    pub fn at(&self, path: &str) -> Option<&Tree> {
+        let mut steps = path.split(['.', '[']).filter(|step| !step.is_empty());
+        steps.try_fold(self, |tree, step| tree.step(step))
+    }
+
+    /// The value as it fits into a line, if it does.
+    pub fn line(&self) -> Option<String> {
+        match &self.content {
+            Content::Bool(value) => Some(value.to_string()),
+            Content::Number(text) | Content::Text(text) => {
+                Some(text.clone()).filter(|text| !text.contains('\n'))
+            }
+            Content::Null | Content::Sequence(_) | Content::Mapping(_) => None,
+        }
+    }
+
+    fn step(&self, step: &str) -> Option<&Tree> {
+        match (step.strip_suffix(']'), &self.content) {
+            (Some(index), Content::Sequence(items)) => {
+                index.parse::<usize>().ok().and_then(|i| items.get(i))
+            }
+            _ => self.get(step),
+        }
+    }
+
     /// Where the value at a path such as `spec.ipNetworks[0]` stands, or the innermost part of the
     /// path that is there.
     pub fn position_of(&self, path: &str) -> Position {
         let mut tree = self;
         for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
-            let next = match (step.strip_suffix(']'), &tree.content) {
-                (Some(index), Content::Sequence(items)) => {
-                    index.parse::<usize>().ok().and_then(|i| items.get(i))
-                }
-                _ => tree.get(step),
-            };
-            let Some(next) = next else { break };
+            let Some(next) = tree.step(step) else { break };
             tree = next;
         }
         tree.position
