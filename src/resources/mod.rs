@@ -38,6 +38,7 @@ mod text;
 pub mod tier;
 pub mod vtep;
 pub mod workload_endpoint;
+pub mod workload_interfaces;
 mod yaml;
 
 use std::fmt;
