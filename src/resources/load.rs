@@ -32,6 +32,26 @@ pub(crate) struct Document {
     pub list: bool,
 }
 
+/// A resource in a file, or what is wrong with one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The kind that it says it is of, if it is one.
+    pub kind: Option<Kind>,
+    /// The name that it says it has.
+    pub name: Option<String>,
+    /// The resource and the place where it begins, or what is wrong with it.
+    pub outcome: Result<(Resource, Origin), Vec<Refusal>>,
+}
+
+/// What is wrong with a field, and what stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is wrong.
+    pub problem: Problem,
+    /// The field's value, if it has one that fits into a line.
+    pub value: Option<String>,
+}
+
 /// The largest file that is read, in bytes: a typing error must not fill the memory.
 const FILE_MAX: u64 = 64 << 20;
 
@@ -95,17 +115,48 @@ fn claimed_key(tree: &Tree, of: Option<Kind>) -> Option<ResourceKey> {
 
 /// Reads the resources in a text; `file` is what it is called in problems.
 pub fn parse(file: &Path, text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    for entry in entries(file, text, &Name::default_name()) {
+        match entry.outcome {
+            Ok(resource) => parsed.resources.push(resource),
+            Err(refusals) => {
+                let problems = refusals.into_iter().map(|refusal| refusal.problem);
+                parsed.problems.extend(problems);
+            }
+        }
+    }
+    parsed
+}
+
+/// Reads the resources in a text one by one; those that name no namespace get the given one.
+pub fn entries(file: &Path, text: &str, namespace: &Name) -> Vec<Entry> {
     let mut loader = Loader {
         file: file.into(),
-        parsed: Parsed::default(),
+        namespace,
+        entries: Vec::new(),
     };
     for document in documents(text) {
         match document {
             Ok(tree) => loader.document(&tree),
-            Err((position, fault)) => loader.problem(position, fault),
+            Err((position, fault)) => loader.refuse(None, vec![(position, fault)]),
         }
     }
-    loader.parsed
+    loader.entries
+}
+
+/// Reads a resource from its JSON form, as a datastore keeps it. Gives all that is wrong.
+pub fn from_json(text: &[u8]) -> Result<Resource, Vec<Fault>> {
+    let value = serde_json::from_slice(text).map_err(|error| {
+        let reason = format!("not JSON: {error}");
+        vec![Fault::new("", reason, "write the resource again")]
+    })?;
+    from_value(&value)
+}
+
+/// Reads a resource from a JSON value. Gives all that is wrong.
+pub fn from_value(value: &serde_json::Value) -> Result<Resource, Vec<Fault>> {
+    let faults = |faults: Faults| faults.into_iter().map(|(_, fault)| fault).collect();
+    decode(&Tree::from(value), None, &Name::default_name()).map_err(faults)
 }
 
 /// A file's text, or why there is none.
@@ -159,15 +210,31 @@ fn end_of(text: &str) -> Position {
     }
 }
 
-struct Loader {
+struct Loader<'a> {
     file: Arc<Path>,
-    parsed: Parsed,
+    namespace: &'a Name,
+    entries: Vec<Entry>,
 }
 
-impl Loader {
-    fn problem(&mut self, position: Position, fault: Fault) {
-        let origin = self.origin(position);
-        self.parsed.problems.push(fault.at(origin));
+impl Loader<'_> {
+    fn refuse(&mut self, tree: Option<&Tree>, faults: Faults) {
+        let refusals = faults.into_iter().map(|(position, fault)| {
+            // A list's items are located from their own beginning.
+            let own = fault
+                .field
+                .split_once("].")
+                .filter(|_| fault.field.starts_with("items["));
+            let field = own.map_or(fault.field.as_str(), |(_, field)| field);
+            let value = tree.and_then(|tree| tree.at(field)).and_then(Tree::line);
+            let problem = fault.at(self.origin(position));
+            Refusal { problem, value }
+        });
+        let entry = Entry {
+            kind: tree.and_then(|tree| Kind::by_name(tree.get("kind")?.text()?)),
+            name: tree.and_then(|tree| tree.at("metadata.name")?.line()),
+            outcome: Err(refusals.collect()),
+        };
+        self.entries.push(entry);
     }
 
     fn origin(&self, position: Position) -> Origin {
@@ -189,20 +256,22 @@ impl Loader {
         let of = match kind.strip_suffix("List").filter(|of| !of.is_empty()) {
             Some(name) => match known_kind(name) {
                 Ok(of) => Some(of),
-                Err(fault) => return self.problem(tree.position_of("kind"), fault),
+                Err(fault) => {
+                    return self.refuse(Some(tree), vec![(tree.position_of("kind"), fault)]);
+                }
             },
             None => None,
         };
         let Some(Content::Sequence(items)) = tree.get("items").map(|items| &items.content) else {
             let fault = Fault::new("items", "the list has no items", "write a list under items");
-            return self.problem(tree.position_of("items"), fault);
+            return self.refuse(Some(tree), vec![(tree.position_of("items"), fault)]);
         };
         if let Content::Mapping(entries) = &tree.content {
             let fields = ["apiVersion", "kind", "metadata", "items"];
             for (key, _) in entries {
                 if !fields.contains(&key.name.as_str()) {
                     let fault = Fault::new(key.name.as_str(), "unknown field", "remove it");
-                    self.problem(key.position, fault);
+                    self.refuse(Some(tree), vec![(key.position, fault)]);
                 }
             }
         }
@@ -212,16 +281,20 @@ impl Loader {
     }
 
     fn resource(&mut self, tree: &Tree, path: &str, of: Option<Kind>) {
-        match decode(tree, of) {
+        match decode(tree, of, self.namespace) {
             Ok(resource) => {
-                let origin = self.origin(tree.position);
-                self.parsed.resources.push((resource, origin));
+                let entry = Entry {
+                    kind: Some(resource.kind()),
+                    name: Some(resource.metadata().name.to_string()),
+                    outcome: Ok((resource, self.origin(tree.position))),
+                };
+                self.entries.push(entry);
             }
-            Err(faults) => {
-                for (position, mut fault) in faults {
+            Err(mut faults) => {
+                for (_, fault) in &mut faults {
                     fault.field.insert_str(0, path);
-                    self.problem(position, fault);
                 }
+                self.refuse(Some(tree), faults);
             }
         }
     }
@@ -229,11 +302,11 @@ impl Loader {
 
 type Faults = Vec<(Position, Fault)>;
 
-fn decode(tree: &Tree, of: Option<Kind>) -> Result<Resource, Faults> {
+fn decode(tree: &Tree, of: Option<Kind>, namespace: &Name) -> Result<Resource, Faults> {
     let kind = kind_of(tree, of).map_err(|fault| vec![fault])?;
     let mut resource = Resource::decode(kind, tree).map_err(|fault| vec![fault])?;
     if kind.namespaced() && resource.metadata().namespace.is_none() {
-        resource.metadata_mut().namespace = default_namespace();
+        resource.metadata_mut().namespace = Some(namespace.clone());
     }
     let faults = resource.validate();
     if faults.is_empty() {
@@ -243,11 +316,6 @@ fn decode(tree: &Tree, of: Option<Kind>) -> Result<Resource, Faults> {
         .into_iter()
         .map(|fault| (tree.position_of(&fault.field), fault))
         .collect())
-}
-
-/// The namespace of what names none, as with calicoctl and kubectl.
-fn default_namespace() -> Option<Name> {
-    "default".parse().ok()
 }
 
 fn kind_of(tree: &Tree, of: Option<Kind>) -> Result<Kind, (Position, Fault)> {

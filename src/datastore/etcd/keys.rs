@@ -5,6 +5,7 @@
 //! /calico/ipam/v2/host/<node>/ipv4/block/<cidr>                          {state, deleted}
 //! /calico/ipam/v2/assignment/ipv4/block/<cidr>                           the block
 //! /calico/ipam/v2/handle/<handle>                                        {block, deleted}
+//! /calico/ipam/v2/config                                                 IPAM's settings
 //! ```
 //!
 //! Values are JSON; a CIDR is written with `-` for `/`.
@@ -24,6 +25,7 @@ use crate::resources::{
 pub(super) const ROOT: &str = "/calico/";
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 const IPAM: &str = "/calico/ipam/v2/";
+const CONFIG: &str = "/calico/ipam/v2/config";
 
 /// What a key and its value amount to; nothing for what is none of our kinds.
 pub(super) type Decoded = Option<Result<Resource, Problem>>;
@@ -39,6 +41,7 @@ pub(super) fn prefix(selection: &Selection) -> String {
         [Kind::BlockAffinity] => format!("{IPAM}host/"),
         [Kind::IpamBlock] => format!("{IPAM}assignment/"),
         [Kind::IpamHandle] => format!("{IPAM}handle/"),
+        [Kind::IpamConfiguration] => CONFIG.to_owned(),
         [kind] => format!("{RESOURCES}{}/", kind.plural()),
         _ if kinds.iter().all(|kind| is_ipam(*kind)) => IPAM.to_owned(),
         _ => ROOT.to_owned(),
@@ -78,6 +81,7 @@ pub(super) fn of_name(key: &ResourceKey) -> Option<String> {
         // A name with a digest is not the handle itself.
         Kind::IpamHandle if name.starts_with('h') && ends_with_digest(name) => None,
         Kind::IpamHandle => Some(format!("{IPAM}handle/{name}")),
+        Kind::IpamConfiguration => Some(CONFIG.to_owned()),
         kind => {
             let namespace = key.namespace.as_ref();
             let namespace = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
@@ -99,6 +103,11 @@ pub(super) fn value_of(resource: &Resource) -> Vec<u8> {
         Resource::IpamHandle(handle) => {
             json!({"block": handle.spec.block, "deleted": handle.spec.deleted})
         }
+        Resource::IpamConfiguration(configuration) => json!({
+            "strict_affinity": configuration.spec.strict_affinity,
+            "auto_allocate_blocks": configuration.spec.auto_allocate_blocks,
+            "maxBlocksPerHost": configuration.spec.max_blocks_per_host,
+        }),
         _ => whole,
     };
     value.to_string().into_bytes()
@@ -111,7 +120,7 @@ pub(super) fn decode(path: &str, value: &[u8], revision: i64) -> Decoded {
         Err(_) => return kind_of(path).map(|_| Err(corrupt(path, "is not UTF-8"))),
     };
     let document = match kind_of(path)? {
-        Kind::BlockAffinity | Kind::IpamBlock | Kind::IpamHandle => match ipam(path, text) {
+        kind if is_ipam(kind) => match ipam(path, text) {
             Some(document) => document.to_string(),
             None => return Some(Err(corrupt(path, "is not what Calico keeps there"))),
         },
@@ -157,7 +166,7 @@ fn corrupt(path: &str, reason: &str) -> Problem {
 }
 
 fn is_ipam(kind: Kind) -> bool {
-    kind == Kind::BlockAffinity || kind.is_ipam_record()
+    matches!(kind, Kind::BlockAffinity | Kind::IpamConfiguration) || kind.is_ipam_record()
 }
 
 fn kind_of(path: &str) -> Option<Kind> {
@@ -170,6 +179,7 @@ fn kind_of(path: &str) -> Option<Kind> {
         "host" | "virtual" if path.contains("/block/") => Some(Kind::BlockAffinity),
         "assignment" => Some(Kind::IpamBlock),
         "handle" => Some(Kind::IpamHandle),
+        "config" => Some(Kind::IpamConfiguration),
         _ => None,
     }
 }
@@ -209,6 +219,17 @@ fn ipam(path: &str, text: &str) -> Option<Value> {
             let name = IpamHandle::name_of(handle)?;
             let spec = serde_json::to_value(spec).ok()?;
             Some(document(Kind::IpamHandle, name.as_str(), spec))
+        }
+        // Go leaves false and 0 out.
+        ["config"] => {
+            let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
+            let most = value.get("maxBlocksPerHost").and_then(Value::as_i64);
+            let spec = json!({
+                "strictAffinity": flag("strict_affinity"),
+                "autoAllocateBlocks": flag("auto_allocate_blocks"),
+                "maxBlocksPerHost": most.unwrap_or(0),
+            });
+            Some(document(Kind::IpamConfiguration, "default", spec))
         }
         _ => None,
     }

@@ -77,21 +77,64 @@ impl Tree {
         }
     }
 
+    /// The value at a path such as `spec.ipNetworks[0]`.
+    pub fn at(&self, path: &str) -> Option<&Tree> {
+        let mut steps = path.split(['.', '[']).filter(|step| !step.is_empty());
+        steps.try_fold(self, |tree, step| tree.step(step))
+    }
+
+    /// The value as it fits into a line, if it does.
+    pub fn line(&self) -> Option<String> {
+        match &self.content {
+            Content::Bool(value) => Some(value.to_string()),
+            Content::Number(text) | Content::Text(text) => {
+                Some(text.clone()).filter(|text| !text.contains('\n'))
+            }
+            Content::Null | Content::Sequence(_) | Content::Mapping(_) => None,
+        }
+    }
+
+    fn step(&self, step: &str) -> Option<&Tree> {
+        match (step.strip_suffix(']'), &self.content) {
+            (Some(index), Content::Sequence(items)) => {
+                index.parse::<usize>().ok().and_then(|i| items.get(i))
+            }
+            _ => self.get(step),
+        }
+    }
+
     /// Where the value at a path such as `spec.ipNetworks[0]` stands, or the innermost part of the
     /// path that is there.
     pub fn position_of(&self, path: &str) -> Position {
         let mut tree = self;
         for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
-            let next = match (step.strip_suffix(']'), &tree.content) {
-                (Some(index), Content::Sequence(items)) => {
-                    index.parse::<usize>().ok().and_then(|i| items.get(i))
-                }
-                _ => tree.get(step),
-            };
-            let Some(next) = next else { break };
+            let Some(next) = tree.step(step) else { break };
             tree = next;
         }
         tree.position
+    }
+}
+
+/// A JSON value as a tree; all of it stands at the beginning.
+impl From<&serde_json::Value> for Tree {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        let position = Position { line: 1, column: 1 };
+        let content = match value {
+            Value::Null => Content::Null,
+            Value::Bool(value) => Content::Bool(*value),
+            Value::Number(number) => Content::Number(number.to_string()),
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::Sequence(items.iter().map(Self::from).collect()),
+            Value::Object(entries) => {
+                let entry = |(name, value): (&String, &Value)| {
+                    let name = name.clone();
+                    (Key { position, name }, Self::from(value))
+                };
+                Content::Mapping(entries.iter().map(entry).collect())
+            }
+        };
+        Self { position, content }
     }
 }
 
