@@ -21,7 +21,7 @@ use super::threads::{Handles, Threads};
 use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
-use crate::datastore::{Directory, Update, Watch};
+use crate::datastore::{self, Selection, Update, Watch};
 use crate::forward::{Dscp, OuterTtl};
 use crate::kernel::{Mirror, Netlink, capabilities};
 use crate::observe::NodeView;
@@ -115,8 +115,9 @@ impl Node {
             None => None,
         };
 
-        let directory = Directory::new(&config.datastore.directory);
-        let watch = directory.watch().map_err(|problem| problem.to_string())?;
+        let watch = datastore::open(&config.datastore)
+            .and_then(|datastore| datastore.watch(&Selection::resources(), None))
+            .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
         let wanted = resolve(&state, &config.node);
         if !state.nodes.contains_key(&config.node) {

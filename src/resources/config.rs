@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::datastore::Datastore;
 use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
@@ -217,15 +218,6 @@ pub enum FastPathWanted {
     On,
 }
 
-/// Where the cluster's resources are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Datastore {
-    /// A directory of YAML files. Written relative to the configuration file; once loaded, relative
-    /// to the working directory or absolute.
-    pub directory: PathBuf,
-}
-
 /// How much is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -275,7 +267,7 @@ impl NodeConfig {
             return Err(problems);
         }
         let directory = file.parent().unwrap_or(Path::new(""));
-        config.datastore.directory = directory.join(&config.datastore.directory);
+        config.datastore.resolve(directory);
         Ok(config)
     }
 
@@ -444,13 +436,7 @@ impl NodeConfig {
                 format!("write an absolute path of at most {SOCKET_PATH_MAX} bytes"),
             ));
         }
-        if self.datastore.directory.as_os_str().is_empty() {
-            faults.push(Fault::new(
-                "datastore.directory",
-                "the path is empty",
-                "write a directory's path, relative to this file or absolute",
-            ));
-        }
+        faults.extend(self.datastore.validate("datastore."));
     }
 }
 
