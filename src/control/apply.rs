@@ -10,12 +10,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::control::bridges::Bridging;
 use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses, Snapshot,
-    TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Adjacency, Bridges, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses,
+    Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -129,6 +130,7 @@ pub struct Forwarding {
     hops: BTreeMap<Hop, NextHop>,
     free: Vec<NextHop>,
     next: u32,
+    bridging: Bridging,
 }
 
 impl Forwarding {
@@ -137,7 +139,8 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new());
+        let bridges = Bridges::default();
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), bridges);
         Self {
             fixed,
             writer,
@@ -150,7 +153,24 @@ impl Forwarding {
             hops,
             free: Vec::new(),
             next: 0,
+            bridging: Bridging::default(),
         }
+    }
+
+    /// The same with these bridges; workers see them from the next [`Forwarding::refresh`] on.
+    pub fn with_bridges(mut self, bridging: Bridging) -> Self {
+        self.bridging = bridging;
+        self
+    }
+
+    /// The bridges.
+    pub fn bridging(&self) -> &Bridging {
+        &self.bridging
+    }
+
+    /// Lets the bridges' time pass, in seconds.
+    pub fn tick(&mut self, now: u32) {
+        self.bridging.tick(now);
     }
 
     /// What workers read.
@@ -200,13 +220,14 @@ impl Forwarding {
             .map(|(hop, _)| hop)
     }
 
-    /// Other nodes' addresses that routes lead to.
+    /// Other nodes' addresses that routes or bridges lead to.
     pub fn remote_nodes(&self) -> BTreeSet<IpAddr> {
         let remote = |hop: &Hop| match hop {
             Hop::Remote(node, _) => Some(*node),
             _ => None,
         };
-        self.hops.keys().filter_map(remote).collect()
+        let routed = self.hops.keys().filter_map(remote);
+        routed.chain(self.bridging.remotes(&self.wanted)).collect()
     }
 
     /// How a node is reached for the destinations of a pool, if any route leads there.
@@ -228,6 +249,9 @@ impl Forwarding {
         let refused = self.write(&routes);
         self.routes = routes;
         self.retire();
+        let quiescence = &self.quiescence;
+        self.bridging
+            .retire(&self.wanted, || quiescence.synchronize());
         refused
     }
 
@@ -243,10 +267,12 @@ impl Forwarding {
             wanted,
             fib,
             hops,
+            bridging,
             ..
         } = self;
+        let bridges = bridging.snapshot(fixed, wanted, facts);
         self.published
-            .publish(snapshot(fixed, wanted, fib, hops, adjacencies));
+            .publish(snapshot(fixed, wanted, fib, hops, adjacencies, bridges));
     }
 
     /// Gives a next hop to what has none yet.
@@ -490,6 +516,7 @@ fn snapshot(
     fib: &std::sync::Arc<Fib>,
     hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
+    bridges: Bridges,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
     let mut local_addresses = rustc_hash::FxHashSet::default();
@@ -533,5 +560,6 @@ fn snapshot(
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),
             v6: v6_address.unwrap_or(RouterAddresses::GATEWAY_V6),
         },
+        bridges,
     }
 }

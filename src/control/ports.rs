@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::forward::{PortConfig, PortRole, WorkloadSources};
+use crate::forward::{BridgeId, PortConfig, PortRole, WorkloadSources};
 use crate::kernel::{Mirror, veth};
 use crate::packet::{FramePool, HEADROOM};
 use crate::port::capture::{CaptureSwitch, Captured};
@@ -38,8 +38,10 @@ pub struct OpenPorts {
     pub descriptions: Vec<Description>,
     /// By port number: the worker that alone serves it; none for the uplink, which all serve.
     pub owners: Vec<Option<usize>>,
-    /// The port of each workload interface.
+    /// The port of each workload interface that is routed.
     pub workload_ports: BTreeMap<String, PortId>,
+    /// The port of each workload interface that is in a bridge.
+    pub bridge_ports: BTreeMap<String, PortId>,
     /// The uplink's own Ethernet address.
     pub uplink_mac: MacAddr,
     /// The uplink's XDP program.
@@ -105,11 +107,16 @@ pub fn open(
         descriptions: Vec::new(),
         owners: Vec::new(),
         workload_ports: BTreeMap::new(),
+        bridge_ports: BTreeMap::new(),
         workload_steering: Vec::new(),
     };
     let (uplink_mac, uplink_steering) = opening.uplink(config, queues).map_err(uplink())?;
     for (index, port) in config.workloads.iter().enumerate() {
-        let opened = opening.workload(index, port);
+        let bridge = config.bridge_of(&port.interface);
+        let role = bridge.map_or(PortRole::Workload, |index| {
+            PortRole::Bridge(BridgeId(index as u16))
+        });
+        let opened = opening.workload(index, port, role);
         opened.map_err(of(workload_field(config, index)))?;
     }
     if let Some(host) = &config.host {
@@ -122,6 +129,7 @@ pub fn open(
         descriptions: opening.descriptions,
         owners: opening.owners,
         workload_ports: opening.workload_ports,
+        bridge_ports: opening.bridge_ports,
         uplink_mac,
         uplink_steering,
         workload_steering: opening.workload_steering,
@@ -152,6 +160,7 @@ struct Opening<'a> {
     descriptions: Vec<Description>,
     owners: Vec<Option<usize>>,
     workload_ports: BTreeMap<String, PortId>,
+    bridge_ports: BTreeMap<String, PortId>,
     workload_steering: Vec<Steering>,
 }
 
@@ -181,7 +190,12 @@ impl Opening<'_> {
     }
 
     /// Opens a workload's port; the workers take turns.
-    fn workload(&mut self, index: usize, config: &WorkloadPort) -> Result<(), PortError> {
+    fn workload(
+        &mut self,
+        index: usize,
+        config: &WorkloadPort,
+        role: PortRole,
+    ) -> Result<(), PortError> {
         let id = self.next_id();
         let worker = index % self.workers.len();
         let name = config.interface.to_string();
@@ -199,7 +213,7 @@ impl Opening<'_> {
                 let steering = self.steer(&device, Role::Workload, io, &sockets)?;
                 port.set_mode(steering.mode(), &self.workers[worker].umem);
                 self.workload_steering.push(steering);
-                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                self.describe(&name, &device, role, &port, Some(worker));
                 self.keep(worker, Box::new(port));
             }
             PortKind::Tun | PortKind::Tap => {
@@ -214,13 +228,16 @@ impl Opening<'_> {
                     netns,
                 };
                 let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
-                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                self.describe(&name, &device, role, &port, Some(worker));
                 let in_other_netns = config.netns.is_some();
                 self.descriptions[usize::from(id.0)].local = !in_other_netns;
                 self.keep(worker, Box::new(port));
             }
         }
-        self.workload_ports.insert(name, id);
+        match role {
+            PortRole::Bridge(_) => self.bridge_ports.insert(name, id),
+            _ => self.workload_ports.insert(name, id),
+        };
         Ok(())
     }
 

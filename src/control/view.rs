@@ -13,7 +13,9 @@ use super::probe::{Prober, Target};
 use crate::forward::PortRole;
 use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
-use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
+use crate::observe::report::{
+    CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport,
+};
 use crate::packet::DropReason;
 use crate::port::PortStatistics;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
@@ -30,6 +32,8 @@ const CAPTURED: usize = 8192;
 pub enum Question {
     /// The route table.
     Routes(Sender<Vec<RouteRow>>),
+    /// The stations of its bridges.
+    Fdb(Sender<Vec<FdbRow>>),
     /// How the node and its parts are.
     Status(Sender<StatusReport>),
     /// Where to probe for what is behind another node.
@@ -79,6 +83,10 @@ impl View {
 impl NodeView for View {
     fn routes(&self) -> Vec<RouteRow> {
         self.ask(Question::Routes).unwrap_or_default()
+    }
+
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.ask(Question::Fdb).unwrap_or_default()
     }
 
     fn counters(&self) -> CounterReport {
@@ -166,5 +174,6 @@ fn role_name(role: PortRole) -> &'static str {
         PortRole::Uplink => "uplink",
         PortRole::Workload => "workload",
         PortRole::Host => "host",
+        PortRole::Bridge(_) => "bridge",
     }
 }

@@ -6,6 +6,7 @@
 //! line, column, field, reason and what would be right.
 
 pub mod block_affinity;
+pub mod bridge;
 pub mod config;
 pub mod fence;
 pub mod ip_pool;

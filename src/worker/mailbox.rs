@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Poll, Token, Waker};
 
+use crate::forward::{BridgeId, Place};
 use crate::packet::Frame;
 use crate::port::PortId;
 
@@ -28,6 +29,8 @@ pub enum Message {
     Transmit(PortId, Vec<u8>),
     /// Treat this whole frame as if this port had received it.
     Receive(PortId, Vec<u8>),
+    /// Send this whole frame on in a bridge, as one that came from there.
+    Bridge(BridgeId, Place, Vec<u8>),
     /// Stop receiving, send what is queued, and end.
     Stop,
 }
