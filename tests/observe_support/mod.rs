@@ -48,6 +48,7 @@ impl FakeNode {
                 busy: 0.125,
             }],
             components: vec![component(true, true, "in sync")],
+            bridges: Vec::new(),
         };
         Self {
             switch: CaptureSwitch::new(),
