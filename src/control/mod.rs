@@ -14,6 +14,8 @@ pub mod host;
 pub mod nat;
 pub mod node;
 pub mod path_mtu;
+mod plugging;
+pub mod plugs;
 pub mod ports;
 pub mod probe;
 pub mod report;
