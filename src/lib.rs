@@ -48,9 +48,11 @@
 //! * **drop reason**: the one name under which a packet that did not leave is counted.
 //! * **far end**: the node that a tunnel packet is addressed to.
 //! * **fast path**: the XDP program that forwards what needs no worker.
+//! * **flood**: to send a bridged frame to everybody but its sender.
 //! * **headroom**: free bytes before a packet, into which an outer header is pushed.
 //! * **next hop**: an index that routes point to; it leads to an adjacency.
 //! * **punt**: to hand a packet from the packet path to the slow path.
+//! * **station**: whoever has an Ethernet address in a bridge.
 //! * **steer**: to take a packet from the kernel into an AF_XDP socket.
 //! * **underlay**: the network between nodes; **uplink**: a node's port on it.
 //! * **VNI**: VXLAN network identifier; **VTEP**: VXLAN tunnel end point.

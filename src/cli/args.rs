@@ -60,6 +60,16 @@ pub enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Show where the stations of a running node's bridges are
+    Fdb {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Only those of the bridge of this name
+        #[arg(short, long, value_name = "NAME")]
+        bridge: Option<String>,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
     /// Show how a running node and its parts are
     Status {
         #[command(flatten)]

@@ -5,6 +5,7 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod fdb;
 mod functions;
 mod probe;
 mod routes;
@@ -99,6 +100,11 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
+        Verb::Fdb {
+            node,
+            bridge,
+            output,
+        } => fdb::show(&Client::find(&node, functions)?, bridge.as_deref(), output),
         Verb::Status { node, output } => {
             match Client::find(&node, functions)?.ask(&Request::Status)? {
                 Reply::Status(report) if output == Format::Json => print_json(&report),

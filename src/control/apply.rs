@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::control::bridges::Bridging;
 use crate::control::fast_path::FastPathMirror;
 use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Addresses, Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole,
+    Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole,
     RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
@@ -132,6 +133,7 @@ pub struct Forwarding {
     free: Vec<NextHop>,
     next: u32,
     fast_path: Option<FastPathMirror>,
+    bridging: Bridging,
 }
 
 impl Forwarding {
@@ -140,7 +142,8 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new());
+        let bridges = Bridges::default();
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), bridges);
         Self {
             fixed,
             writer,
@@ -154,6 +157,7 @@ impl Forwarding {
             free: Vec::new(),
             next: 0,
             fast_path: None,
+            bridging: Bridging::default(),
         }
     }
 
@@ -171,6 +175,22 @@ impl Forwarding {
     /// The same, to have ports join and leave.
     pub fn fast_path_mut(&mut self) -> Option<&mut FastPathMirror> {
         self.fast_path.as_mut()
+    }
+
+    /// The same with these bridges; workers see them from the next [`Forwarding::refresh`] on.
+    pub fn with_bridges(mut self, bridging: Bridging) -> Self {
+        self.bridging = bridging;
+        self
+    }
+
+    /// The bridges.
+    pub fn bridging(&self) -> &Bridging {
+        &self.bridging
+    }
+
+    /// Lets the bridges' time pass, in seconds.
+    pub fn tick(&mut self, now: u32) {
+        self.bridging.tick(now);
     }
 
     /// What workers read.
@@ -238,13 +258,14 @@ impl Forwarding {
             .map(|(hop, _)| hop)
     }
 
-    /// Other nodes' addresses that routes lead to.
+    /// Other nodes' addresses that routes or bridges lead to.
     pub fn remote_nodes(&self) -> BTreeSet<IpAddr> {
         let remote = |hop: &Hop| match hop {
             Hop::Remote(node, _) => Some(*node),
             _ => None,
         };
-        self.hops.keys().filter_map(remote).collect()
+        let routed = self.hops.keys().filter_map(remote);
+        routed.chain(self.bridging.remotes(&self.wanted)).collect()
     }
 
     /// How a node is reached for the destinations of a pool, if any route leads there.
@@ -266,6 +287,9 @@ impl Forwarding {
         let refused = self.write(&routes);
         self.routes = routes;
         self.retire();
+        let quiescence = &self.quiescence;
+        self.bridging
+            .retire(&self.wanted, || quiescence.synchronize());
         refused
     }
 
@@ -282,9 +306,11 @@ impl Forwarding {
             fib,
             hops,
             fast_path,
+            bridging,
             ..
         } = self;
-        let snapshot = Arc::new(snapshot(fixed, wanted, fib, hops, adjacencies));
+        let bridges = bridging.snapshot(fixed, wanted, facts);
+        let snapshot = Arc::new(snapshot(fixed, wanted, fib, hops, adjacencies, bridges));
         self.published.publish(Arc::clone(&snapshot));
         if let Some(mirror) = fast_path {
             mirror.update(&snapshot);
@@ -543,6 +569,7 @@ fn snapshot(
     fib: &Arc<Fib>,
     hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
+    bridges: Bridges,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
     let mut local_addresses = Addresses::default();
@@ -586,5 +613,6 @@ fn snapshot(
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),
             v6: v6_address.unwrap_or(RouterAddresses::GATEWAY_V6),
         },
+        bridges,
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod bridges;
 pub mod check;
 pub mod facts;
 pub mod fast_path;

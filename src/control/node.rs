@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
+use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
 use super::host::HostSide;
@@ -27,7 +28,7 @@ use crate::kernel::{Mirror, Netlink, capabilities};
 use crate::observe::NodeView;
 use crate::observe::control_socket::ControlSocket;
 use crate::observe::health::HealthServer;
-use crate::observe::report::{RouteRow, StatusReport};
+use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
 use crate::resources::config::{self, NodeConfig};
 use crate::resources::{ClusterState, Fault, Problem};
@@ -125,7 +126,8 @@ impl Node {
         }
 
         let fixed = fixed(&config, &ports);
-        let mut forwarding = Forwarding::new(fixed, wanted.clone());
+        let bridging = Bridging::new(&config, &ports.bridge_ports);
+        let mut forwarding = Forwarding::new(fixed, wanted.clone()).with_bridges(bridging);
         let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
             .map_err(|problem| problem.to_string())?;
         let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
@@ -212,6 +214,7 @@ impl Node {
                     self.nat.look_after();
                     self.forget_old_paths();
                     self.look_after_fast_path();
+                    self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -275,10 +278,12 @@ impl Node {
             log::error!("no room in the route table for {refused}");
         }
         let wanted = self.forwarding.wanted();
+        let more_ports = self.forwarding.bridging().udp_ports();
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
         let steered = steering
             .set_vxlan_port(self.config.vxlan.port)
+            .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
             .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
             .and_then(|()| steering.set_local_prefixes(&prefixes));
         if let Err(error) = steered {
@@ -461,6 +466,7 @@ impl Node {
         // An observer that has gone wants no answer.
         match question {
             Question::Routes(answer) => drop(answer.send(self.routes())),
+            Question::Fdb(answer) => drop(answer.send(self.fdb())),
             Question::Status(answer) => drop(answer.send(self.status())),
             Question::Probe(far, answer) => drop(answer.send(self.probe_target(&far))),
         }
@@ -475,8 +481,12 @@ impl Node {
         report::routes(&self.config, &self.forwarding, &self.state, &self.facts())
     }
 
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.forwarding.bridging().rows(self.forwarding.wanted())
+    }
+
     fn status(&self) -> StatusReport {
-        report::status(
+        let mut status = report::status(
             &self.config,
             self.started,
             &self.forwarding,
@@ -484,7 +494,12 @@ impl Node {
             &self.handles,
             &self.ports,
             self.fast_path.as_ref(),
-        )
+        );
+        let wanted = self.forwarding.wanted();
+        status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
+        let components = status.bridges.iter().map(report::bridge_component);
+        status.components.extend(components.collect::<Vec<_>>());
+        status
     }
 
     fn facts(&self) -> Known<'_> {

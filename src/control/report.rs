@@ -12,8 +12,8 @@ use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
 use crate::observe::report::{
-    Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState, StatusReport,
-    WorkerStatus,
+    BridgeStatus, Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState,
+    StatusReport, WorkerStatus,
 };
 use crate::resources::{ClusterState, NodeConfig, Problem};
 use crate::wire::Mtu;
@@ -178,6 +178,36 @@ fn pool(state: &ClusterState, destination: &IpNet) -> Option<String> {
     best.map(|pool| pool.metadata.name.to_string())
 }
 
+/// A bridge as a part of the node: it needs an address to send from.
+pub fn bridge_component(bridge: &BridgeStatus) -> Component {
+    let BridgeStatus {
+        ports,
+        remotes,
+        reachable,
+        stations,
+        limit,
+        refused,
+        ..
+    } = bridge;
+    let detail = match (bridge.address, refused) {
+        (None, _) => "the node has no address of the underlay's family".to_owned(),
+        (Some(_), 0) => format!(
+            "{ports} port(s), {reachable} of {remotes} remote(s) resolved, {stations} station(s) learnt"
+        ),
+        (Some(_), refused) => {
+            format!(
+                "full: {stations} of {limit} stations learnt, {refused} time(s) no room for one"
+            )
+        }
+    };
+    Component {
+        name: format!("bridge {}", bridge.name),
+        live: true,
+        ready: bridge.address.is_some(),
+        detail,
+    }
+}
+
 /// How the node and its parts are.
 pub fn status(
     config: &NodeConfig,
@@ -204,6 +234,7 @@ pub fn status(
             .into_iter()
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
+        bridges: Vec::new(),
     }
 }
 

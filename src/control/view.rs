@@ -13,7 +13,9 @@ use super::probe::{Prober, Target};
 use crate::forward::PortRole;
 use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
-use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
+use crate::observe::report::{
+    CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport,
+};
 use crate::packet::DropReason;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::port::xdp::fast_path::FastCounters;
@@ -32,6 +34,8 @@ const CAPTURED: usize = 8192;
 pub enum Question {
     /// The route table.
     Routes(Sender<Vec<RouteRow>>),
+    /// The stations of its bridges.
+    Fdb(Sender<Vec<FdbRow>>),
     /// How the node and its parts are.
     Status(Sender<StatusReport>),
     /// Where to probe for what is behind another node.
@@ -207,6 +211,10 @@ impl NodeView for View {
         self.ask(Question::Routes).unwrap_or_default()
     }
 
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.ask(Question::Fdb).unwrap_or_default()
+    }
+
     fn counters(&self) -> CounterReport {
         let sum = |of: &dyn Fn(&Counters) -> u64| self.counted.threads.iter().map(|c| of(c)).sum();
         let mut report = CounterReport {
@@ -314,5 +322,6 @@ fn role_name(role: PortRole) -> &'static str {
         PortRole::Uplink => "uplink",
         PortRole::Workload => "workload",
         PortRole::Host => "host",
+        PortRole::Bridge(_) => "bridge",
     }
 }

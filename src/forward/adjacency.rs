@@ -210,6 +210,12 @@ impl Egress {
         egress
     }
 
+    /// The same VXLAN tunnel for whole frames, which bring their own inner Ethernet header.
+    pub fn for_frames(mut self) -> Self {
+        self.header_len -= ethernet::HEADER_LEN as u8;
+        self
+    }
+
     /// The same way, marked as leading to the host's own kernel.
     pub fn to_host(mut self) -> Self {
         self.to_host = true;

@@ -10,10 +10,14 @@
 //!  7 verdict  transmit, drop with one reason, or punt to the slow path
 //! ```
 //!
+//! What a bridge's port receives, or a bridge's network carries, is not routed: [`bridge`] has its
+//! stages.
+//!
 //! Pure: no clock, no allocation, no lock, no system call, no log. What it reads is a [`Snapshot`],
 //! what it changes are the frames and one worker's [`WorkerState`].
 
 mod adjacency;
+mod bridge;
 mod decap;
 mod ecn;
 mod encap;
@@ -29,6 +33,10 @@ mod workload_fence;
 
 pub use adjacency::{
     Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6,
+};
+pub use bridge::{
+    Bridge, BridgeId, Bridges, FLAP_HOLD, FLAP_MOVES, FLAP_WINDOW, Flood, ForwardingTable, Learnt,
+    Place, Remote, RemoteId, Remotes, Station, Targets, deliver, resume,
 };
 pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
 pub use snapshot::{
@@ -64,6 +72,9 @@ pub fn forward(
         verdicts.extend(batch.iter().map(|_| Verdict::Drop(DropReason::NoPort)));
         return;
     };
+    if let PortRole::Bridge(bridge) = port.role {
+        return bridge::forward(snapshot, state, port, bridge, batch, verdicts);
+    }
     fetch(batch);
     let mut flights = std::mem::take(&mut state.flights);
     flights.clear();
@@ -136,7 +147,7 @@ fn receive(
             workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
             Ok(ip)
         }
-        PortRole::Host => Ok(ip),
+        PortRole::Host | PortRole::Bridge(_) => Ok(ip),
     });
     match received {
         Ok(ip) => {
@@ -231,6 +242,8 @@ fn unresolved(ingress: Option<&PortConfig>, ip: &Traits, next_hop: NextHop) -> V
 fn same_port(ingress: &PortConfig) -> Verdict {
     match ingress.role {
         PortRole::Host => Verdict::Punt(Punt::NoRoute),
-        PortRole::Uplink | PortRole::Workload => Verdict::Drop(DropReason::SamePort),
+        PortRole::Uplink | PortRole::Workload | PortRole::Bridge(_) => {
+            Verdict::Drop(DropReason::SamePort)
+        }
     }
 }

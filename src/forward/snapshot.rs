@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::bridge::{BridgeId, Bridges};
 use super::{Adjacency, ReversePath};
 use crate::fib::Fib;
 use crate::packet::{Link, PortId};
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub tunnels: Tunnels,
     /// What the router calls itself.
     pub router: RouterAddresses,
+    /// The virtual Ethernets that this node has a part in.
+    pub bridges: Bridges,
 }
 
 /// The addresses that the router's own packets, ICMP errors above all, come from.
@@ -83,6 +86,8 @@ pub enum PortRole {
     Workload,
     /// The host's own kernel, by a TUN device.
     Host,
+    /// Stations of a bridge: nothing is routed.
+    Bridge(BridgeId),
 }
 
 /// The addresses that a workload may send from.

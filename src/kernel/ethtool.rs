@@ -18,11 +18,13 @@ use super::state::Link;
 use super::{Error, Result};
 
 /// Whether a feature makes a veth's far end hand over packets that are not finished: without a
-/// checksum, or longer than the MTU. The name is that of `ethtool -k` (kernel,
+/// checksum, longer than the MTU, or without their 802.1Q tag. The name is that of `ethtool -k` (kernel,
 /// net/ethtool/common.c, `netdev_features_strings`), not of one of its legacy groups.
 pub fn is_tx_offload(name: &str) -> bool {
     let segmentation = name.starts_with("tx-") && name.ends_with("-segmentation");
-    segmentation || name.starts_with("tx-checksum-") || name == "tx-gso-list"
+    // A tag that is left to hardware is not in the frame that XDP sees.
+    let tag = name.starts_with("tx-vlan-");
+    segmentation || tag || name.starts_with("tx-checksum-") || name == "tx-gso-list"
 }
 
 /// The state of one of a device's features.

@@ -13,12 +13,15 @@ pub mod report;
 
 use crate::port::capture::{Capture, CaptureError};
 use protocol::{CaptureRequest, ProbeRequest};
-use report::{CounterReport, MtuReport, RouteRow, StatusReport};
+use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
 
 /// A running node as its observers see it; called from their threads, at any time.
 pub trait NodeView: Send + Sync {
     /// The route table, in the order of its destinations.
     fn routes(&self) -> Vec<RouteRow>;
+
+    /// The stations of the node's bridges.
+    fn fdb(&self) -> Vec<FdbRow>;
 
     /// The sums of all workers' counters.
     fn counters(&self) -> CounterReport;

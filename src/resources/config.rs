@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bridge::{self, Bridge};
 use super::datastore::Datastore;
 use super::fence::Fence;
 use super::load::read_text;
@@ -51,6 +52,9 @@ pub struct NodeConfig {
     /// Whether XDP programs forward what they can.
     #[serde(default)]
     pub fast_path: FastPathWanted,
+    /// Virtual Ethernets that this node has a part in.
+    #[serde(default)]
+    pub bridges: Vec<Bridge>,
     /// Where the cluster's resources are.
     pub datastore: Datastore,
     /// Where health is served; nowhere if absent.
@@ -296,6 +300,12 @@ impl NodeConfig {
         self.uplink.queues.unwrap_or_else(all)
     }
 
+    /// The place in `bridges` of the one that has this port.
+    pub fn bridge_of(&self, interface: &InterfaceName) -> Option<usize> {
+        let has = |bridge: &Bridge| bridge.ports.contains(interface);
+        self.bridges.iter().position(has)
+    }
+
     /// The control socket's path: as given, else `/run/underpass/<node>.sock`.
     pub fn control_socket(&self) -> PathBuf {
         let default = || Path::new("/run/underpass").join(format!("{}.sock", self.node));
@@ -313,6 +323,7 @@ impl NodeConfig {
         self.validate_uplink_queues(&mut faults);
         self.validate_numbers(&mut faults);
         self.validate_services(&mut faults);
+        bridge::validate(self, &mut faults);
         faults
     }
 
@@ -534,7 +545,7 @@ fn tunl0() -> InterfaceName {
     InterfaceName::tunl0()
 }
 
-fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
+pub(super) fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
     let number = u32::deserialize(deserializer)?;
     Vni::new(number).ok_or_else(|| {
         de::Error::custom(format!(

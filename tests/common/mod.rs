@@ -150,6 +150,7 @@ pub fn snapshot() -> Snapshot {
             v4: NODE,
             v6: RouterAddresses::GATEWAY_V6,
         },
+        bridges: Default::default(),
     }
 }
 

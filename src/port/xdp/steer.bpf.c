@@ -15,6 +15,8 @@
 struct config {
     u16 device_address[3];
     u16 vxlan_port;
+    // Those of bridges; the first 0 ends them.
+    u16 more_vxlan_ports[7];
 };
 
 struct ipv6_address {
@@ -116,7 +118,19 @@ INLINE int is_fragmented_vxlan(const struct datagram *key)
 
 INLINE int is_vxlan(const struct udp *udp, const void *end, const struct config *config)
 {
-    return (const void *)(udp + 1) <= end && udp->destination == config->vxlan_port;
+    if ((const void *)(udp + 1) > end)
+        return 0;
+    u16 port = udp->destination;
+    if (port == config->vxlan_port)
+        return 1;
+#pragma unroll
+    for (int i = 0; i < 7; i++) {
+        if (!config->more_vxlan_ports[i])
+            return 0;
+        if (config->more_vxlan_ports[i] == port)
+            return 1;
+    }
+    return 0;
 }
 
 // Only a datagram's first fragment has the ports; the later ones go where the first one went.

@@ -81,7 +81,11 @@ pub struct Steering {
 struct Config {
     device_address: [u8; 6],
     vxlan_port: [u8; 2],
+    more_vxlan_ports: [[u8; 2]; MORE_VXLAN_PORTS],
 }
+
+/// UDP ports of VXLAN packets beside the first one that a program compares with.
+pub const MORE_VXLAN_PORTS: usize = 7;
 
 // SAFETY: bytes only, without padding.
 unsafe impl Pod for Config {}
@@ -110,6 +114,7 @@ impl Steering {
             config: Config {
                 device_address: device.address.unwrap_or_default().0,
                 vxlan_port: 4789_u16.to_be_bytes(),
+                more_vxlan_ports: Default::default(),
             },
             node_addresses: BTreeSet::new(),
             local_prefixes: BTreeSet::new(),
@@ -178,6 +183,17 @@ impl Steering {
     /// The UDP port that VXLAN packets to the node have.
     pub fn set_vxlan_port(&mut self, port: u16) -> Result<(), PortError> {
         self.config.vxlan_port = port.to_be_bytes();
+        self.write_config()
+    }
+
+    /// Further UDP ports of VXLAN packets, in place of those before; what is beyond
+    /// [`MORE_VXLAN_PORTS`] is left out.
+    pub fn set_more_vxlan_ports(&mut self, ports: &[u16]) -> Result<(), PortError> {
+        let mut more = [[0; 2]; MORE_VXLAN_PORTS];
+        for (place, port) in more.iter_mut().zip(ports) {
+            *place = port.to_be_bytes();
+        }
+        self.config.more_vxlan_ports = more;
         self.write_config()
     }
 
