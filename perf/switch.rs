@@ -69,7 +69,13 @@ fn run() -> Result<bool, Failure> {
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
 
-    let profile = topology.profile(Direction::Path, Outer::Plain, FrameSize::Bytes(128), FLOWS, 1);
+    let profile = topology.profile(
+        Direction::Path,
+        Outer::Plain,
+        FrameSize::Bytes(128),
+        FLOWS,
+        1,
+    );
     let mut load = Load::new(profile, 0)?;
     let (namespace, device) = topology.sink(Direction::Path);
     load.attach_sink(namespace, device)?;
@@ -102,11 +108,17 @@ fn run() -> Result<bool, Failure> {
             Ok(())
         });
         let outcome = load.run(namespace, device, order(rate, all), &interrupted);
-        switching.join().expect("the switching thread").map(|()| outcome)
+        switching
+            .join()
+            .expect("the switching thread")
+            .map(|()| outcome)
     })??;
     let names: Vec<_> = MODES.iter().map(|(name, ..)| *name).collect();
     let (sent, received) = (outcome.sent, outcome.received);
-    println!("{} at {rate} packets a second, {EACH:?} each", names.join(" → "));
+    println!(
+        "{} at {rate} packets a second, {EACH:?} each",
+        names.join(" → ")
+    );
     println!(
         "sent {} ({:.0} a second; skipped {}), received {}: lost {}, twice {}, reordered {}",
         sent.packets,

@@ -5,6 +5,7 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod fdb;
 mod functions;
 mod health;
 mod node_status;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use crate::control::RunOptions;
-use args::{Arguments, Format, NodeVerb, Verb};
+use args::{Arguments, Format, NodeVerb, Switch, Verb};
 use client::Client;
 pub use functions::Functions;
 
@@ -107,6 +108,11 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
+        Verb::Fdb {
+            node,
+            bridge,
+            output,
+        } => fdb::show(&Client::find(&node, functions)?, bridge.as_deref(), output),
         Verb::Status { node, output } => {
             match Client::find(&node, functions)?.ask(&Request::Status)? {
                 Reply::Status(report) if output == Format::Json => print_json(&report),
@@ -130,6 +136,13 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         Verb::Health(arguments) => health::run(&arguments),
         Verb::ProbeMtu { node, far, output } => {
             probe::run(&Client::find(&node, functions)?, far, output)
+        }
+        Verb::FastPath { node, switch } => {
+            let on = switch == Switch::On;
+            match Client::find(&node, functions)?.ask(&Request::FastPath { on })? {
+                Reply::Status(_) => Ok(()),
+                other => Err(client::unexpected(&other)),
+            }
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
         Verb::Bench(arguments) => bench::run(&arguments),

@@ -7,15 +7,18 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::control::bridges::Bridging;
+use crate::control::fast_path::FastPathMirror;
 use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Delta, Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, Peers, PortConfig, PortRole, RouterAddresses,
-    Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, OuterTtl, Peers, PortConfig,
+    PortRole, RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -120,7 +123,7 @@ type Carriages = BTreeMap<(IpAddr, Option<IpNet>), Carriage>;
 pub struct Forwarding {
     fixed: Fixed,
     writer: FibWriter,
-    fib: std::sync::Arc<Fib>,
+    fib: Arc<Fib>,
     quiescence: Quiescence,
     published: Published<Snapshot>,
     wanted: Wanted,
@@ -135,6 +138,8 @@ pub struct Forwarding {
     replugged: BTreeSet<String>,
     free: Vec<NextHop>,
     next: u32,
+    fast_path: Option<FastPathMirror>,
+    bridging: Bridging,
 }
 
 impl Forwarding {
@@ -143,8 +148,8 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let peers = fence::peers(&fixed.fence, &wanted);
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), peers);
+        let more = (fence::peers(&fixed.fence, &wanted), Bridges::default());
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), more);
         Self {
             fixed,
             writer,
@@ -160,7 +165,41 @@ impl Forwarding {
             replugged: BTreeSet::new(),
             free: Vec::new(),
             next: 0,
+            fast_path: None,
+            bridging: Bridging::default(),
         }
+    }
+
+    /// Has a fast path follow from now on, before there are routes.
+    pub fn set_fast_path(&mut self, mut mirror: FastPathMirror) {
+        mirror.update(&self.published.get());
+        self.fast_path = Some(mirror);
+    }
+
+    /// What the fast path follows by, if there is one.
+    pub fn fast_path(&self) -> Option<&FastPathMirror> {
+        self.fast_path.as_ref()
+    }
+
+    /// The same, to have ports join and leave.
+    pub fn fast_path_mut(&mut self) -> Option<&mut FastPathMirror> {
+        self.fast_path.as_mut()
+    }
+
+    /// The same with these bridges; workers see them from the next [`Forwarding::refresh`] on.
+    pub fn with_bridges(mut self, bridging: Bridging) -> Self {
+        self.bridging = bridging;
+        self
+    }
+
+    /// The bridges.
+    pub fn bridging(&self) -> &Bridging {
+        &self.bridging
+    }
+
+    /// Lets the bridges' time pass, in seconds.
+    pub fn tick(&mut self, now: u32) {
+        self.bridging.tick(now);
     }
 
     /// What workers read.
@@ -230,13 +269,14 @@ impl Forwarding {
             .map(|(hop, _)| hop)
     }
 
-    /// Other nodes' addresses that routes lead to.
+    /// Other nodes' addresses that routes or bridges lead to.
     pub fn remote_nodes(&self) -> BTreeSet<IpAddr> {
         let remote = |hop: &Hop| match hop {
             Hop::Remote(node, _) => Some(*node),
             _ => None,
         };
-        self.hops.keys().filter_map(remote).collect()
+        let routed = self.hops.keys().filter_map(remote);
+        routed.chain(self.bridging.remotes(&self.wanted)).collect()
     }
 
     /// How a node is reached for the destinations of a pool, if any route leads there.
@@ -273,11 +313,14 @@ impl Forwarding {
         let concerned =
             |hop: &Hop| everything || !matches!(hop, Hop::Remote(..)) || touched.contains(hop);
         self.adapt(concerned, facts);
-        self.publish(everything || !delta.peers.is_empty());
+        self.publish(everything || !delta.peers.is_empty(), facts);
         // The new adjacencies are published: once every worker has seen them, routes may use them.
         self.quiescence.synchronize();
         let (refused, unused) = self.write(changes);
         self.retire(&unused);
+        let quiescence = &self.quiescence;
+        self.bridging
+            .retire(&self.wanted, || quiescence.synchronize());
         refused
     }
 
@@ -285,7 +328,7 @@ impl Forwarding {
     /// moved or lost is one write, whatever the number of routes.
     pub fn refresh(&mut self, facts: &dyn Facts) {
         self.adapt(|_| true, facts);
-        self.publish(false);
+        self.publish(false, facts);
     }
 
     /// The routes that may be others than before, as they shall be.
@@ -351,7 +394,7 @@ impl Forwarding {
     }
 
     /// Has workers see what is known now; `peers` says whether other nodes are others than before.
-    fn publish(&mut self, peers: bool) {
+    fn publish(&mut self, peers: bool, facts: &dyn Facts) {
         let peers = match peers {
             true => fence::peers(&self.fixed.fence, &self.wanted),
             false => self.published.get().tunnels.peers.clone(),
@@ -362,11 +405,23 @@ impl Forwarding {
             fib,
             hops,
             adjacencies,
+            fast_path,
+            bridging,
             ..
         } = self;
-        let adjacencies = adjacencies.clone();
-        self.published
-            .publish(snapshot(fixed, wanted, fib, hops, adjacencies, peers));
+        let more = (peers, bridging.snapshot(fixed, wanted, facts));
+        let snapshot = Arc::new(snapshot(
+            fixed,
+            wanted,
+            fib,
+            hops,
+            adjacencies.clone(),
+            more,
+        ));
+        self.published.publish(Arc::clone(&snapshot));
+        if let Some(mirror) = fast_path {
+            mirror.update(&snapshot);
+        }
     }
 
     /// Writes the changes to the FIB: what is new or changed, the longest prefixes first, then what
@@ -386,10 +441,12 @@ impl Forwarding {
         gone.sort_by_key(IpNet::prefix_len);
         let (mut refused, mut left) = (Vec::new(), BTreeSet::new());
         for (prefix, hop) in changed {
-            if let Some(index) = self.hops.get(&hop)
-                && let Err(error) = self.writer.insert(prefix, *index)
-            {
-                refused.push(format!("{prefix}: {error}"));
+            if let Some(index) = self.hops.get(&hop) {
+                if let Err(error) = self.writer.insert(prefix, *index) {
+                    refused.push(format!("{prefix}: {error}"));
+                } else if let Some(mirror) = &mut self.fast_path {
+                    mirror.insert_route(prefix, *index);
+                }
             }
             *self.users.entry(hop.clone()).or_default() += 1;
             let old = self.routes.insert(prefix, hop);
@@ -397,6 +454,9 @@ impl Forwarding {
         }
         for prefix in gone {
             self.writer.remove(&prefix);
+            if let Some(mirror) = &mut self.fast_path {
+                mirror.remove_route(prefix);
+            }
             let old = self.routes.remove(&prefix);
             left.extend(old.filter(|old| self.leave(old)));
         }
@@ -426,8 +486,15 @@ impl Forwarding {
             return;
         }
         self.quiescence.synchronize();
+        let freed: Vec<NextHop> = unused
+            .iter()
+            .filter_map(|hop| self.hops.remove(*hop))
+            .collect();
+        if let Some(mirror) = &mut self.fast_path {
+            mirror.retire(&freed);
+        }
+        self.free.extend(freed);
         for hop in unused {
-            self.free.extend(self.hops.remove(hop));
             if let Hop::Remote(node, pool) = hop {
                 self.carriages.remove(&(*node, *pool));
             }
@@ -595,16 +662,16 @@ fn hop(fixed: &Fixed, net: &IpNet, target: &Target) -> Hop {
 fn snapshot(
     fixed: &Fixed,
     wanted: &Wanted,
-    fib: &std::sync::Arc<Fib>,
+    fib: &Arc<Fib>,
     hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
-    peers: Peers,
+    (peers, bridges): (Peers, Bridges),
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
-    let mut local_addresses = rustc_hash::FxHashSet::default();
+    let mut local_addresses = Addresses::default();
     local_addresses.extend(wanted.local.addresses());
     for (interface, workload) in &wanted.workloads {
-        local_addresses.extend(&workload.addresses);
+        local_addresses.extend(workload.addresses.iter().copied());
         if let Some(port) = fixed.workload_ports.get(interface) {
             let sources = &mut ports[usize::from(port.0)].sources.allowed;
             sources.extend(
@@ -620,7 +687,7 @@ fn snapshot(
     let v6_address = wanted.local.ipv6.map(|net| net.addr());
     let reverse_path = fence::reverse_path(&fixed.fence, &peers, hops, adjacencies.len());
     Snapshot {
-        fib: std::sync::Arc::clone(fib),
+        fib: Arc::clone(fib),
         adjacencies,
         ports,
         tunnels: Tunnels {
@@ -642,5 +709,6 @@ fn snapshot(
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),
             v6: v6_address.unwrap_or(RouterAddresses::GATEWAY_V6),
         },
+        bridges,
     }
 }

@@ -71,7 +71,9 @@ fn pool_of(state: &ClusterState, address: IpAddr) -> Option<&IpPool> {
 
 /// Whether workloads get addresses of a pool.
 fn gives(pool: &IpPool, asked: &[String]) -> bool {
-    let named = asked.iter().any(|name| *name == pool.metadata.name.as_str());
+    let named = asked
+        .iter()
+        .any(|name| *name == pool.metadata.name.as_str());
     let uses = &pool.spec.allowed_uses;
     let for_workloads = uses.is_empty() || uses.contains(&AllowedUse::Workload);
     !pool.spec.disabled && for_workloads && (asked.is_empty() || named)

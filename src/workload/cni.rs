@@ -133,8 +133,13 @@ impl Environment {
     }
 
     fn argument(&self, key: &str) -> Option<&str> {
-        let pairs = self.arguments.split(';').filter_map(|pair| pair.split_once('='));
-        let mut found = pairs.filter(|(name, _)| *name == key).map(|(_, value)| value);
+        let pairs = self
+            .arguments
+            .split(';')
+            .filter_map(|pair| pair.split_once('='));
+        let mut found = pairs
+            .filter(|(name, _)| *name == key)
+            .map(|(_, value)| value);
         found.next().filter(|value| !value.is_empty())
     }
 }
@@ -177,7 +182,11 @@ fn read(mut input: impl Read) -> Result<Network, CniError> {
         .map_err(|error| failed(code::IO, "cannot read standard input", error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| {
         let details = format!("the network's configuration on standard input: {error}");
-        failed(code::DECODING, "cannot decode the network's configuration", details)
+        failed(
+            code::DECODING,
+            "cannot decode the network's configuration",
+            details,
+        )
     })
 }
 
@@ -205,7 +214,10 @@ impl Call<'_> {
         Err(self.error(
             code::INCOMPATIBLE_VERSION,
             "incompatible CNI version",
-            format!("cniVersion is '{version}'; it must be one of {}", VERSIONS.join(", ")),
+            format!(
+                "cniVersion is '{version}'; it must be one of {}",
+                VERSIONS.join(", ")
+            ),
         ))
     }
 
@@ -241,9 +253,11 @@ impl Call<'_> {
             WorkloadError::Exists(details) => {
                 self.error(code::UNKNOWN_CONTAINER, "unknown container", details)
             }
-            WorkloadError::Link(details) => {
-                self.error(code::NOT_AS_MADE, "the interface is not as it was made", details)
-            }
+            WorkloadError::Link(details) => self.error(
+                code::NOT_AS_MADE,
+                "the interface is not as it was made",
+                details,
+            ),
             error => self.failed(error),
         })
     }
@@ -316,16 +330,25 @@ impl Call<'_> {
                 return Err(self.error(
                     code::INVALID_CONFIG,
                     "invalid network configuration",
-                    format!("ipam.type is '{}'; write underpass, or leave ipam out", ipam.kind),
+                    format!(
+                        "ipam.type is '{}'; write underpass, or leave ipam out",
+                        ipam.kind
+                    ),
                 ));
             }
             pools.extend(ipam.ipv4_pools.iter().chain(&ipam.ipv6_pools).cloned());
         }
-        let asked = self.environment.argument("IP").into_iter().map(str::to_owned);
+        let asked = self
+            .environment
+            .argument("IP")
+            .into_iter()
+            .map(str::to_owned);
         let asked = asked
             .chain(network.args.cni.ips.iter().cloned())
             .chain(network.runtime_config.ips.iter().cloned());
-        let addresses = asked.map(|text| self.address(&text)).collect::<Result<_, _>>()?;
+        let addresses = asked
+            .map(|text| self.address(&text))
+            .collect::<Result<_, _>>()?;
         Ok(Wish {
             identity: self.identity()?,
             netns: netns_path(&self.environment.netns),
@@ -445,9 +468,10 @@ impl Call<'_> {
     fn failed(&self, error: WorkloadError) -> CniError {
         let (code, msg) = match &error {
             WorkloadError::Config(_) => (code::INVALID_CONFIG, "invalid node configuration"),
-            WorkloadError::Datastore(DatastoreError::Unavailable { .. }) => {
-                (code::TRY_AGAIN, "the datastore does not answer; try again later")
-            }
+            WorkloadError::Datastore(DatastoreError::Unavailable { .. }) => (
+                code::TRY_AGAIN,
+                "the datastore does not answer; try again later",
+            ),
             WorkloadError::Datastore(_) => (code::IO, "the datastore refuses"),
             WorkloadError::Kernel(_) | WorkloadError::Link(_) => {
                 (code::KERNEL, "the interface cannot be made")
@@ -506,11 +530,19 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_code() {
         let code = |command: &str, network: &str| {
-            run(&environment(command), network.as_bytes()).unwrap_err().code
+            run(&environment(command), network.as_bytes())
+                .unwrap_err()
+                .code
         };
         assert_eq!(code("ADD", "{"), code::DECODING);
-        assert_eq!(code("ADD", "{\"cniVersion\":\"9.9.9\"}"), code::INCOMPATIBLE_VERSION);
-        assert_eq!(code("PLAY", "{\"cniVersion\":\"1.0.0\"}"), code::INVALID_ENVIRONMENT);
+        assert_eq!(
+            code("ADD", "{\"cniVersion\":\"9.9.9\"}"),
+            code::INCOMPATIBLE_VERSION
+        );
+        assert_eq!(
+            code("PLAY", "{\"cniVersion\":\"1.0.0\"}"),
+            code::INVALID_ENVIRONMENT
+        );
         let missing = "{\"cniVersion\":\"1.0.0\",\"config\":\"/nowhere/node.yaml\"}";
         assert_eq!(code("ADD", missing), code::INVALID_CONFIG);
         assert_eq!(code("STATUS", missing), code::NOT_AVAILABLE);
@@ -531,13 +563,20 @@ mod tests {
         };
         let pod = of(&environment("ADD"));
         assert_eq!(
-            (pod.orchestrator.as_str(), pod.namespace.as_str(), pod.name.as_str()),
+            (
+                pod.orchestrator.as_str(),
+                pod.namespace.as_str(),
+                pod.name.as_str()
+            ),
             ("k8s", "shop", "cart-0")
         );
         let container = of(&Environment {
             arguments: String::new(),
             ..environment("ADD")
         });
-        assert_eq!((container.orchestrator.as_str(), container.name.as_str()), ("cni", "abc123"));
+        assert_eq!(
+            (container.orchestrator.as_str(), container.name.as_str()),
+            ("cni", "abc123")
+        );
     }
 }

@@ -165,7 +165,10 @@ fn inspect(plan: &LinkPlan) -> Result<(), WorkloadError> {
         let default = mirror.routes().any(|route| {
             route.destination.prefix_len() == 0
                 && route.destination.addr().is_ipv4() == address.is_ipv4()
-                && route.next_hops.iter().any(|hop| hop.interface == link.index)
+                && route
+                    .next_hops
+                    .iter()
+                    .any(|hop| hop.interface == link.index)
         });
         if !default {
             return Err(WorkloadError::Link(format!(
@@ -194,7 +197,10 @@ mod tests {
     fn host_interfaces_are_named_as_calico_does() {
         // printf default.nginx | sha1sum
         assert_eq!(host_interface("default", "nginx").len(), 15);
-        assert_eq!(host_interface("default", "nginx"), host_interface("default", "nginx"));
+        assert_eq!(
+            host_interface("default", "nginx"),
+            host_interface("default", "nginx")
+        );
         assert_eq!(netns_path("pod1"), Path::new("/run/netns/pod1"));
         assert_eq!(netns_path("/proc/1/ns/net"), Path::new("/proc/1/ns/net"));
     }

@@ -7,6 +7,8 @@ mod flow;
 mod netns;
 
 mod devices;
+#[path = "../common/fast_path.rs"]
+mod fast_path;
 mod plugs;
 mod refusals;
 mod running;

@@ -129,7 +129,10 @@ fn a_flow_loses_nothing_while_a_hundred_ports_come_and_go() {
             stop.store(true, Ordering::Relaxed);
             (out.join().expect("flow"), back.join().expect("flow"))
         });
-        println!("beside {} ports that came and went: {out:?}, {back:?}", 2 * CHURNED);
+        println!(
+            "beside {} ports that came and went: {out:?}, {back:?}",
+            2 * CHURNED
+        );
         // The kernel's word on rings that were full because a router was not given the processor.
         let reports = [&ONE, &TWO].map(|node| quiet_counters(&node.socket()));
         let ports = reports.iter().flat_map(|report| &report.ports);
@@ -138,7 +141,10 @@ fn a_flow_loses_nothing_while_a_hundred_ports_come_and_go() {
         println!("{starved} packets found a ring full");
         for flow in [out, back] {
             assert!(flow.sent > 500, "{flow:?}");
-            assert!(flow.sent - flow.received <= starved, "{flow:?}, {starved} starved");
+            assert!(
+                flow.sent - flow.received <= starved,
+                "{flow:?}, {starved} starved"
+            );
             assert_eq!(flow.late, 0, "{flow:?}");
         }
         assert_eq!(ours_in("one"), ["tunl0", "xdp cali0", "xdp eth0"]);

@@ -57,7 +57,10 @@ fn a_workload_is_added_by_hand_and_undone() {
         wait_for_ping("two0", Ipv4Addr::new(192, 168, 1, 3));
         let link = sh("ip -n web -d addr show eth0");
         // IP-in-IP takes 20 of the uplink's 1500 bytes.
-        assert!(link.contains("192.168.1.3/32") && link.contains("mtu 1480"), "{link}");
+        assert!(
+            link.contains("192.168.1.3/32") && link.contains("mtu 1480"),
+            "{link}"
+        );
         assert!(sh("ip -n one link").contains("link/ether ee:ee:ee:ee:ee:ee"));
         assert!(text(&workload("list")).contains("192.168.1.3"));
         let shown: Value = serde_json::from_slice(&workload("show web").stdout).expect("JSON");
@@ -82,7 +85,11 @@ fn a_workload_is_added_by_hand_and_undone() {
         assert!(!text(&workload("list")).contains("192.168.1.3"));
         // A namespace that is not there leaves nothing behind.
         let failed = workload("add ghost");
-        assert!(!failed.status.success() && text(&failed).contains("ghost"), "{}", text(&failed));
+        assert!(
+            !failed.status.success() && text(&failed).contains("ghost"),
+            "{}",
+            text(&failed)
+        );
         assert!(!text(&workload("list")).contains("ghost"));
     });
 }
@@ -103,7 +110,9 @@ fn cni(command: &str, container: &str, netns: &str, network: &Value) -> (bool, V
         .spawn()
         .expect("the plugin");
     let mut input = child.stdin.take().expect("standard input");
-    input.write_all(network.to_string().as_bytes()).expect("written");
+    input
+        .write_all(network.to_string().as_bytes())
+        .expect("written");
     drop(input);
     let output = child.wait_with_output().expect("the plugin's end");
     let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
@@ -128,8 +137,16 @@ fn a_container_runtime_adds_checks_and_deletes() {
         let netns = "/run/netns/box";
         let container = "0123456789abcdef";
 
-        let (known, versions) = cni("VERSION", container, netns, &json!({ "cniVersion": "1.0.0" }));
-        assert!(known && versions["supportedVersions"].as_array().is_some(), "{versions}");
+        let (known, versions) = cni(
+            "VERSION",
+            container,
+            netns,
+            &json!({ "cniVersion": "1.0.0" }),
+        );
+        assert!(
+            known && versions["supportedVersions"].as_array().is_some(),
+            "{versions}"
+        );
         let (added, result) = cni("ADD", container, netns, &network);
         assert!(added, "{result}");
         assert_eq!(result["cniVersion"], "1.0.0");
