@@ -570,6 +570,70 @@ fn wrong_configurations_are_refused_by_line_and_field() {
             "fence.reversePath: 'none' is not a value of this field; write one of strict, loose, off",
         ),
         (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 16777216}]",
+            "dir/c.yaml:5:28: bridges[0].vni: 16777216 does not fit into 24 bits",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 4096}]",
+            "dir/c.yaml:5:28: bridges[0].vni: VNI 4096 on UDP port 4789 is the routed network; write another VNI, or another udpPort",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5}, {name: y, vni: 5}]",
+            "bridges[1].vni: VNI 5 on UDP port 4789 is also bridges[0].vni",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5}, {name: x, vni: 6}]",
+            "bridges[1].name: 'x' is also bridges[0].name",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, udpPort: 0}]",
+            "bridges[0].udpPort: 0 is not a port",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [c]}]",
+            "bridges[0].ports[0]: 'c' is no workload port; name the interface of one of `workloads`",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [b]}]",
+            "bridges[0].ports[0]: 'b' is of kind tun, which carries no Ethernet frames; make it kind: tap",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [a]}, {name: y, vni: 6, ports: [a]}]",
+            "bridges[1].ports[0]: 'a' is also bridges[0].ports[0]; put each port into one bridge",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, remotes: [10.0.0.1, \"fd00::1\"]}]",
+            "bridges[0].remotes[1]: fd00::1 is not of the underlay's family, ipv4",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, remotes: [239.1.1.1]}]",
+            "bridges[0].remotes[0]: 239.1.1.1 is not a tunnel end point's address",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, forwarding: [{mac: \"02:00:00:00:00:01\"}]}]",
+            "bridges[0].forwarding[0]: a station is behind a port or behind a remote; write either `port` or `remote`",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, forwarding: [{mac: \"02:00:00:00:00:01\", port: a}]}]",
+            "bridges[0].forwarding[0].port: 'a' is no port of this bridge",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, knownNodes: false, forwarding: [{mac: \"02:00:00:00:00:01\", remote: 10.0.0.1}]}]",
+            "bridges[0].forwarding[0].remote: 10.0.0.1 is no remote of this bridge; add it to `remotes`",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [a], forwarding: [{mac: \"01:00:00:00:00:01\", port: a}]}]",
+            "bridges[0].forwarding[0].mac: 01:00:00:00:00:01 is not one station's address",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, limit: 0}]",
+            "bridges[0].limit: 0 is no number of stations; write a number from 1 to 262144",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, aging: 0}]",
+            "bridges[0].aging: unknown field; remove it, or write 'ageing'",
+        ),
+        (
             "health: localhost",
             "health: 'localhost': invalid socket address syntax; write an address and a port",
         ),

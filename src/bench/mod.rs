@@ -272,10 +272,10 @@ impl Run<'_> {
                 self.options.rounds
             ))?;
             let topology = Topology::build()?;
-            let _running = system.start(&topology, Direction::Path, &self.place)?;
             for site in [&topology.a, &topology.b] {
                 site.set_offloads(offloads)?;
             }
+            let _running = system.start(&topology, Direction::Path, &self.place)?;
             let measured = tcp::measure(&topology, duration, self.options, self.interrupted)?;
             self.add_tcp(system, offloads, measured);
         }

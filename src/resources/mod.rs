@@ -9,6 +9,7 @@ pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
 pub mod block_affinity;
+pub mod bridge;
 pub mod community;
 pub mod config;
 pub mod datastore;
