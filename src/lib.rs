@@ -31,7 +31,8 @@
 //! | [`worker`] | the only hot loop, pinning, publishing, counters, the slow path | `forward`, `port` |
 //! | [`kernel`] | what we read from and write to the host: netlink, ethtool, sysctls | `wire` |
 //! | [`resources`] | Calico's resource types, the node's configuration | `wire` |
-//! | [`datastore`] | a directory of resources as a stream of updates | `resources` |
+//! | [`datastore`] | where resources are kept (a directory, etcd), and changes of them as a stream of updates | `resources` |
+//! | [`ipam`] | pools cut into blocks, blocks that nodes claim, addresses handed out | `datastore`, `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
 //! | [`workload`] | a workload's address, link and endpoint, by hand or for a container runtime (CNI) | `datastore`, `resources`, `kernel`, `forward`, `wire` |
@@ -65,6 +66,7 @@ pub mod control;
 pub mod datastore;
 pub mod fib;
 pub mod forward;
+pub mod ipam;
 pub mod kernel;
 pub mod observe;
 pub mod packet;

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kernel", &["wire"]),
     ("resources", &["wire"]),
     ("datastore", &["resources", "wire"]),
+    ("ipam", &["datastore", "resources", "wire"]),
     (
         "observe",
         &["worker", "forward", "fib", "port", "packet", "wire"],
@@ -25,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "control",
         &[
             "observe",
+            "ipam",
             "datastore",
             "resources",
             "kernel",
@@ -61,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "bench",
             "control",
             "observe",
+            "ipam",
             "datastore",
             "resources",
             "kernel",

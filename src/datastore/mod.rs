@@ -22,6 +22,7 @@ use crate::resources::{Origin, Problem, Resource, ResourceKey};
 pub use directory::{Directory, Listing};
 pub use error::DatastoreError;
 pub use etcd::Etcd;
+pub(crate) use etcd::keys::name_of_cidr;
 pub use interface::{Datastore, Health, List, Presence, Result, Selection};
 
 /// Opens the datastore that a configuration names. Nothing is asked of it yet.
