@@ -40,7 +40,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "workload",
-        &["datastore", "resources", "kernel", "forward", "wire"],
+        &[
+            "ipam",
+            "datastore",
+            "resources",
+            "kernel",
+            "forward",
+            "wire",
+        ],
     ),
     (
         "bench",

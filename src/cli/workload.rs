@@ -78,6 +78,7 @@ fn identity(which: &WorkloadNameArguments) -> Identity {
         name: which.name.clone(),
         container: None,
         interface: which.endpoint.clone(),
+        handle: format!("{BY_HAND}.{}.{}", which.namespace, which.name),
     }
 }
 

@@ -35,7 +35,7 @@ use crate::observe::health::HealthServer;
 use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
 use crate::resources::config::{self, NodeConfig};
-use crate::resources::{ClusterState, Fault, Problem};
+use crate::resources::{ClusterState, Fault, Kind, Problem};
 use crate::wire::Mtu;
 use crate::worker::slow_path::Event;
 
@@ -123,7 +123,7 @@ impl Node {
         };
 
         let watch = datastore::open(&config.datastore)
-            .and_then(|datastore| datastore.watch(&Selection::resources(), None))
+            .and_then(|datastore| datastore.watch(&watched(), None))
             .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
         let resolver = Resolver::new(&state, &config.node);
@@ -256,7 +256,11 @@ impl Node {
                     let delta = self.resolver.settle(&self.state);
                     self.overheads.update(self.resolver.wanted(), &delta);
                     self.log_warnings(&known);
-                    self.apply(&delta);
+                    if delta.is_empty() {
+                        self.nat.update(&self.state);
+                    } else {
+                        self.apply(&delta);
+                    }
                     self.follow_ports();
                 }
                 return false;
@@ -606,6 +610,12 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
         udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
         fence: (&config.fence).into(),
     }
+}
+
+/// What a node acts on: everything but IPAM's handles. Its blocks say which addresses are borrowed.
+fn watched() -> Selection {
+    let kinds = Kind::ALL.iter().copied();
+    Selection::kinds(kinds.filter(|kind| *kind != Kind::IpamHandle))
 }
 
 /// Everything that the datastore holds at the start.

@@ -39,7 +39,7 @@ impl ClusterState {
                 let key = (metadata.namespace.clone(), metadata.name.clone());
                 self.endpoints.insert(key, endpoint);
             }
-            Resource::IpamBlock(_) | Resource::IpamHandle(_) => {}
+            Resource::IpamHandle(_) => {}
             other => {
                 self.others.insert(other.key(), other);
             }
@@ -56,7 +56,7 @@ impl ClusterState {
                 let key = (key.namespace.clone(), key.name.clone());
                 self.endpoints.remove(&key).is_some()
             }
-            Kind::IpamBlock | Kind::IpamHandle => false,
+            Kind::IpamHandle => false,
             _ => self.others.remove(key).is_some(),
         }
     }

@@ -17,6 +17,7 @@ use super::link::netns_path;
 use super::{Identity, Made, Wish, WorkloadError, Workloads};
 use crate::datastore::DatastoreError;
 use crate::forward::RouterAddresses;
+use crate::ipam::IpamError;
 use crate::resources::NodeConfig;
 
 /// The versions of the specification that are spoken.
@@ -293,6 +294,7 @@ impl Call<'_> {
                 name: name.cloned().unwrap_or_default(),
                 container: Some(container.clone()),
                 interface: interface.clone(),
+                handle: self.handle(container),
             };
             workloads
                 .delete(&identity, Some(spec.interface_name.as_str()))
@@ -398,7 +400,16 @@ impl Call<'_> {
             name: name.to_lowercase(),
             container: Some(environment.container.clone()),
             interface: environment.interface.clone(),
+            handle: self.handle(&environment.container),
         })
+    }
+
+    /// As Calico's plugin names it: the network and the container's number.
+    fn handle(&self, container: &str) -> String {
+        match self.network.name.as_str() {
+            "" => format!("underpass.{container}"),
+            network => format!("{network}.{container}"),
+        }
     }
 
     fn result(&self, wish: &Wish, made: &Made) -> Value {
@@ -472,7 +483,12 @@ impl Call<'_> {
                 code::TRY_AGAIN,
                 "the datastore does not answer; try again later",
             ),
+            WorkloadError::Ipam(IpamError::Datastore(DatastoreError::Unavailable { .. })) => (
+                code::TRY_AGAIN,
+                "the datastore does not answer; try again later",
+            ),
             WorkloadError::Datastore(_) => (code::IO, "the datastore refuses"),
+            WorkloadError::Ipam(_) => (code::ADDRESS, "no address can be given"),
             WorkloadError::Kernel(_) | WorkloadError::Link(_) => {
                 (code::KERNEL, "the interface cannot be made")
             }

@@ -21,6 +21,7 @@ use serde_json::json;
 
 use crate::datastore::{self, Datastore, DatastoreError, Selection};
 use crate::forward::{Encapsulation, RouterAddresses};
+use crate::ipam::{Ipam, IpamError};
 use crate::kernel::{self, Netlink};
 use crate::resources::{
     ClusterState, EncapMode, IpPool, Kind, Name, NodeConfig, NodeName, Problem, Resource,
@@ -48,6 +49,9 @@ pub enum WorkloadError {
     /// The link or its namespace.
     #[error("{0}")]
     Link(String),
+    /// IPAM.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
     /// No address can be given.
     #[error("{0}")]
     Address(String),
@@ -72,6 +76,8 @@ pub struct Identity {
     pub container: Option<String>,
     /// Its interface's name inside.
     pub interface: String,
+    /// The handle by which IPAM knows its addresses.
+    pub handle: String,
 }
 
 /// What a workload is to get.
@@ -128,9 +134,23 @@ impl Workloads {
         let before = self.find(&key)?;
         let addresses = match &before {
             Some(endpoint) => endpoint.addresses().collect(),
-            None => address::choose(&state, &self.config.node, &wish.pools, &wish.addresses)?,
+            None => self.assign(wish, &state)?,
         };
-        let plan = self.plan(wish, &state, addresses)?;
+        let made = self.make(wish, &state, addresses, key);
+        if made.is_err() && before.is_none() {
+            self.ipam().release_handle(&wish.identity.handle)?;
+        }
+        made
+    }
+
+    fn make(
+        &self,
+        wish: &Wish,
+        state: &ClusterState,
+        addresses: Vec<IpAddr>,
+        key: ResourceKey,
+    ) -> Result<Made, WorkloadError> {
+        let plan = self.plan(wish, state, addresses)?;
         let mac = link::make(&plan)?;
         let endpoint = self.endpoint(wish, &plan, mac, key)?;
         let stored = self
@@ -147,6 +167,28 @@ impl Workloads {
         })
     }
 
+    fn assign(&self, wish: &Wish, state: &ClusterState) -> Result<Vec<IpAddr>, WorkloadError> {
+        let identity = &wish.identity;
+        let attributes = [
+            ("namespace", identity.namespace.clone()),
+            ("pod", identity.name.clone()),
+        ];
+        let order = address::Order {
+            node: &self.config.node,
+            handle: &identity.handle,
+            attributes: attributes
+                .map(|(key, value)| (key.to_owned(), value))
+                .into(),
+            pools: &wish.pools,
+            asked: &wish.addresses,
+        };
+        address::assign(&self.ipam(), state, &order)
+    }
+
+    fn ipam(&self) -> Ipam {
+        Ipam::new(Arc::clone(&self.datastore))
+    }
+
     /// Undoes a workload, or what there is of one. Says whether there was an endpoint.
     pub fn delete(&self, identity: &Identity, host: Option<&str>) -> Result<bool, WorkloadError> {
         let _one_at_a_time = self.lock()?;
@@ -160,6 +202,8 @@ impl Workloads {
             Err(error) => return Err(error.into()),
         }
         link::remove(&host)?;
+        // Last: the address is somebody else's only when nothing of this workload is left.
+        self.ipam().release_handle(&identity.handle)?;
         Ok(found.is_some())
     }
 

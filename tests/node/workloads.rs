@@ -44,6 +44,13 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// The address of a network of one.
+fn address(network: &Value) -> Ipv4Addr {
+    let text = network.as_str().expect("a network");
+    let (address, _) = text.split_once('/').expect("a prefix length");
+    address.parse().expect("an address")
+}
+
 #[test]
 fn a_workload_is_added_by_hand_and_undone() {
     isolated(|| {
@@ -51,27 +58,33 @@ fn a_workload_is_added_by_hand_and_undone() {
         sh("ip netns add web");
         let added = workload("add web");
         assert!(added.status.success(), "{}", text(&added));
-        // The first address of the block that nobody has: its own tunnels' are .1 and .2.
-        assert!(text(&added).contains("192.168.1.3"), "{}", text(&added));
+        let shown: Value = serde_json::from_slice(&workload("show web").stdout).expect("JSON");
+        let web = address(&shown["spec"]["ipNetworks"][0]);
+        // Of the node's own block, and nobody else's.
+        assert_eq!(web.octets()[..3], [192, 168, 1], "{web}");
+        assert!(![1, 2, 10].contains(&web.octets()[3]), "{web}");
         wait_for_ping("web", TWO.workload(0));
-        wait_for_ping("two0", Ipv4Addr::new(192, 168, 1, 3));
+        wait_for_ping("two0", web);
         let link = sh("ip -n web -d addr show eth0");
         // IP-in-IP takes 20 of the uplink's 1500 bytes.
         assert!(
-            link.contains("192.168.1.3/32") && link.contains("mtu 1480"),
+            link.contains(&format!("{web}/32")) && link.contains("mtu 1480"),
             "{link}"
         );
         assert!(sh("ip -n one link").contains("link/ether ee:ee:ee:ee:ee:ee"));
-        assert!(text(&workload("list")).contains("192.168.1.3"));
-        let shown: Value = serde_json::from_slice(&workload("show web").stdout).expect("JSON");
-        assert_eq!(shown["spec"]["ipNetworks"], json!(["192.168.1.3/32"]));
+        assert!(text(&workload("list")).contains(&format!("{web}/32")));
 
         // Another gets another address, and none twice.
         sh("ip netns add db");
-        assert!(text(&workload("add db --ip 192.168.1.3")).contains("is in use"));
-        let second = workload("add db --ip 192.168.1.77");
+        let refused = workload(&format!("add db --ip {web}"));
+        assert!(
+            text(&refused).contains("already assigned"),
+            "{}",
+            text(&refused)
+        );
+        let second = workload("add db --ip 192.168.1.60");
         assert!(second.status.success(), "{}", text(&second));
-        wait_for_ping("db", Ipv4Addr::new(192, 168, 1, 3));
+        wait_for_ping("db", web);
 
         // Undone wholly, and what was left half-made too.
         sh("ip -n db link del eth0");
@@ -82,7 +95,10 @@ fn a_workload_is_added_by_hand_and_undone() {
         wait_for("the ports to be closed", || {
             (ours_in("one") == ["tunl0", "xdp cali0", "xdp eth0"]).then_some(())
         });
-        assert!(!text(&workload("list")).contains("192.168.1.3"));
+        assert!(!text(&workload("list")).contains(&format!("{web}/32")));
+        // Their addresses are free again.
+        let again = workload(&format!("add db --ip {web}"));
+        assert!(again.status.success(), "{}", text(&again));
         // A namespace that is not there leaves nothing behind.
         let failed = workload("add ghost");
         assert!(
@@ -152,14 +168,13 @@ fn a_container_runtime_adds_checks_and_deletes() {
         assert_eq!(result["cniVersion"], "1.0.0");
         assert_eq!(result["interfaces"][0]["name"], "cali0123456789a");
         assert_eq!(result["interfaces"][1]["sandbox"], netns);
-        assert_eq!(
-            result["ips"][0],
-            json!({ "interface": 1, "address": "192.168.1.3/32", "gateway": "169.254.1.1" })
-        );
+        let own = address(&result["ips"][0]["address"]);
+        assert_eq!(result["ips"][0]["interface"], 1);
+        assert_eq!(result["ips"][0]["gateway"], "169.254.1.1");
         let mac = result["interfaces"][1]["mac"].as_str().expect("an address");
         assert!(sh("ip -n box link show eth0").contains(mac));
         wait_for_ping("box", TWO.workload(0));
-        wait_for_ping("two0", Ipv4Addr::new(192, 168, 1, 3));
+        wait_for_ping("two0", own);
 
         let mut checked = network.clone();
         checked["prevResult"] = result.clone();

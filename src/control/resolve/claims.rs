@@ -115,7 +115,8 @@ impl Claims {
         self.addresses.range(range).map(|(address, _)| *address)
     }
 
-    fn add_address(&mut self, node: &NodeName, address: IpAddr) {
+    /// Adds an address in use on a node.
+    pub fn add_address(&mut self, node: &NodeName, address: IpAddr) {
         let users = self.addresses.entry(address).or_default();
         *users.entry(node.clone()).or_default() += 1;
         self.prefixes
@@ -124,7 +125,8 @@ impl Claims {
             .insert(address.into());
     }
 
-    fn remove_address(&mut self, node: &NodeName, address: IpAddr) {
+    /// Takes one such claim back.
+    pub fn remove_address(&mut self, node: &NodeName, address: IpAddr) {
         let Some(users) = self.addresses.get_mut(&address) else {
             return;
         };

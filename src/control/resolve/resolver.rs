@@ -10,7 +10,8 @@ use super::route::{Blame, Holders, Rules, mode, node_nets, pool_of};
 use super::warnings::{Topic, Warnings};
 use super::{Delta, LocalNode, Peer, Target, Wanted, Workload};
 use crate::resources::{
-    ClusterState, EncapMode, IpPool, Kind, Node, NodeName, Resource, ResourceKey, WorkloadEndpoint,
+    ClusterState, EncapMode, IpPool, IpamBlock, Kind, Node, NodeName, Resource, ResourceKey,
+    WorkloadEndpoint,
 };
 
 /// What a node wants to forward, kept up with the resources.
@@ -67,6 +68,11 @@ impl Resolver {
         for affinity in state.affinities.values().filter(|a| a.is_routed()) {
             resolver.claims.add_block(affinity);
             resolver.dirty.prefixes.insert(affinity.block());
+        }
+        for resource in state.others.values() {
+            if let Resource::IpamBlock(block) = resource {
+                resolver.touch_allocations(block, true);
+            }
         }
         for (key, endpoint) in &state.endpoints {
             resolver.touch_endpoint(key, endpoint, true);
@@ -150,6 +156,11 @@ impl Resolver {
                     self.touch_endpoint(&key, endpoint, present);
                 }
             }
+            Kind::IpamBlock => {
+                if let Some(Resource::IpamBlock(block)) = state.others.get(key) {
+                    self.touch_allocations(block, present);
+                }
+            }
             // Other kinds bring no routes.
             _ => {}
         }
@@ -177,6 +188,26 @@ impl Resolver {
         self.dirty.pools = true;
         self.dirty.prefixes.insert(pool.cidr());
         self.dirty.prefixes.extend(self.claims.within(pool.cidr()));
+    }
+
+    /// Addresses of a block that are in use on other nodes than the one whose block it is: borrowed.
+    fn touch_allocations(&mut self, block: &IpamBlock, present: bool) {
+        for ordinal in block.in_use() {
+            let owner = block.owner(ordinal).and_then(|o| o.secondary.as_ref());
+            let node = owner.and_then(|about| about.get("node"));
+            let Some(node) = node.filter(|node| block.host() != Some(node.as_str())) else {
+                continue;
+            };
+            let Ok(node) = node.parse::<NodeName>() else {
+                continue;
+            };
+            let address = block.address(ordinal);
+            match present {
+                true => self.claims.add_address(&node, address),
+                false => self.claims.remove_address(&node, address),
+            }
+            self.dirty.prefixes.insert(address.into());
+        }
     }
 
     fn touch_endpoint(&mut self, key: &EndpointKey, endpoint: &WorkloadEndpoint, present: bool) {
