@@ -148,8 +148,9 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let more = (fence::peers(&fixed.fence, &wanted), Bridges::default());
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), more);
+        let peers = fence::peers(&fixed.fence, &wanted);
+        let bridges = Bridges::default();
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), peers, bridges);
         Self {
             fixed,
             writer,
@@ -409,15 +410,10 @@ impl Forwarding {
             bridging,
             ..
         } = self;
-        let more = (peers, bridging.snapshot(fixed, wanted, facts));
-        let snapshot = Arc::new(snapshot(
-            fixed,
-            wanted,
-            fib,
-            hops,
-            adjacencies.clone(),
-            more,
-        ));
+        let bridges = bridging.snapshot(fixed, wanted, facts);
+        let adjacencies = adjacencies.clone();
+        let snapshot = snapshot(fixed, wanted, fib, hops, adjacencies, peers, bridges);
+        let snapshot = Arc::new(snapshot);
         self.published.publish(Arc::clone(&snapshot));
         if let Some(mirror) = fast_path {
             mirror.update(&snapshot);
@@ -442,10 +438,13 @@ impl Forwarding {
         let (mut refused, mut left) = (Vec::new(), BTreeSet::new());
         for (prefix, hop) in changed {
             if let Some(index) = self.hops.get(&hop) {
-                if let Err(error) = self.writer.insert(prefix, *index) {
-                    refused.push(format!("{prefix}: {error}"));
-                } else if let Some(mirror) = &mut self.fast_path {
-                    mirror.insert_route(prefix, *index);
+                match self.writer.insert(prefix, *index) {
+                    Ok(_) => {
+                        if let Some(mirror) = &mut self.fast_path {
+                            mirror.insert_route(prefix, *index);
+                        }
+                    }
+                    Err(error) => refused.push(format!("{prefix}: {error}")),
                 }
             }
             *self.users.entry(hop.clone()).or_default() += 1;
@@ -486,19 +485,17 @@ impl Forwarding {
             return;
         }
         self.quiescence.synchronize();
-        let freed: Vec<NextHop> = unused
-            .iter()
-            .filter_map(|hop| self.hops.remove(*hop))
-            .collect();
-        if let Some(mirror) = &mut self.fast_path {
-            mirror.retire(&freed);
-        }
-        self.free.extend(freed);
+        let mut freed = Vec::new();
         for hop in unused {
+            freed.extend(self.hops.remove(hop));
             if let Hop::Remote(node, pool) = hop {
                 self.carriages.remove(&(*node, *pool));
             }
         }
+        if let Some(mirror) = &mut self.fast_path {
+            mirror.retire(&freed);
+        }
+        self.free.extend(freed);
     }
 
     fn adjacency(&self, hop: &Hop, facts: &dyn Facts) -> Adjacency {
@@ -665,7 +662,8 @@ fn snapshot(
     fib: &Arc<Fib>,
     hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
-    (peers, bridges): (Peers, Bridges),
+    peers: Peers,
+    bridges: Bridges,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
     let mut local_addresses = Addresses::default();

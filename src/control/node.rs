@@ -133,8 +133,8 @@ impl Node {
 
         let fixed = fixed(&config, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
-        let wanted = resolver.wanted().clone();
-        let mut forwarding = Forwarding::new(fixed, wanted).with_bridges(bridging);
+        let mut forwarding =
+            Forwarding::new(fixed, resolver.wanted().clone()).with_bridges(bridging);
         let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
             .map_err(|problem| problem.to_string())?;
         let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
