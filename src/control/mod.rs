@@ -7,12 +7,14 @@
 
 pub mod apply;
 pub mod check;
+mod echo;
 pub mod facts;
 pub mod fence;
 pub mod host;
 pub mod nat;
 pub mod node;
 pub mod path_mtu;
+pub mod path_prober;
 pub mod ports;
 pub mod probe;
 pub mod report;

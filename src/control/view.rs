@@ -18,7 +18,6 @@ use crate::packet::DropReason;
 use crate::port::PortStatistics;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::worker::counters::Counters;
-use crate::worker::mailbox::Mailbox;
 
 /// How long an observer waits for the control thread.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,17 +41,17 @@ pub struct View {
     counters: Vec<Arc<Counters>>,
     ports: Vec<Description>,
     switch: CaptureSwitch,
-    prober: Option<Prober>,
+    prober: Option<Arc<Prober>>,
 }
 
 impl View {
     /// A view of a node that counts in `counters`, and where its control thread finds questions.
-    /// Probes are sent by the worker of `uplink`.
+    /// Paths are measured by `prober`.
     pub fn new(
         counters: Vec<Arc<Counters>>,
         ports: Vec<Description>,
         switch: CaptureSwitch,
-        uplink: Option<Mailbox>,
+        prober: Option<Arc<Prober>>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
@@ -60,7 +59,7 @@ impl View {
                 questions,
                 counters,
                 ports,
-                prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
+                prober,
                 switch,
             },
             asked,
@@ -93,6 +92,7 @@ impl NodeView for View {
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
+            waiting: sum(&|counters| counters.waiting.get()),
             ..CounterReport::default()
         };
         let mut drops = [0; DropReason::COUNT];

@@ -88,22 +88,34 @@ fn open_ipv4(
     }))
 }
 
-/// The same for IPv6, over which there is VXLAN alone; with extension headers, fragments among them,
-/// it is not one of ours.
+/// The same for IPv6, over which there is VXLAN alone; with extension headers but for a fragment's it is
+/// not one of ours.
 #[inline]
 fn open_ipv6(
     snapshot: &Snapshot,
     outer: &Ipv6,
     frame: &mut Frame,
-) -> Result<Option<Outer>, DropReason> {
+) -> Result<Option<Outer>, Verdict> {
     let Some(tunnels) = snapshot.tunnels.v6 else {
         return Ok(None);
     };
-    if tunnels.node_address != outer.destination || outer.next_header != protocol::UDP {
+    if tunnels.node_address != outer.destination {
         return Ok(None);
     }
+    match outer.next_header {
+        protocol::UDP | protocol::FRAGMENT => {}
+        protocol::ICMPV6
+            if tunnel_error::quotes_tunnel_v6(&snapshot.tunnels, outer, frame.bytes()) =>
+        {
+            return Err(Verdict::Punt(Punt::TunnelError));
+        }
+        _ => return Ok(None),
+    }
     if !snapshot.tunnels.peers.contains(outer.source) {
-        return Err(DropReason::UnknownPeer);
+        return Err(DropReason::UnknownPeer.into());
+    }
+    if outer.next_header == protocol::FRAGMENT {
+        return Err(Verdict::Punt(Punt::OuterFragment));
     }
     let right = |udp: &Udp, datagram: &[u8]| {
         (udp.checksum == 0 && tunnels.zero_checksum)

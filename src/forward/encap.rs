@@ -20,7 +20,7 @@ pub(super) fn push(
         (Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6, _) => flow::flow_hash(frame.bytes()),
         (Encapsulation::None | Encapsulation::Ipip, _) => 0,
     };
-    let inherited = Inherited::from(ip, frame);
+    let inherited = Inherited::from(ip, frame, egress);
     let inner_len = frame.len();
     if !frame.push(egress.header()) {
         return Err(DropReason::NoHeadroom);
@@ -63,7 +63,7 @@ pub(super) struct Inherited {
 
 impl Inherited {
     #[inline]
-    fn from(ip: &Ip, frame: &Frame) -> Self {
+    fn from(ip: &Ip, frame: &Frame, egress: &Egress) -> Self {
         match ip {
             Ip::V4(ip) => Self {
                 tos: ip.tos,
@@ -71,11 +71,12 @@ impl Inherited {
                 ttl: frame.bytes()[8],
                 dont_fragment: ip.dont_fragment,
             },
-            // IPv6 routers never fragment, so neither may the underlay (RFC 8200 section 5).
+            // IPv6 routers never fragment, so neither may the underlay (RFC 8200 section 5), but for
+            // what a narrow path has to take all the same (RFC 2473 section 7.1).
             Ip::V6(ip) => Self {
                 tos: ip.traffic_class,
                 ttl: frame.bytes()[7],
-                dont_fragment: true,
+                dont_fragment: !egress.cuts_outside(frame.len()),
             },
         }
     }

@@ -41,6 +41,7 @@ pub use verdict::{Punt, Verdict};
 use crate::fib::NextHop;
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
+use crate::wire::Mtu;
 use parse::Ip;
 use state::Flight;
 
@@ -94,7 +95,8 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
 /// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
 /// packet gets through is found out so.
 pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
-    let sent = parse::ip(frame).and_then(|ip| Ok(encap::push(egress, state, &ip, frame)?));
+    let any_size = egress.clone().with_mtu(Mtu(u16::MAX));
+    let sent = parse::ip(frame).and_then(|ip| Ok(encap::push(&any_size, state, &ip, frame)?));
     match sent {
         Ok(()) => Verdict::Transmit(egress.port),
         Err(verdict) => verdict,
@@ -162,6 +164,8 @@ fn send(
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
         Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
     };
+    let cut_outside = matches!(ip, Ip::V6(_)) && egress.cuts_outside(frame.len());
+    let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
     if let Some(ingress) = ingress {
         if ingress.id == egress.port && ingress.role != PortRole::Uplink {
             return same_port(ingress);
@@ -170,16 +174,17 @@ fn send(
         if hop && !ttl::more_than_one(ip) {
             return Verdict::Punt(Punt::TtlExpired);
         }
-        if frame.len() > usize::from(egress.mtu.0) {
+        if too_big {
             return Verdict::Punt(Punt::TooBig(egress.mtu));
         }
         if hop {
             ttl::decrement(ip, frame);
         }
-    } else if frame.len() > usize::from(egress.mtu.0) {
+    } else if too_big {
         return Verdict::Punt(Punt::TooBig(egress.mtu));
     }
     match encap::push(egress, state, ip, frame) {
+        Ok(()) if cut_outside => Verdict::Punt(Punt::CutOutside(egress.port, egress.path_mtu())),
         Ok(()) => Verdict::Transmit(egress.port),
         Err(reason) => Verdict::Drop(reason),
     }

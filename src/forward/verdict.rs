@@ -18,7 +18,7 @@ pub enum Verdict {
 
 /// Why the slow path gets a frame.
 ///
-/// But for [`Punt::Arp`], whose frame is whole, the frame holds an IP packet without a link header,
+/// But for [`Punt::Arp`] and [`Punt::CutOutside`], whose frames are whole, the frame holds an IP packet without a link header,
 /// as it was before its TTL was touched; after decapsulation it is the inner packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Punt {
@@ -38,6 +38,9 @@ pub enum Punt {
     TooBig(Mtu),
     /// The next hop's Ethernet address is not known yet.
     Unresolved(NextHop),
+    /// Put into its tunnel, as it would be sent by this port, but its path takes tunnel packets of this
+    /// size only, outer IP header included: fragment it outside.
+    CutOutside(PortId, Mtu),
     /// A fragment of a tunnel packet from a known node, its outer header still there.
     OuterFragment,
     /// An ICMP destination unreachable that quotes a tunnel packet of ours.
@@ -54,7 +57,7 @@ impl Punt {
             Self::NoRoute => DropReason::NoRoute,
             Self::Blackhole => DropReason::Blackhole,
             Self::TtlExpired => DropReason::TtlExpired,
-            Self::TooBig(_) => DropReason::TooBig,
+            Self::TooBig(_) | Self::CutOutside(..) => DropReason::TooBig,
             Self::Unresolved(_) => DropReason::NeighbourUnresolved,
             Self::OuterFragment => DropReason::OuterFragment,
         }

@@ -124,7 +124,9 @@ impl Report {
         ] {
             counters(encoder, name, help, [(none, value)])?;
         }
-        Ok(())
+        let waiting = as_f64(self.counters.waiting);
+        let help = "Packets that wait for a neighbour or for the rest of their fragments";
+        gauges(encoder, "waiting_packets", help, [(none, waiting)])
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

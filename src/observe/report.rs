@@ -170,6 +170,9 @@ pub struct CounterReport {
     pub absorbed: u64,
     /// Packets that the router made: answers, ICMP errors, fragments after a packet's first.
     pub originated: u64,
+    /// Packets that wait now, for a neighbour or for the rest of their fragments.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 impl CounterReport {
@@ -190,6 +193,7 @@ impl CounterReport {
             sent: self.ports.iter().map(|port| port.tx_packets).sum(),
             dropped: self.drops.iter().map(|drop| drop.packets).sum(),
             absorbed: self.absorbed,
+            waiting: self.waiting,
         }
     }
 }
@@ -265,7 +269,7 @@ pub struct DropCount {
     pub packets: u64,
 }
 
-/// Every packet that came in or was made must have left, been dropped or been absorbed.
+/// Every packet that came in or was made must have left, been dropped or been absorbed, or waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// Packets received on all ports.
@@ -278,6 +282,8 @@ pub struct Balance {
     pub dropped: u64,
     /// Packets that the router consumed.
     pub absorbed: u64,
+    /// Packets that wait.
+    pub waiting: u64,
 }
 
 impl Balance {
@@ -285,7 +291,8 @@ impl Balance {
     /// passing; a fault in the accounts otherwise.
     pub fn difference(&self) -> i128 {
         let sum = |parts: &[u64]| parts.iter().copied().map(i128::from).sum::<i128>();
-        sum(&[self.received, self.originated]) - sum(&[self.sent, self.dropped, self.absorbed])
+        sum(&[self.received, self.originated])
+            - sum(&[self.sent, self.dropped, self.absorbed, self.waiting])
     }
 }
 

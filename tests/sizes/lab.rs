@@ -27,6 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub enum Mode {
     Ipip,
     Vxlan,
+    Direct,
 }
 
 impl Mode {
@@ -35,6 +36,7 @@ impl Mode {
         match self {
             Self::Ipip => 20,
             Self::Vxlan => 50,
+            Self::Direct => 0,
         }
     }
 }
@@ -128,13 +130,18 @@ impl Lab {
     /// [`Lab::build`], and both nodes ready.
     pub fn start(shape: Shape) -> Self {
         let mut lab = Self::build(shape);
-        for number in [1, 2] {
-            lab.run_node(number);
-        }
-        for number in [1, 2] {
-            lab.wait_until_ready(number);
-        }
+        lab.run_nodes();
         lab
+    }
+
+    /// Starts both nodes and waits until they are ready.
+    pub fn run_nodes(&mut self) {
+        for number in [1, 2] {
+            self.run_node(number);
+        }
+        for number in [1, 2] {
+            self.wait_until_ready(number);
+        }
     }
 
     /// Starts a node's process.
@@ -293,6 +300,7 @@ fn resources(mode: Mode) -> String {
     let (ipip, vxlan) = match mode {
         Mode::Ipip => ("Always", "Never"),
         Mode::Vxlan => ("Never", "Always"),
+        Mode::Direct => ("Never", "Never"),
     };
     let node = |n: u8| {
         format!(
