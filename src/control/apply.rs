@@ -14,8 +14,8 @@ use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses, Snapshot,
-    TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole, RouterAddresses,
+    Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -84,7 +84,7 @@ pub trait Facts {
     fn mtu(&self, port: PortId) -> Mtu;
 }
 
-/// What does not change while a node runs, but for the uplink's address.
+/// What does not change with the resources.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     /// The ports, by number; addresses that workloads may send from are filled in from the routes.
@@ -166,6 +166,24 @@ impl Forwarding {
     /// What does not change.
     pub fn fixed(&self) -> &Fixed {
         &self.fixed
+    }
+
+    /// Takes a workload's port over, which a worker serves from now on. Routes lead there with the next
+    /// [`Forwarding::apply`].
+    pub fn plug(&mut self, interface: &str, config: PortConfig) {
+        let id = config.id;
+        if config.role == PortRole::Workload {
+            self.fixed.workload_ports.insert(interface.to_owned(), id);
+        }
+        if let Some(port) = self.fixed.ports.get_mut(usize::from(id.0)) {
+            *port = config;
+        }
+    }
+
+    /// Forgets a workload's port. Routes lead elsewhere with the next [`Forwarding::apply`]; its worker
+    /// is to serve it until then.
+    pub fn unplug(&mut self, interface: &str) {
+        self.fixed.workload_ports.remove(interface);
     }
 
     /// Takes another Ethernet address of the uplink's over; whether it is another. The adjacencies

@@ -15,6 +15,8 @@ pub mod nat;
 pub mod node;
 pub mod path_mtu;
 pub mod path_prober;
+mod plugging;
+pub mod plugs;
 pub mod ports;
 pub mod probe;
 pub mod report;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, select, tick};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Fixed, Forwarding, Hop, node_addresses, steered_prefixes};
 use super::facts::Known;
@@ -22,7 +22,7 @@ use super::ports::{self, OpenPorts, UPLINK};
 use super::probe::Prober;
 use super::resolve::{Wanted, resolve};
 use super::threads::{Handles, Threads};
-use super::view::{Question, View};
+use super::view::{PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
 use crate::datastore::{Directory, Update, Watch};
@@ -52,6 +52,9 @@ pub struct RunOptions {
 /// How often neighbours in use are confirmed and threads looked after.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often workloads whose Ethernet addresses were learnt are asked for them.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
 /// How long the datastore may take to say what it holds.
 const FIRST_SYNC: Duration = Duration::from_secs(10);
 
@@ -71,24 +74,28 @@ pub fn run(options: &RunOptions) -> Result<(), String> {
 }
 
 /// A running node.
-struct Node {
-    config: NodeConfig,
+pub(super) struct Node {
+    pub(super) config: NodeConfig,
     started: Instant,
-    mirror: Mirror,
+    pub(super) mirror: Mirror,
     announcements: Receiver<()>,
-    ports: OpenPorts,
+    pub(super) ports: OpenPorts,
+    pub(super) shown: PortTable,
     host: Option<HostSide>,
     nat: OutgoingNat,
     watch: Watch,
     state: ClusterState,
     problems: Vec<Problem>,
-    forwarding: Forwarding,
+    pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
     prober: PathProber,
     paths_probed: Instant,
-    handles: Handles,
+    pub(super) handles: Handles,
     questions: Receiver<Question>,
+    /// Says that there are more ports to open or close.
+    pub(super) more_plugs: (Sender<()>, Receiver<()>),
+    last_asked: Instant,
     _socket: ControlSocket,
     _health: HealthServer,
 }
@@ -130,8 +137,8 @@ impl Node {
         let prober = handles
             .uplink()
             .map(|uplink| Arc::new(Prober::new(uplink, switch.clone())));
-        let (view, questions) =
-            View::new(counters, ports.descriptions.clone(), switch, prober.clone());
+        let shown = PortTable::new(counters.clone(), ports.descriptions.clone());
+        let (view, questions) = View::new(counters, &shown, switch, prober.clone());
         let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -142,6 +149,7 @@ impl Node {
             announcements,
             mirror,
             ports,
+            shown,
             host,
             nat: OutgoingNat::new(config.node.as_str(), tun),
             watch,
@@ -154,12 +162,15 @@ impl Node {
             paths_probed: started,
             handles,
             questions,
+            more_plugs: bounded(1),
+            last_asked: started,
             _socket: socket.map_err(|error| error.to_string())?,
             _health: health.map_err(|error| error.to_string())?,
             config,
         };
         node.note_problems(problems);
         node.apply(wanted);
+        node.follow_ports();
         node.probe_nodes();
         Ok(node)
     }
@@ -172,7 +183,7 @@ impl Node {
             self.forwarding.routes().len(),
             self.config.worker_count(),
             self.config.uplink.interface,
-            self.ports.descriptions[usize::from(UPLINK.0)].io,
+            self.uplink_io(),
         );
         let updates = self.watch.updates();
         let events = self.handles.events();
@@ -180,6 +191,7 @@ impl Node {
         let ticks = tick(TICK);
         let mut changed = false;
         let mut failure = None;
+        let more = self.more_plugs.1.clone();
         loop {
             select! {
                 recv(updates) -> update => match update {
@@ -192,8 +204,11 @@ impl Node {
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
                 },
+                recv(more) -> _ => self.follow_ports(),
                 recv(ticks) -> _ => {
                     self.probe_nodes();
+                    self.ask_workloads();
+                    self.follow_ports();
                     self.nat.look_after();
                     self.look_after_paths();
                     if let Some(died) = self.handles.dead() {
@@ -227,6 +242,7 @@ impl Node {
                 if changed {
                     let wanted = resolve(&self.state, &self.config.node);
                     self.apply(wanted);
+                    self.follow_ports();
                 }
                 return false;
             }
@@ -236,13 +252,14 @@ impl Node {
 
     /// Makes everything what is wanted. What sends packets our way comes last, what takes them away
     /// from a route first learns the new one.
-    fn apply(&mut self, wanted: Wanted) {
+    pub(super) fn apply(&mut self, wanted: Wanted) {
         for warning in &wanted.warnings {
             if !self.forwarding.wanted().warnings.contains(warning) || self.started_now() {
                 log::warn!("{warning}");
             }
         }
-        self.links.configure(&wanted, &self.ports.workload_ports);
+        self.links
+            .configure(&wanted, &self.forwarding.fixed().workload_ports);
         let host_mtu = host_mtu(&self.config, self.uplink_mtu(), &wanted);
         let facts = Known {
             mirror: &self.mirror,
@@ -282,6 +299,8 @@ impl Node {
         match self.mirror.process() {
             Ok(changes) if changes.any() => {
                 if changes.links {
+                    self.ports.plugs.hurry(&changes.interfaces);
+                    self.follow_ports();
                     self.warn_of_large_mtus(&changes.interfaces);
                     self.follow_uplink_address();
                 }
@@ -295,7 +314,8 @@ impl Node {
     /// What was refused at the start can be set later: packets are kept to what buffers hold then.
     fn warn_of_large_mtus(&self, changed: &std::collections::BTreeSet<String>) {
         let largest = self.ports.largest;
-        for port in self.ports.descriptions.iter().filter(|port| port.local) {
+        let ports = self.ports.descriptions.iter().flatten();
+        for port in ports.filter(|port| port.local) {
             let link = self.mirror.link_named(&port.device);
             if let Some(link) =
                 link.filter(|link| link.mtu > largest && changed.contains(&link.name))
@@ -381,6 +401,25 @@ impl Node {
         }
     }
 
+    /// Asks workloads where they are: one may have come back with another Ethernet address without a
+    /// word.
+    fn ask_workloads(&mut self) {
+        if self.last_asked.elapsed() < ASK_EVERY {
+            return;
+        }
+        self.last_asked = Instant::now();
+        for (port, address) in self.links.learnt() {
+            self.handles.ask_workload(port, address);
+        }
+    }
+
+    fn uplink_io(&self) -> &str {
+        let uplink = self.ports.descriptions.get(usize::from(UPLINK.0));
+        uplink
+            .and_then(Option::as_ref)
+            .map_or("", |port| port.io.as_str())
+    }
+
     fn answer(&self, question: Question) {
         // An observer that has gone wants no answer.
         match question {
@@ -446,15 +485,14 @@ impl Node {
     }
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
-    fn stop(self) {
+    fn stop(mut self) {
+        self.ports.unsteer_all();
         let OpenPorts {
             uplink_steering,
-            workload_steering,
             workers,
             ..
         } = self.ports;
         drop(uplink_steering);
-        drop(workload_steering);
         let closed = self.handles.stop();
         drop(closed);
         drop(workers);

@@ -94,6 +94,7 @@ fn row(
             row.interface = facts
                 .ports
                 .get(usize::from(port.0))
+                .and_then(Option::as_ref)
                 .map(|port| port.name.clone());
             row.mtu = Some(facts.mtu(*port).0);
             row.mac = facts.workload_mac(*port, *address);
@@ -262,7 +263,7 @@ fn components(
             detail: cpu.map_or("not pinned".to_owned(), |cpu| format!("on CPU {cpu}")),
         });
     }
-    for port in &ports.descriptions {
+    for port in ports.descriptions.iter().flatten() {
         components.push(Component {
             name: format!("port {}", port.name),
             live: true,
@@ -275,6 +276,15 @@ fn components(
             components.get_mut(1 + handles.workers().count() + usize::from(UPLINK.0))
     {
         uplink.detail = format!("{}: {fallback}", uplink.detail);
+    }
+    for (name, reason) in ports.plugs.waiting() {
+        components.push(Component {
+            name: format!("port {name}"),
+            live: true,
+            // One workload's trouble is no reason to send others elsewhere.
+            ready: true,
+            detail: format!("waits: {reason}"),
+        });
     }
     let warnings = &forwarding.wanted().warnings;
     if let Some(first) = warnings.first() {

@@ -18,6 +18,7 @@ use crate::packet::DropReason;
 use crate::port::PortStatistics;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::worker::counters::Counters;
+use crate::worker::publish::Published;
 
 /// How long an observer waits for the control thread.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,9 +40,113 @@ pub enum Question {
 pub struct View {
     questions: Sender<Question>,
     counters: Vec<Arc<Counters>>,
-    ports: Vec<Description>,
+    ports: Published<Vec<Row>>,
     switch: CaptureSwitch,
     prober: Option<Arc<Prober>>,
+}
+
+/// A port as observers see it.
+#[derive(Debug, Clone, Default)]
+struct Row {
+    /// None for a port that is not open.
+    description: Option<Description>,
+    /// What was counted under the port's number before it was opened.
+    before: Traffic,
+}
+
+/// The ports as observers see them, kept by the control side.
+pub struct PortTable {
+    counters: Vec<Arc<Counters>>,
+    rows: Vec<Row>,
+    published: Published<Vec<Row>>,
+}
+
+impl PortTable {
+    /// The ports that are open at the start.
+    pub fn new(counters: Vec<Arc<Counters>>, ports: Vec<Option<Description>>) -> Self {
+        let row = |description| Row {
+            description,
+            before: Traffic::default(),
+        };
+        let rows: Vec<Row> = ports.into_iter().map(row).collect();
+        Self {
+            counters,
+            published: Published::new(rows.clone()),
+            rows,
+        }
+    }
+
+    /// The ports are these now. Of one that was closed since, what it has moved is kept apart, so that
+    /// the next port of its number begins with nothing and the balance holds.
+    pub fn update(&mut self, ports: &[Option<Description>]) {
+        for (id, (row, port)) in self.rows.iter_mut().zip(ports).enumerate() {
+            if row.description.is_some() && port.is_none() {
+                row.before = Traffic::of(&self.counters, id);
+            }
+            row.description.clone_from(port);
+        }
+        self.published.publish(self.rows.clone());
+    }
+
+    fn published(&self) -> Published<Vec<Row>> {
+        self.published.clone()
+    }
+}
+
+/// What a port has moved.
+#[derive(Debug, Clone, Copy, Default)]
+struct Traffic {
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+}
+
+impl Traffic {
+    /// What all threads have counted under a port's number.
+    fn of(counters: &[Arc<Counters>], id: usize) -> Self {
+        let mut sum = Self::default();
+        for port in counters.iter().filter_map(|set| set.ports.get(id)) {
+            sum = sum.plus(Self {
+                rx_packets: port.rx_packets.get(),
+                rx_bytes: port.rx_bytes.get(),
+                tx_packets: port.tx_packets.get(),
+                tx_bytes: port.tx_bytes.get(),
+            });
+        }
+        sum
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets + more.rx_packets,
+            rx_bytes: self.rx_bytes + more.rx_bytes,
+            tx_packets: self.tx_packets + more.tx_packets,
+            tx_bytes: self.tx_bytes + more.tx_bytes,
+        }
+    }
+
+    fn minus(self, less: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.wrapping_sub(less.rx_packets),
+            rx_bytes: self.rx_bytes.wrapping_sub(less.rx_bytes),
+            tx_packets: self.tx_packets.wrapping_sub(less.tx_packets),
+            tx_bytes: self.tx_bytes.wrapping_sub(less.tx_bytes),
+        }
+    }
+
+    fn report(self, name: &str, kind: PortRole, io: &str) -> PortCounters {
+        PortCounters {
+            name: name.to_owned(),
+            kind: role_name(kind).to_owned(),
+            io: io.to_owned(),
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            tx_packets: self.tx_packets,
+            tx_bytes: self.tx_bytes,
+            ..PortCounters::default()
+        }
+    }
 }
 
 impl View {
@@ -49,7 +154,7 @@ impl View {
     /// Paths are measured by `prober`.
     pub fn new(
         counters: Vec<Arc<Counters>>,
-        ports: Vec<Description>,
+        ports: &PortTable,
         switch: CaptureSwitch,
         prober: Option<Arc<Prober>>,
     ) -> (Self, Receiver<Question>) {
@@ -58,7 +163,7 @@ impl View {
             Self {
                 questions,
                 counters,
-                ports,
+                ports: ports.published(),
                 prober,
                 switch,
             },
@@ -83,12 +188,7 @@ impl NodeView for View {
     fn counters(&self) -> CounterReport {
         let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| of(c)).sum();
         let mut report = CounterReport {
-            ports: self
-                .ports
-                .iter()
-                .enumerate()
-                .map(|(id, port)| self.port(id, port))
-                .collect(),
+            ports: self.ports(),
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
@@ -129,23 +229,28 @@ impl NodeView for View {
 }
 
 impl View {
-    fn port(&self, id: usize, port: &Description) -> PortCounters {
-        let mut report = PortCounters {
-            name: port.name.clone(),
-            kind: role_name(port.role).to_owned(),
-            io: port.io.clone(),
-            ..PortCounters::default()
-        };
-        let mut device = PortStatistics::default();
-        for counters in self
-            .counters
+    /// The open ports, and what those that were closed have moved, as one.
+    fn ports(&self) -> Vec<PortCounters> {
+        let rows = self.ports.get();
+        let open = rows.iter().enumerate().filter_map(|(id, row)| {
+            let port = row.description.as_ref()?;
+            Some(self.port(id, port, row.before))
+        });
+        let mut ports: Vec<_> = open.collect();
+        let closed = rows
             .iter()
-            .filter_map(|counters| counters.ports.get(id))
-        {
-            report.rx_packets += counters.rx_packets.get();
-            report.rx_bytes += counters.rx_bytes.get();
-            report.tx_packets += counters.tx_packets.get();
-            report.tx_bytes += counters.tx_bytes.get();
+            .fold(Traffic::default(), |sum, row| sum.plus(row.before));
+        if closed.rx_packets + closed.tx_packets > 0 {
+            ports.push(closed.report("(closed)", PortRole::Workload, "-"));
+        }
+        ports
+    }
+
+    fn port(&self, id: usize, port: &Description, before: Traffic) -> PortCounters {
+        let moved = Traffic::of(&self.counters, id).minus(before);
+        let mut report = moved.report(&port.name, port.role, &port.io);
+        let mut device = PortStatistics::default();
+        for counters in self.counters.iter().filter_map(|set| set.ports.get(id)) {
             add(&mut device, &counters.device.get());
         }
         report.xdp = port.io.starts_with("af_xdp").then(|| device.into());

@@ -61,6 +61,19 @@ pub struct PortConfig {
     pub partial_checksums: bool,
 }
 
+impl PortConfig {
+    /// A port that is not open: nothing comes in by it.
+    pub fn closed(id: PortId) -> Self {
+        Self {
+            id,
+            role: PortRole::Workload,
+            link: Link::Ethernet(MacAddr::default()),
+            sources: WorkloadSources::default(),
+            partial_checksums: true,
+        }
+    }
+}
+
 /// What is behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortRole {

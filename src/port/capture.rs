@@ -125,6 +125,10 @@ impl<P: Port + ?Sized> Port for Captured<P> {
         self.inner.reap(pool);
     }
 
+    fn held(&self) -> usize {
+        self.inner.held()
+    }
+
     fn descriptors(&self) -> Vec<RawFd> {
         self.inner.descriptors()
     }

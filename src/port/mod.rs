@@ -71,6 +71,12 @@ pub trait Port: Send {
     /// Takes back the buffers of frames that have been sent; cheap when there are none.
     fn reap(&mut self, pool: &mut FramePool);
 
+    /// Frames that the device or the kernel holds, to receive into or to send. With those in the pool
+    /// and in the worker's hands they are all that the worker's memory has.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Descriptors that become readable when the port has something to receive, for an idle worker to
     /// sleep on.
     fn descriptors(&self) -> Vec<RawFd>;

@@ -13,6 +13,7 @@ use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
 use super::problem::{Fault, Origin, Position, Problem};
+use super::workload_interfaces::WorkloadInterfaces;
 use super::yaml::{Tree, documents};
 use crate::wire::Vni;
 
@@ -28,6 +29,9 @@ pub struct NodeConfig {
     /// The ports that workloads sit behind.
     #[serde(default)]
     pub workloads: Vec<WorkloadPort>,
+    /// Ports that are opened as workloads come; none of them if absent.
+    #[serde(default)]
+    pub workload_interfaces: Option<WorkloadInterfaces>,
     /// The TUN device of the node's own processes; none on a router without host traffic.
     #[serde(default)]
     pub host: Option<Host>,
@@ -312,6 +316,9 @@ impl NodeConfig {
         let mut faults = Vec::new();
         self.validate_ports(&mut faults);
         self.validate_names(&mut faults);
+        if let Some(interfaces) = &self.workload_interfaces {
+            interfaces.validate(&mut faults);
+        }
         self.workers.validate(&mut faults);
         self.validate_uplink_queues(&mut faults);
         self.validate_numbers(&mut faults);

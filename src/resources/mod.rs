@@ -19,6 +19,7 @@ pub mod state;
 mod text;
 pub mod vtep;
 pub mod workload_endpoint;
+pub mod workload_interfaces;
 mod yaml;
 
 use std::fmt;

@@ -1,14 +1,14 @@
 //! The hot loop: receive a batch, forward it, send it; sleep when there is nothing to do.
 
+mod plug;
+
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use super::affinity;
 use super::counters::Counters;
@@ -50,7 +50,8 @@ pub struct Parts {
     pub cpu: Option<usize>,
     /// The ports that it serves.
     pub ports: Vec<Box<dyn Port>>,
-    /// For each port of the node, by number, the worker that serves it if this one does not.
+    /// For each port of the node, by number, the worker that serves it, or will when it is opened; none
+    /// for one that every worker has a part of.
     pub owners: Vec<Option<usize>>,
     /// Its free frames.
     pub pool: FramePool,
@@ -108,7 +109,7 @@ impl Worker {
     /// Puts a worker together and registers its ports with its poll.
     pub fn new(parts: Parts) -> io::Result<Self> {
         let ports = parts.ports;
-        register(&parts.poll, &ports)?;
+        plug::register(&parts.poll, &ports)?;
         let routes = parts
             .owners
             .iter()
@@ -116,7 +117,9 @@ impl Worker {
             .map(
                 |(id, owner)| match ports.iter().position(|port| usize::from(port.id().0) == id) {
                     Some(own) => Way::Own(own),
-                    None => owner.map_or(Way::None, Way::Other),
+                    None => owner
+                        .filter(|owner| *owner != parts.number)
+                        .map_or(Way::None, Way::Other),
                 },
             )
             .collect();
@@ -335,6 +338,8 @@ impl Worker {
                 Message::Originate(packet) => self.originate(&packet),
                 Message::Transmit(port, bytes) => self.send_as_is(port, &bytes),
                 Message::Receive(port, bytes) => self.receive_again(port, &bytes),
+                Message::Open(port) => self.plug_in(port.0),
+                Message::Close { port, frames, back } => self.unplug(port, frames, &back),
                 Message::Stop => self.stopping = true,
             }
         }
@@ -449,16 +454,4 @@ impl Worker {
         self.look_after_ports();
         self.quiescence.offline();
     }
-}
-
-/// Has the poll tell when a port has something to receive. Edge-triggered, as mio is: a worker
-/// sleeps only after every port came up empty, so each edge that counts is still to come.
-fn register(poll: &Poll, ports: &[Box<dyn Port>]) -> io::Result<()> {
-    let descriptors = ports.iter().flat_map(|port| port.descriptors());
-    for (token, descriptor) in descriptors.enumerate() {
-        let descriptor: RawFd = descriptor;
-        poll.registry()
-            .register(&mut SourceFd(&descriptor), Token(token), Interest::READABLE)?;
-    }
-    Ok(())
 }

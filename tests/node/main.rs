@@ -5,6 +5,7 @@
 mod netns;
 
 mod devices;
+mod plugs;
 mod refusals;
 mod running;
 mod support;
