@@ -432,6 +432,92 @@ fn reserved_bits_and_foreign_networks_over_either_family() {
     }
 }
 
+/// The fence over IPv6: who may send, and as whom.
+#[test]
+fn the_fence_holds_over_ipv6() {
+    let kind = KINDS[4];
+    let mut snapshot = over_ipv6(false);
+    snapshot.tunnels.local_addresses.insert(POD_V6.into());
+    let from =
+        |source: std::net::Ipv6Addr| wrapped(FAR_NODE_V6, 0, &udp6(source, POD_V6, 64, b"x"), true);
+    let spoofed = Verdict::Drop(DropReason::SpoofedInner);
+    for (source, verdict) in [
+        ("fd00:0:0:3::2", Verdict::Transmit(WORKLOAD)),
+        ("fd00:0:0:1::2", spoofed),
+        ("::1", spoofed),
+        ("ff02::1", spoofed),
+        ("::", spoofed),
+        ("fe80::1", spoofed),
+    ] {
+        let got = forward_one(&snapshot, UPLINK, &from(source.parse().unwrap())).0;
+        assert_eq!(got, verdict, "{source}");
+    }
+    let inner = kind.inner(false, 0, 64, b"x");
+    let stranger = wrapped(STRANGER_V6, 0, &inner, true);
+    let unknown = Verdict::Drop(DropReason::UnknownPeer);
+    assert_eq!(forward_one(&snapshot, UPLINK, &stranger).0, unknown);
+    let nodes = [(FAR_NODE_V6.into(), underpass::forward::PeerId(0))];
+    let external = vec!["fd00:30::90/124".parse().unwrap()];
+    snapshot.tunnels.peers = underpass::forward::Peers::new(nodes, external);
+    assert_eq!(
+        forward_one(&snapshot, UPLINK, &stranger).0,
+        Verdict::Transmit(WORKLOAD)
+    );
+    // A workload: as itself, on its link, and as nobody else.
+    for (source, destination, verdict) in [
+        ("fd00:0:0:1::2", "fd00:0:0:3::2", Verdict::Transmit(UPLINK)),
+        (
+            "fd00:0:0:1::3",
+            "fd00:0:0:3::2",
+            Verdict::Drop(DropReason::SpoofedSource),
+        ),
+        (
+            "fe80::1",
+            "fd00:0:0:3::2",
+            Verdict::Drop(DropReason::MartianSource),
+        ),
+    ] {
+        let packet = udp6(
+            source.parse().unwrap(),
+            destination.parse().unwrap(),
+            64,
+            b"x",
+        );
+        let got = forward_one(&snapshot, WORKLOAD, &from_pod(&packet)).0;
+        assert_eq!(got, verdict, "{source}");
+    }
+}
+
+/// The reverse path over IPv6, by mode: a source that another node has, and one that nobody has.
+#[test]
+fn reverse_paths_are_judged_over_ipv6_too() {
+    use underpass::forward::{LeadsTo, PeerId, Peers, ReversePath, ReversePathMode as Mode};
+    let refused = Verdict::Drop(DropReason::ReversePath);
+    let passes = Verdict::Transmit(WORKLOAD);
+    for (mode, anothers, nobodys) in [
+        (Mode::Off, passes, passes),
+        (Mode::Loose, passes, refused),
+        (Mode::Strict, refused, refused),
+    ] {
+        let mut snapshot = over_ipv6(false);
+        let other: std::net::Ipv6Addr = "fd00:30::13".parse().unwrap();
+        let nodes = [(FAR_NODE_V6.into(), PeerId(0)), (other.into(), PeerId(1))];
+        snapshot.tunnels.peers = Peers::new(nodes, Vec::new());
+        let mut leads_to = vec![LeadsTo::Nowhere; snapshot.adjacencies.len()];
+        leads_to[VXLAN_HOP] = LeadsTo::Node(PeerId(1));
+        snapshot.tunnels.reverse_path = ReversePath { mode, leads_to };
+        for (source, verdict) in [("fd00:0:0:3::2", anothers), ("fd00:0:0:9::2", nobodys)] {
+            let inner = udp6(source.parse().unwrap(), POD_V6, 64, b"x");
+            let frame = wrapped(FAR_NODE_V6, 0, &inner, true);
+            assert_eq!(
+                forward_one(&snapshot, UPLINK, &frame).0,
+                verdict,
+                "{mode:?} {source}"
+            );
+        }
+    }
+}
+
 /// The far node on paper: it takes what this one sends.
 fn far_node(kind: Kind) -> Snapshot {
     let mut far = kind.snapshot();

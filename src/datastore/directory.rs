@@ -84,6 +84,7 @@ impl Directory {
             poll,
             watched: None,
             files: Files::default(),
+            unread: BTreeSet::new(),
             gone: None,
             told: Listing::default(),
             in_sync: false,
@@ -134,6 +135,9 @@ struct Watcher {
     poll: Poll,
     watched: Option<Watched>,
     files: Files,
+    /// Files that could not be read as a whole, for want of descriptors, say: nobody announces when that
+    /// is over, so they are tried again.
+    unread: BTreeSet<OsString>,
     /// Why the directory cannot be read, while it cannot.
     gone: Option<Problem>,
     told: Listing,
@@ -246,6 +250,7 @@ impl Watcher {
             self.sleep(QUIET)?;
         }
         changes.moved |= self.leads_elsewhere();
+        changes.names.append(&mut self.unread);
         Ok(changes)
     }
 
@@ -274,8 +279,9 @@ impl Watcher {
             match list(&self.directory.path) {
                 Ok(present) => {
                     self.files.retain(&present);
+                    self.unread.clear();
                     for file in &present {
-                        self.files.set(file, load::read(file));
+                        self.read_file(file);
                     }
                 }
                 // What was read before stays, and the next step says that the directory is gone.
@@ -288,9 +294,20 @@ impl Watcher {
             if file.symlink_metadata().is_err() || file.is_dir() {
                 self.files.remove(&file);
             } else {
-                self.files.set(&file, load::read(&file));
+                self.read_file(&file);
             }
         }
+    }
+
+    fn read_file(&mut self, file: &Path) {
+        let parsed = load::read(file);
+        let of_the_whole = |problem: &Problem| problem.origin.position.is_none();
+        if parsed.problems.iter().any(of_the_whole)
+            && let Some(name) = file.file_name()
+        {
+            self.unread.insert(name.to_owned());
+        }
+        self.files.set(file, parsed);
     }
 
     /// Tells what is other than told before. New resources come before the deletion of old ones, so

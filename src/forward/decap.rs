@@ -204,6 +204,10 @@ fn refuse_spoofed(snapshot: &Snapshot, ip: &Ip) -> Result<(), DropReason> {
     if parse::martian_source(source) || snapshot.tunnels.local_addresses.contains(&source) {
         return Err(DropReason::SpoofedInner);
     }
+    // No link reaches through a tunnel between routers.
+    if let Ip::V6(ip) = ip {
+        parse::refuse_link_local(ip).map_err(|_| DropReason::SpoofedInner)?;
+    }
     parse::refuse_destination(ip.destination())
 }
 

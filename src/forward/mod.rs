@@ -164,6 +164,12 @@ fn send(
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
         Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
     };
+    if let Ip::V6(ip) = ip
+        && ingress.is_some_and(|ingress| ingress.role == PortRole::Workload)
+        && let Err(reason) = parse::refuse_link_local(ip)
+    {
+        return Verdict::Drop(reason);
+    }
     let cut_outside = matches!(ip, Ip::V6(_)) && egress.cuts_outside(frame.len());
     let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
     if let Some(ingress) = ingress {

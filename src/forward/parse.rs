@@ -166,6 +166,18 @@ pub(super) fn refuse_destination(destination: IpAddr) -> Result<(), DropReason> 
     }
 }
 
+/// Refuses what must stay on its link (RFC 4291 section 2.5.6).
+#[inline]
+pub(super) fn refuse_link_local(ip: &Ipv6) -> Result<(), DropReason> {
+    if ip.source.is_unicast_link_local() {
+        return Err(DropReason::MartianSource);
+    }
+    if ip.destination.is_unicast_link_local() {
+        return Err(DropReason::MartianDestination);
+    }
+    Ok(())
+}
+
 #[inline]
 fn never_forwarded_v4(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];

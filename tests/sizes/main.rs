@@ -36,7 +36,7 @@ fn transfer(from: &str, to: &str, address: &str) -> bool {
             Some(received)
         });
         inside(from, || {
-            let to = format!("{address}:5001").parse().expect("address");
+            let to = std::net::SocketAddr::new(address.parse().expect("address"), 5001);
             let mut stream = TcpStream::connect_timeout(&to, PATIENCE).expect("connect");
             stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
             stream.write_all(&bytes).expect("send");
@@ -87,6 +87,63 @@ fn a_mebibyte_crosses_a_narrow_link_in_ipip() {
 #[test]
 fn a_mebibyte_crosses_a_narrow_link_in_vxlan() {
     a_mebibyte_crosses_the_narrow_link(Mode::Vxlan);
+}
+
+/// Over IPv6 nobody on the way fragments: the router says packet too big, and only our node can know what
+/// that is about.
+#[test]
+fn a_mebibyte_crosses_a_narrow_link_in_vxlan_over_ipv6() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::VxlanV6,
+            ..NARROW
+        });
+        for (n, far) in [(1, 2), (2, 1)] {
+            let to = format!("fd00:65:{far}::10");
+            wait_for("a first answer", || {
+                pings(&format!("pod{n}"), &to, "-c 1 -s 56")
+            });
+            assert!(transfer(&format!("pod{n}"), &format!("pod{far}"), &to));
+            let told = sh(&format!("ip -n pod{n} -6 route get {to}"));
+            assert!(told.contains("mtu 1330"), "{told}");
+            let route = lab.route_mtu(n, &format!("fd00:65:{far}::/122"));
+            assert_eq!(route, Some(1330));
+            assert_eq!(lab.drops(n, "invalid_quote"), 0);
+            sh(&format!("ip -n pod{n} -6 route flush cache"));
+        }
+        let said = lab.ask(1, "probe-mtu fd00:65:2::10");
+        assert!(
+            said.ends_with(
+                "inner 1330 + 70 = 1400 fits, 1331 does not: the link after fd00:30::fe is 1400\n"
+            ),
+            "{said}"
+        );
+    });
+}
+
+/// The narrowest path that IPv6 has, and packets that it has to take all the same (RFC 2473 section 7.1).
+#[test]
+fn a_path_of_1280_bytes_carries_ipv6_of_1280_in_fragments() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::VxlanV6,
+            uplink: 1500,
+            narrow: 1280,
+        });
+        wait_for("a first answer", || {
+            pings("pod1", "fd00:65:2::10", "-c 1 -s 56")
+        });
+        said("ip netns exec pod1 ping -c 2 -i 0.3 -W 1 -M do -s 1382 fd00:65:2::10");
+        wait_for("1210", || lab.route_mtu(1, "fd00:65:2::/122") == Some(1210));
+        let told = sh("ip -n pod1 -6 route get fd00:65:2::10");
+        assert!(told.contains("mtu 1280"), "{told}");
+        // The far node learns by its first answers.
+        wait_for("1210 there too", || {
+            pings("pod1", "fd00:65:2::10", "-c 1 -M do -s 1232")
+                && lab.route_mtu(2, "fd00:65:1::/122") == Some(1210)
+        });
+        assert!(pings("pod1", "fd00:65:2::10", "-c 3 -i 0.2 -M do -s 1232"));
+    });
 }
 
 /// With DF clear nobody complains: the router in the middle fragments the outer packet, and the far
