@@ -6,9 +6,11 @@
 //! ```
 
 pub mod apply;
+pub mod bridges;
 pub mod check;
 mod echo;
 pub mod facts;
+pub mod fast_path;
 pub mod fence;
 pub mod host;
 pub mod nat;

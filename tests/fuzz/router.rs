@@ -199,6 +199,7 @@ impl Router {
                     self.send(port, frame, account);
                     continue;
                 }
+                Verdict::Flood(_) => panic!("nothing is bridged on this node"),
                 Verdict::Drop(_) => account.dropped += 1,
                 Verdict::Punt(punt) => {
                     let punted = Punted {
@@ -226,7 +227,8 @@ impl Router {
     ) {
         for action in actions {
             let (port, bytes) = match action {
-                Action::Tell(_) => continue,
+                // Nothing is bridged on this node.
+                Action::Tell(_) | Action::Bridge(..) => continue,
                 Action::Originate(packet) => (None, packet),
                 Action::Transmit(port, frame) | Action::Receive(port, frame) => (Some(port), frame),
             };
@@ -243,7 +245,7 @@ impl Router {
                         well_formed(port, frame.bytes());
                         self.send(port, frame, account);
                     }
-                    Verdict::Drop(_) | Verdict::Punt(_) => {
+                    Verdict::Flood(_) | Verdict::Drop(_) | Verdict::Punt(_) => {
                         account.dropped += 1;
                         self.pool.give(frame);
                     }
