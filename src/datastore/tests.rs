@@ -342,19 +342,3 @@ fn what_is_not_utf8_is_told_with_its_place() {
         listing.problems
     );
 }
-
-/// Nobody announces that a file can be read at last: that there are descriptors again, or, here, that what
-/// a link leads to has come.
-#[test]
-fn a_file_that_could_not_be_read_is_tried_again() {
-    let elsewhere = tempfile::tempdir().unwrap();
-    let target = elsewhere.path().join("late.yaml");
-    let mut reader = Reader::new(&[("a.yaml", &node("n1"))]);
-    std::os::unix::fs::symlink(&target, reader.path("late.yaml")).unwrap();
-    reader.sync();
-    assert_eq!(reader.problems.len(), 1, "{:?}", reader.problems);
-    fs::write(&target, node("n2")).unwrap();
-    reader.sync();
-    assert!(reader.problems.is_empty(), "{:?}", reader.problems);
-    assert_eq!(reader.state.nodes.len(), 2);
-}
