@@ -525,11 +525,11 @@ fn wrong_configurations_are_refused_by_line_and_field() {
         ),
         (
             "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 16777216}]",
-            "dir/c.yaml:5:28: bridges[0].vni: 16777216 does not fit into 24 bits",
+            "dir/c.yaml:5:26: bridges[0].vni: 16777216 does not fit into 24 bits",
         ),
         (
             "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 4096}]",
-            "dir/c.yaml:5:28: bridges[0].vni: VNI 4096 on UDP port 4789 is the routed network; write another VNI, or another udpPort",
+            "dir/c.yaml:5:26: bridges[0].vni: VNI 4096 on UDP port 4789 is the routed network; write another VNI, or another udpPort",
         ),
         (
             "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5}, {name: y, vni: 5}]",
