@@ -87,6 +87,14 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
     },
+    /// Have a running node forward by its fast path, or by its workers alone
+    FastPath {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Which of the two
+        #[arg(value_enum)]
+        switch: Switch,
+    },
     /// Copy what crosses a running node's ports into a pcapng file, or print a line a packet
     Capture {
         #[command(flatten)]
@@ -146,6 +154,12 @@ pub struct CaptureArguments {
     /// A UDP port on which VXLAN is spoken, beside 4789 and 8472
     #[arg(long, value_name = "PORT")]
     pub vxlan_port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use crate::control::RunOptions;
-use args::{Arguments, Format, Verb};
+use args::{Arguments, Format, Switch, Verb};
 use client::Client;
 pub use functions::Functions;
 
@@ -114,6 +114,13 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         }
         Verb::ProbeMtu { node, far, output } => {
             probe::run(&Client::find(&node, functions)?, far, output)
+        }
+        Verb::FastPath { node, switch } => {
+            let on = switch == Switch::On;
+            match Client::find(&node, functions)?.ask(&Request::FastPath { on })? {
+                Reply::Status(_) => Ok(()),
+                other => Err(client::unexpected(&other)),
+            }
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
         Verb::Bench(arguments) => bench::run(&arguments),

@@ -12,16 +12,17 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
 use super::bridges::Bridging;
 use super::facts::Known;
+use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
 use super::path_mtu::{self, News, PathMtus};
 use super::ports::{self, OpenPorts, UPLINK};
 use super::resolve::{Wanted, resolve};
 use super::threads::{Handles, Threads};
-use super::view::{PortTable, Question, View};
+use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
-use crate::datastore::{Directory, Update, Watch};
+use crate::datastore::{self, Selection, Update, Watch};
 use crate::forward::{Dscp, OuterTtl};
 use crate::kernel::{Mirror, Netlink, capabilities};
 use crate::observe::NodeView;
@@ -85,6 +86,7 @@ pub(super) struct Node {
     pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
+    pub(super) fast_path: Option<FastPathSide>,
     pub(super) handles: Handles,
     questions: Receiver<Question>,
     /// Says that there are more ports to open or close.
@@ -114,8 +116,9 @@ impl Node {
             None => None,
         };
 
-        let directory = Directory::new(&config.datastore.directory);
-        let watch = directory.watch().map_err(|problem| problem.to_string())?;
+        let watch = datastore::open(&config.datastore)
+            .and_then(|datastore| datastore.watch(&Selection::resources(), None))
+            .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
         let wanted = resolve(&state, &config.node);
         if !state.nodes.contains_key(&config.node) {
@@ -124,13 +127,23 @@ impl Node {
 
         let fixed = fixed(&config, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
-        let forwarding = Forwarding::new(fixed, wanted.clone()).with_bridges(bridging);
+        let mut forwarding = Forwarding::new(fixed, wanted.clone()).with_bridges(bridging);
+        let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
+            .map_err(|problem| problem.to_string())?;
+        let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        if let Some(follower) = follower {
+            forwarding.set_fast_path(follower);
+        }
         let links = WorkloadLinks::default();
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let shown = PortTable::new(counters.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counters, &shown, switch, handles.uplink());
+        let counted = Counted {
+            threads: counters,
+            fast_path: fast_path.as_ref().map(FastPathSide::counters),
+        };
+        let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
+        let (view, questions) = View::new(counted, &shown, switch, handles.uplink());
         let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -150,6 +163,7 @@ impl Node {
             forwarding,
             links,
             paths: PathMtus::default(),
+            fast_path,
             handles,
             questions,
             more_plugs: bounded(1),
@@ -199,6 +213,7 @@ impl Node {
                     self.follow_ports();
                     self.nat.look_after();
                     self.forget_old_paths();
+                    self.look_after_fast_path();
                     self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
@@ -294,11 +309,18 @@ impl Node {
                     self.follow_ports();
                     self.warn_of_large_mtus(&changes.interfaces);
                     self.follow_uplink_address();
+                    self.look_after_fast_path();
                 }
                 self.refresh();
             }
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
+        }
+    }
+
+    fn look_after_fast_path(&mut self) {
+        if let Some(fast_path) = &mut self.fast_path {
+            fast_path.look_after(&self.mirror);
         }
     }
 
@@ -471,6 +493,7 @@ impl Node {
             &self.problems,
             &self.handles,
             &self.ports,
+            self.fast_path.as_ref(),
         );
         let wanted = self.forwarding.wanted();
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());

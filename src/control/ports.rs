@@ -249,6 +249,8 @@ impl Opening<'_> {
                     interface: device.clone(),
                     kind,
                     netns,
+                    super_packets: true,
+                    multi_queue: false,
                 };
                 let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
                 self.describe(&name, &device, role, &port, Some(worker));
@@ -266,17 +268,39 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Opens the TUN device to the host's own kernel.
+    /// Opens the TUN device to the host's own kernel: a queue for each worker, so that none hands
+    /// packets over, or one where the kernel refuses that.
     fn host(&mut self, tun: &str) -> Result<(), PortError> {
         let id = self.next_id();
-        let options = TunTapOptions {
+        let options = |multi_queue| TunTapOptions {
             interface: tun.to_owned(),
             kind: TunTapKind::Tun,
             netns: None,
+            super_packets: true,
+            multi_queue,
         };
-        let port = TunTapPort::open(id, &options, &mut self.workers[0].pool)?;
-        self.describe(tun, tun, PortRole::Host, &port, Some(0));
-        self.keep(0, Box::new(port));
+        let several = if self.workers.len() > 1 {
+            let queues = self.workers.iter_mut();
+            let opened = queues.map(|own| TunTapPort::open(id, &options(true), &mut own.pool));
+            opened
+                .collect::<Result<Vec<_>, _>>()
+                .inspect_err(|error| log::info!("{tun}: one queue for all workers: {error}"))
+                .ok()
+        } else {
+            None
+        };
+        let (owner, ports) = match several {
+            Some(ports) => (None, ports),
+            None => {
+                let own = &mut self.workers[0].pool;
+                let port = TunTapPort::open(id, &options(false), own)?;
+                (Some(0), vec![port])
+            }
+        };
+        self.describe(tun, tun, PortRole::Host, &ports[0], owner);
+        for (worker, port) in ports.into_iter().enumerate() {
+            self.keep(worker, Box::new(port));
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::apply::{Carriage, Facts, Forwarding, Hop, Way};
 use super::facts::Known;
+use super::fast_path::{FastPathMirror, FastPathSide};
 use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
@@ -215,6 +216,7 @@ pub fn status(
     problems: &[Problem],
     handles: &Handles,
     ports: &OpenPorts,
+    fast_path: Option<&FastPathSide>,
 ) -> StatusReport {
     let address = super::apply::node_addresses(forwarding.wanted())
         .first()
@@ -228,7 +230,10 @@ pub fn status(
         uplink: Some(config.uplink.interface.to_string()),
         routes: counts(forwarding),
         workers: workers(handles),
-        components: components(forwarding, problems, handles, ports),
+        components: components(forwarding, problems, handles, ports)
+            .into_iter()
+            .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
+            .collect(),
         bridges: Vec::new(),
     }
 }
@@ -268,6 +273,17 @@ fn workers(handles: &Handles) -> Vec<WorkerStatus> {
         }
     };
     handles.workers().enumerate().map(status).collect()
+}
+
+/// The fast path is an offload: the node does its work without it.
+fn fast_path_component(side: &FastPathSide, forwarding: &Forwarding) -> Component {
+    let failure = forwarding.fast_path().and_then(FastPathMirror::failure);
+    Component {
+        name: "fast path".to_owned(),
+        live: true,
+        ready: true,
+        detail: failure.map_or_else(|| side.detail(), |failure| format!("off: {failure}")),
+    }
 }
 
 fn components(

@@ -13,7 +13,7 @@ use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::ipv6::Ipv6;
 use crate::wire::udp::{self, Udp};
 use crate::wire::vxlan::{self, Vxlan, VxlanError};
-use crate::wire::{MacAddr, ipv6, partial};
+use crate::wire::{MacAddr, ipv6};
 
 /// Opens the packet if it is a tunnel packet to this node, else lets it go on as it is. The frame
 /// then holds the inner packet. A tunnel within a tunnel is payload.
@@ -33,7 +33,7 @@ pub(super) fn open(
     };
     let ip = inner(snapshot, &outer, frame)?;
     if port.partial_checksums {
-        partial::complete_checksum(frame.bytes_mut());
+        parse::complete_checksum(&ip, frame);
     }
     Ok(ip)
 }

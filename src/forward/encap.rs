@@ -1,7 +1,7 @@
 //! Stage 6: the adjacency's header goes before the packet, and what depends on the packet is
 //! patched: lengths, marks, identification, DF, TTL, the UDP source port and the checksum.
 
-use super::parse::Ip;
+use super::parse::Traits;
 use super::{Dscp, Egress, Encapsulation, OuterTtl, WorkerState, ecn, encap_v6};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::EtherType;
@@ -12,24 +12,22 @@ use crate::wire::{ethernet, flow, ipv4, ipv6};
 pub(super) fn push(
     egress: &Egress,
     state: &mut WorkerState,
-    ip: &Ip,
+    ip: &Traits,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
-    let hash = match (egress.encapsulation, ip) {
-        (Encapsulation::Ipip, Ip::V6(_)) => return Err(DropReason::InnerProtocol),
+    let hash = match (egress.encapsulation, ip.is_v6) {
+        (Encapsulation::Ipip, true) => return Err(DropReason::InnerProtocol),
         (Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6, _) => flow::flow_hash(frame.bytes()),
         (Encapsulation::None | Encapsulation::Ipip, _) => 0,
     };
     let inherited = Inherited::from(ip, frame);
-    if !frame.push(egress.header()) {
+    if !egress.push_header(frame) {
         return Err(DropReason::NoHeadroom);
     }
-    let header_len = egress.header().len();
+    let header_len = egress.header_len();
     let header = &mut frame.bytes_mut()[..header_len];
     // The innermost Ethernet header, if there is one, is the last thing before the packet.
-    if let Ip::V6(_) = ip
-        && header_len >= ethernet::HEADER_LEN
-    {
+    if ip.is_v6 && header_len >= ethernet::HEADER_LEN {
         let ethertype = EtherType::IPV6.0.to_be_bytes();
         header[header_len - 2..].copy_from_slice(&ethertype);
     }
@@ -45,7 +43,7 @@ pub(super) fn push_frame(
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
     let (inherited, hash) = Inherited::from_frame(frame.bytes());
-    if !frame.push(egress.header()) {
+    if !egress.push_header(frame) {
         return Err(DropReason::NoHeadroom);
     }
     patch(egress, state, &inherited, hash, frame);
@@ -86,20 +84,12 @@ pub(super) struct Inherited {
 
 impl Inherited {
     #[inline]
-    fn from(ip: &Ip, frame: &Frame) -> Self {
-        match ip {
-            Ip::V4(ip) => Self {
-                tos: ip.tos,
-                // Read again: the hop was taken off since the header was parsed.
-                ttl: frame.bytes()[8],
-                dont_fragment: ip.dont_fragment,
-            },
-            // IPv6 routers never fragment, so neither may the underlay (RFC 8200 section 5).
-            Ip::V6(ip) => Self {
-                tos: ip.traffic_class,
-                ttl: frame.bytes()[7],
-                dont_fragment: true,
-            },
+    fn from(ip: &Traits, frame: &Frame) -> Self {
+        Self {
+            tos: ip.tos,
+            // Read again: the hop was taken off since the header was parsed.
+            ttl: frame.bytes()[if ip.is_v6 { 7 } else { 8 }],
+            dont_fragment: ip.dont_fragment,
         }
     }
 

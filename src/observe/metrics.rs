@@ -124,7 +124,9 @@ impl Report {
         ] {
             counters(encoder, name, help, [(none, value)])?;
         }
-        Ok(())
+        let fast = self.counters.fast_path.map(|packets| (none, packets));
+        let help = "Packets received that XDP programs forwarded";
+        counters(encoder, "fast_path_packets", help, fast)
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

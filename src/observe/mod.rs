@@ -34,4 +34,9 @@ pub trait NodeView: Send + Sync {
 
     /// Finds out how large a packet gets through to another node; an error is one sentence.
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String>;
+
+    /// Switches the fast path on or off; an error if the node has none.
+    fn switch_fast_path(&self, _on: bool) -> Result<(), String> {
+        Err("the node has no fast path".to_owned())
+    }
 }

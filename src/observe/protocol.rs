@@ -6,6 +6,7 @@
 //! {"request":"fdb"}                                        → {"fdb":[…]}
 //! {"request":"status"}                                     → {"status":{…}}
 //! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
+//! {"request":"fast_path","on":false}                       → {"status":{…}}
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
 //!                                                            {"packet":{…}} a packet
 //!                                                            {"end":{"sent":…,"missed":…,…}}
@@ -35,6 +36,12 @@ pub enum Request {
     /// How large a packet gets through to another node.
     #[serde(rename = "probe_mtu")]
     ProbeMtu(ProbeRequest),
+    /// To forward by the fast path, or by the workers alone.
+    #[serde(rename = "fast_path")]
+    FastPath {
+        /// By the fast path.
+        on: bool,
+    },
     /// Packets as they cross ports.
     Capture(CaptureRequest),
 }

@@ -250,6 +250,9 @@ pub struct CounterReport {
     /// Packets that the router made: answers, ICMP errors, fragments after a packet's first, copies of
     /// a bridged frame after its first.
     pub originated: u64,
+    /// Packets, of those received, that XDP programs forwarded; nothing without a fast path.
+    #[serde(default)]
+    pub fast_path: Option<u64>,
 }
 
 impl CounterReport {

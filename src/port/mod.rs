@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 pub use error::PortError;
-pub use netdev::receive_queues;
+pub use netdev::{receive_queues, xdp_programs};
 
 use crate::packet::{Batch, FramePool};
 pub use crate::packet::{Link, PortId};

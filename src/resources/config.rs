@@ -10,6 +10,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::bridge::{self, Bridge};
+use super::datastore::Datastore;
 use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
@@ -48,6 +49,9 @@ pub struct NodeConfig {
     /// From whom tunnel packets are taken.
     #[serde(default)]
     pub fence: Fence,
+    /// Whether XDP programs forward what they can.
+    #[serde(default)]
+    pub fast_path: FastPathWanted,
     /// Virtual Ethernets that this node has a part in.
     #[serde(default)]
     pub bridges: Vec<Bridge>,
@@ -205,13 +209,17 @@ pub enum Dscp {
     Inherit,
 }
 
-/// Where the cluster's resources are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Datastore {
-    /// A directory of YAML files. Written relative to the configuration file; once loaded, relative
-    /// to the working directory or absolute.
-    pub directory: PathBuf,
+/// Whether XDP programs forward what they can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FastPathWanted {
+    /// No: every packet goes through a worker.
+    #[default]
+    Off,
+    /// By the ports that allow it.
+    Auto,
+    /// As `auto`, and the node does not start if the uplink does not allow it.
+    On,
 }
 
 /// How much is logged.
@@ -263,7 +271,7 @@ impl NodeConfig {
             return Err(problems);
         }
         let directory = file.parent().unwrap_or(Path::new(""));
-        config.datastore.directory = directory.join(&config.datastore.directory);
+        config.datastore.resolve(directory);
         Ok(config)
     }
 
@@ -439,13 +447,7 @@ impl NodeConfig {
                 format!("write an absolute path of at most {SOCKET_PATH_MAX} bytes"),
             ));
         }
-        if self.datastore.directory.as_os_str().is_empty() {
-            faults.push(Fault::new(
-                "datastore.directory",
-                "the path is empty",
-                "write a directory's path, relative to this file or absolute",
-            ));
-        }
+        faults.extend(self.datastore.validate("datastore."));
     }
 }
 

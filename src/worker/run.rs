@@ -69,6 +69,8 @@ pub struct Parts {
     pub quiescence: QuiescentReader,
     /// What it counts.
     pub counters: Arc<Counters>,
+    /// How many give outer identifications, workers and others: each takes one in so many.
+    pub identifications: u16,
 }
 
 /// A worker: one thread's ports and all that moves their packets.
@@ -123,7 +125,6 @@ impl Worker {
                 },
             )
             .collect();
-        let workers = parts.workers.len();
         Ok(Self {
             number: parts.number,
             cpu: parts.cpu,
@@ -137,7 +138,7 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             short_of_frames: SHORT_OF_FRAMES.min(parts.pool.available() / 2),
             pool: parts.pool,
-            state: WorkerState::new(parts.number as u16, workers as u16),
+            state: WorkerState::new(parts.number as u16, parts.identifications),
             poll: parts.poll,
             inbox: parts.inbox,
             workers: parts.workers,

@@ -3,6 +3,8 @@
 #![allow(missing_docs)]
 
 mod bridge;
+#[path = "../common/fast_path.rs"]
+mod fast_path;
 mod fence;
 mod ipip;
 mod nat;

@@ -24,6 +24,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::fast_path;
+
 pub const POD: &str = "192.168.1.10";
 pub const POD_V6: &str = "fd00:65:1::10";
 pub const FAR_POD: &str = "192.168.2.10";
@@ -121,8 +123,9 @@ impl World {
     pub fn start(&mut self, more: &str) {
         let text = format!(
             "node: near\nuplink: {{interface: eth0}}\nworkloads: [{{interface: cali1}}]\n\
-             host: {{tun: up0}}\ndatastore: {{directory: datastore}}\ncontrol: {}\n{more}\n",
-            self.path("near.sock").display()
+             host: {{tun: up0}}\ndatastore: {{directory: datastore}}\ncontrol: {}\n{more}\n{}",
+            self.path("near.sock").display(),
+            fast_path::configuration()
         );
         fs::write(self.path("near.yaml"), text).expect("configuration");
         let log = File::create(self.path("log")).expect("log");

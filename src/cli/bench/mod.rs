@@ -1,21 +1,26 @@
 //! The verb `bench`: options, progress while it runs, the table at its end.
 
+mod bar;
+mod tables;
+
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::table::{Column, Table};
 use super::{Failure, print};
+use crate::bench::given::{self, Given};
 use crate::bench::load::profile::FrameSize;
-use crate::bench::report::{Cell, Spread, Verdict, compare, html};
+use crate::bench::report::{compare, html};
 use crate::bench::systems::{System, wire};
 use crate::bench::topology::Direction;
-use crate::bench::{self, BenchError, Options, Progress, Report, Softirq, namespace};
+use crate::bench::{self, BenchError, Options, Report, Routes, Softirq, namespace};
+use crate::wire::MacAddr;
+use bar::Bar;
 
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -46,9 +51,12 @@ pub enum BenchVerb {
 
 #[derive(Debug, Clone, Args)]
 pub struct What {
-    /// A minute: one direction, one size, two rounds, short trials
-    #[arg(long)]
+    /// A minute or two: one direction, one size, short trials
+    #[arg(long, conflicts_with = "thorough")]
     quick: bool,
+    /// Hours: all directions, all sizes of RFC 2544 and imix, five rounds, long trials
+    #[arg(long)]
+    thorough: bool,
     /// What to measure; native is what the others are compared with [default: all that is there]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = system)]
     systems: Vec<System>,
@@ -64,9 +72,35 @@ pub struct What {
     /// Flows: a power of two, up to 65536
     #[arg(long, value_name = "COUNT")]
     flows: Option<u32>,
-    /// Destination addresses: a power of two, no more than flows
+    /// Destination addresses: a power of two up to 16384, no more than flows
     #[arg(long, value_name = "COUNT")]
     destinations: Option<u32>,
+    /// Routes to them: blocks, one for each 64 addresses [default], or hosts, one for each address
+    #[arg(long, value_enum, value_name = "WHAT")]
+    routes: Option<RoutesName>,
+    /// Measure what is between two interfaces of this machine, such as two nodes and the network
+    /// between them: packets leave by the first and come back by the second
+    #[arg(
+        long,
+        value_name = "FROM,TO",
+        value_delimiter = ',',
+        num_args = 1,
+        conflicts_with = "systems"
+    )]
+    interfaces: Vec<String>,
+    /// With --interfaces: the Ethernet address of what receives them [default: the second interface's]
+    #[arg(long, value_name = "MAC", requires = "interfaces", value_parser = mac)]
+    next_hop: Option<MacAddr>,
+    /// With --interfaces: the packets' source address
+    #[arg(long, value_name = "ADDRESS", requires = "interfaces", default_value_t = given::SOURCE)]
+    source: Ipv4Addr,
+    /// With --interfaces: their first destination address
+    #[arg(long, value_name = "ADDRESS", requires = "interfaces", default_value_t = given::DESTINATION)]
+    destination: Ipv4Addr,
+    /// With --interfaces: use them although they have addresses, a default route, a master or an XDP
+    /// program
+    #[arg(long, requires = "interfaces")]
+    force: bool,
     /// A trial's length
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     trial: Option<Duration>,
@@ -108,6 +142,12 @@ enum DirectionName {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum RoutesName {
+    Blocks,
+    Hosts,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum SoftirqName {
     Sender,
     Node,
@@ -132,7 +172,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Failure> {
         None => measure(&arguments.what),
         Some(BenchVerb::Compare { before, after }) => {
             let comparison = compare::compare(&read(before)?, &read(after)?);
-            print(&comparison_text(&comparison))
+            print(&tables::comparison(&comparison))
         }
         Some(BenchVerb::Html { json, html: page }) => write(page, &html::page(&read(json)?)),
     }
@@ -181,14 +221,14 @@ fn measure(what: &What) -> Result<(), Failure> {
     if let Some(file) = &what.html {
         write(file, &html::page(&report))?;
     }
-    print(&text(&report))
+    print(&tables::report(&report))
 }
 
 fn options(what: &What) -> Result<Options, Failure> {
-    let base = if what.quick {
-        Options::quick()
-    } else {
-        Options::thorough()
+    let base = match (what.quick, what.thorough) {
+        (true, _) => Options::quick(),
+        (_, true) => Options::thorough(),
+        _ => Options::standard(),
     };
     let mut options = base.map_err(|error| failure(&error))?;
     if !what.systems.is_empty() {
@@ -212,15 +252,28 @@ fn options(what: &What) -> Result<Options, Failure> {
         ..
     } = &mut options;
     set(rounds, what.rounds);
-    set(flows, what.flows);
-    set(destinations, what.destinations.or(what.flows));
+    // As many of the one as of the other, where only one is named.
+    let most = bench::MOST_DESTINATIONS;
+    let flows_alone = what.flows.map(|flows| flows.min(most));
+    set(destinations, what.destinations.or(flows_alone));
+    set(flows, what.flows.or(what.destinations));
     set(trial, what.trial);
     set(width, what.width);
     set(generator_cpu, what.generator_cpu);
     set(node_cpu, what.node_cpu);
-    *destinations = (*destinations).min(16384);
     if let Some(seconds) = what.tcp {
         options.tcp = (seconds > 0).then(|| Duration::from_secs(seconds));
+    }
+    if let Some(routes) = what.routes {
+        options.routes = match routes {
+            RoutesName::Blocks => Routes::Blocks,
+            RoutesName::Hosts => Routes::Hosts,
+        };
+    }
+    options.given = given(what)?;
+    if options.given.is_some() {
+        options.destinations = what.destinations.unwrap_or(1);
+        options.tcp = None;
     }
     if let Some(softirq) = what.softirq {
         options.softirq = match softirq {
@@ -231,6 +284,21 @@ fn options(what: &What) -> Result<Options, Failure> {
     options.realtime &= !what.no_realtime;
     options.check().map_err(|error| failure(&error))?;
     Ok(options)
+}
+
+fn given(what: &What) -> Result<Option<Given>, Failure> {
+    match &what.interfaces[..] {
+        [] => Ok(None),
+        [from, to] => Ok(Some(Given {
+            from: from.clone(),
+            to: to.clone(),
+            next_hop: what.next_hop,
+            source: what.source,
+            destination: what.destination,
+            force: what.force,
+        })),
+        _ => Err("--interfaces: name two, as eth1,eth2".to_owned().into()),
+    }
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -262,207 +330,6 @@ impl From<DirectionName> for Direction {
             DirectionName::Path => Self::Path,
         }
     }
-}
-
-/// One line on a terminal that says how far it is; nothing elsewhere.
-struct Bar {
-    shown: bool,
-    terminal: bool,
-    start: Instant,
-}
-
-impl Bar {
-    const WIDTH: usize = 24;
-
-    fn new() -> Self {
-        Self {
-            shown: false,
-            terminal: io::stderr().is_terminal(),
-            start: Instant::now(),
-        }
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        if !self.terminal {
-            return;
-        }
-        let line = Self::line(progress, self.start.elapsed());
-        eprint!("\r\x1b[K{line}");
-        let _ = io::stderr().flush();
-        self.shown = true;
-    }
-
-    fn line(progress: &Progress, elapsed: Duration) -> String {
-        let Progress { done, of, doing } = progress;
-        let filled = done * Self::WIDTH / (*of).max(1);
-        let left = if *done > 0 {
-            let left = elapsed.as_secs_f64() / *done as f64 * (of.saturating_sub(*done)) as f64;
-            format!("{}:{:02} left", left as u64 / 60, left as u64 % 60)
-        } else {
-            String::new()
-        };
-        format!(
-            "[{}{}] {done}/{of} {left}  {doing}",
-            "=".repeat(filled),
-            " ".repeat(Self::WIDTH - filled)
-        )
-    }
-
-    fn clear(&mut self) {
-        if self.shown {
-            eprint!("\r\x1b[K");
-            let _ = io::stderr().flush();
-        }
-    }
-}
-
-/// The report as tables.
-fn text(report: &Report) -> String {
-    let mut text = format!(
-        "{} · {} CPUs · Linux {} · load {:.2} at the start · {:.0} s\n",
-        report.machine.cpu,
-        report.machine.cpus,
-        report.machine.kernel,
-        report.machine.load,
-        report.seconds,
-    );
-    for ceiling in &report.generator {
-        text += &format!(
-            "generator alone, {} bytes: {} Mpps\n",
-            ceiling.size,
-            mpps(Some(ceiling.rate))
-        );
-    }
-    for (direction, size) in report.settings() {
-        text += &format!("\n{}, {size} bytes\n", direction.name());
-        text += &throughput_table(report, direction, size).text();
-    }
-    if !report.tcp.is_empty() {
-        text += "\nTCP, one connection, workload to workload\n";
-        text += &tcp_table(report).text();
-    }
-    for note in &report.notes {
-        text += &format!("\nnote: {note}");
-    }
-    if !report.notes.is_empty() {
-        text.push('\n');
-    }
-    text
-}
-
-fn throughput_table(report: &Report, direction: Direction, size: FrameSize) -> Table {
-    let mut table = Table::new(&[
-        Column::Left("SYSTEM"),
-        Column::Right("PDR Mpps"),
-        Column::Right("SPREAD"),
-        Column::Right("NDR Mpps"),
-        Column::Right("OVERLOAD"),
-        Column::Left("AGAINST NATIVE"),
-        Column::Right("ns/PACKET"),
-        Column::Right("CYCLES"),
-        Column::Right("p50 us"),
-        Column::Right("p99 us"),
-        Column::Right("p99.9 us"),
-    ]);
-    for system in report.systems() {
-        let Some(cell) = report.find(system, direction, size) else {
-            continue;
-        };
-        let pdr = cell.figure(|round| round.pdr);
-        let against = match system {
-            System::Native => None,
-            _ => report.against_native(system, direction, size),
-        };
-        table.row(vec![
-            system.name().to_owned(),
-            mpps(median(pdr)),
-            pdr.map_or(String::new(), |s| format!("{:.0} %", s.relative() * 100.0)),
-            mpps(median(cell.figure(|round| round.ndr))),
-            mpps(median(cell.figure(|round| Some(round.overload)))),
-            against.map_or(String::new(), against_text),
-            cost(cell, |cost| cost.packet_ns),
-            cost(cell, |cost| cost.packet_cycles),
-            microseconds(cell.latency(0.5, |latency| latency.p50)),
-            microseconds(cell.latency(0.5, |latency| latency.p99)),
-            microseconds(cell.latency(0.5, |latency| latency.p999)),
-        ]);
-    }
-    table
-}
-
-fn tcp_table(report: &Report) -> Table {
-    let mut table = Table::new(&[
-        Column::Left("SYSTEM"),
-        Column::Left("OFFLOADS"),
-        Column::Right("Gb/s"),
-        Column::Right("SPREAD"),
-        Column::Right("RETRANSMITS"),
-    ]);
-    for cell in &report.tcp {
-        let values: Vec<_> = cell.rounds.iter().map(|round| round.bits / 1e9).collect();
-        let spread = bench::report::spread(&values);
-        let again: u64 = cell.rounds.iter().map(|round| round.retransmits).sum();
-        table.row(vec![
-            cell.system.name().to_owned(),
-            if cell.offloads { "on" } else { "off" }.to_owned(),
-            spread.map_or(String::new(), |s| format!("{:.2}", s.median)),
-            spread.map_or(String::new(), |s| format!("{:.0} %", s.relative() * 100.0)),
-            again.to_string(),
-        ]);
-    }
-    table
-}
-
-fn comparison_text(comparison: &compare::Comparison) -> String {
-    let mut table = Table::new(&[
-        Column::Left("WHAT"),
-        Column::Right("BEFORE"),
-        Column::Right("AFTER"),
-        Column::Left("UNIT"),
-        Column::Right("RATIO"),
-        Column::Left("VERDICT"),
-    ]);
-    for row in &comparison.rows {
-        table.row(vec![
-            row.what.clone(),
-            format!("{:.3}", row.before),
-            format!("{:.3}", row.after),
-            row.unit.to_owned(),
-            format!("{:.3}", row.after / row.before),
-            row.change.name().to_owned(),
-        ]);
-    }
-    let warnings: String = comparison
-        .differences
-        .iter()
-        .map(|difference| format!("not the same: {difference}\n"))
-        .collect();
-    warnings + &table.text()
-}
-
-fn against_text(verdict: Verdict) -> String {
-    let ratio = verdict.ratio();
-    match verdict {
-        Verdict::NotConclusive(_) => format!("{ratio:.2} not conclusive"),
-        _ => format!("{ratio:.2}"),
-    }
-}
-
-fn median(spread: Option<Spread>) -> Option<f64> {
-    spread.map(|spread| spread.median)
-}
-
-fn mpps(rate: Option<f64>) -> String {
-    rate.map_or(String::new(), |rate| format!("{:.3}", rate / 1e6))
-}
-
-fn microseconds(spread: Option<Spread>) -> String {
-    spread.map_or(String::new(), |s| format!("{:.1}", s.median / 1000.0))
-}
-
-fn cost(cell: &Cell, part: impl Fn(&bench::report::Cost) -> f64) -> String {
-    let spread = cell.figure(|round| round.cost.as_ref().map(&part));
-    spread.map_or(String::new(), |s| format!("{:.0}", s.median))
 }
 
 fn read(file: &Path) -> Result<Report, Failure> {
@@ -501,27 +368,14 @@ fn system(text: &str) -> Result<System, String> {
     text.parse()
 }
 
+fn mac(text: &str) -> Result<MacAddr, String> {
+    text.parse()
+        .map_err(|_| "write it as 02:00:00:00:00:01".to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.02..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("write a number of seconds from 0.02 to 60".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bar_says_how_far_it_is() {
-        let progress = Progress {
-            done: 10,
-            of: 40,
-            doing: "native".to_owned(),
-        };
-        assert_eq!(
-            Bar::line(&progress, Duration::from_secs(50)),
-            "[======                  ] 10/40 2:30 left  native"
-        );
     }
 }
