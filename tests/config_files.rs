@@ -752,6 +752,19 @@ fn a_check_reports_the_configuration_and_the_datastore() {
         shown.contains("all.yaml:6:1: spec.interfaceName: node n1 has no port cali1"),
         "{shown}"
     );
+
+    let bridged = "node: n1\nuplink: {interface: eth0}\n\
+        workloads: [{interface: cali1}, {interface: cali9}]\n\
+        bridges: [{name: tenants, vni: 5, ports: [cali1, cali9]}]\ndatastore: {directory: d}\n";
+    fs::write(&file, bridged).unwrap();
+    let shown = check(&file).to_string();
+    assert!(
+        shown.contains(
+            "spec.interfaceName: cali1 is in the bridge tenants, where nothing is routed"
+        ),
+        "{shown}"
+    );
+    assert!(!shown.contains("cali9"), "it needs no endpoint: {shown}");
 }
 
 /// However deep it nests, a file is refused or read; it does not exhaust a thread's stack.
