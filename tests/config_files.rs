@@ -76,6 +76,11 @@ fn the_example_configuration_shows_the_defaults() {
         shown
             .replace("kind: Xdp, io: Some(Auto)", "kind: Xdp, io: None")
             .replace("queues: Some(1)", "queues: None")
+            // Off unless it is there.
+            .replace(
+                "Some(WorkloadInterfaces { prefix: \"cali\", max: 110, io: Auto })",
+                "None",
+            )
             .replace("count: Some(1)", "count: None")
             .replace("Some(\"/run/underpass/worker1.sock\")", "None")
     };
