@@ -166,6 +166,7 @@ fn snapshot(quiescence: &Quiescence) -> Snapshot {
             v4: NODE,
             v6: RouterAddresses::GATEWAY_V6,
         },
+        bridges: Default::default(),
     }
 }
 

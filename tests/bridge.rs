@@ -293,6 +293,8 @@ fn a_tagged_frame_keeps_its_tag_and_pays_for_it() {
     let (verdict, held) = paper.receive(ALICES, &tagged(1447));
     assert_eq!(verdict, Verdict::Punt(Punt::BridgedTooBig(Mtu(1450))));
     assert_eq!(held, tagged(1447));
+    // Carol has not been heard of there.
+    let paper = Paper::new();
     let (verdict, held) = paper.receive(UPLINK, &tunnelled(FAR_NODE, 77, &tagged(100)));
     assert!(matches!(verdict, Verdict::Flood(_)));
     assert_eq!(held, tagged(100));

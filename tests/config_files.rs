@@ -76,6 +76,11 @@ fn the_example_configuration_shows_the_defaults() {
         shown
             .replace("kind: Xdp, io: Some(Auto)", "kind: Xdp, io: None")
             .replace("queues: Some(1)", "queues: None")
+            // Off unless it is there.
+            .replace(
+                "Some(WorkloadInterfaces { prefix: \"cali\", max: 110, io: Auto })",
+                "None",
+            )
             .replace("count: Some(1)", "count: None")
             .replace("Some(\"/run/underpass/worker1.sock\")", "None")
     };
@@ -571,11 +576,11 @@ fn wrong_configurations_are_refused_by_line_and_field() {
         ),
         (
             "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 16777216}]",
-            "dir/c.yaml:5:28: bridges[0].vni: 16777216 does not fit into 24 bits",
+            "dir/c.yaml:5:26: bridges[0].vni: 16777216 does not fit into 24 bits",
         ),
         (
             "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 4096}]",
-            "dir/c.yaml:5:28: bridges[0].vni: VNI 4096 on UDP port 4789 is the routed network; write another VNI, or another udpPort",
+            "dir/c.yaml:5:26: bridges[0].vni: VNI 4096 on UDP port 4789 is the routed network; write another VNI, or another udpPort",
         ),
         (
             "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5}, {name: y, vni: 5}]",
@@ -752,6 +757,19 @@ fn a_check_reports_the_configuration_and_the_datastore() {
         shown.contains("all.yaml:6:1: spec.interfaceName: node n1 has no port cali1"),
         "{shown}"
     );
+
+    let bridged = "node: n1\nuplink: {interface: eth0}\n\
+        workloads: [{interface: cali1}, {interface: cali9}]\n\
+        bridges: [{name: tenants, vni: 5, ports: [cali1, cali9]}]\ndatastore: {directory: d}\n";
+    fs::write(&file, bridged).unwrap();
+    let shown = check(&file).to_string();
+    assert!(
+        shown.contains(
+            "spec.interfaceName: cali1 is in the bridge tenants, where nothing is routed"
+        ),
+        "{shown}"
+    );
+    assert!(!shown.contains("cali9"), "it needs no endpoint: {shown}");
 }
 
 /// However deep it nests, a file is refused or read; it does not exhaust a thread's stack.

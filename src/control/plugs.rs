@@ -386,10 +386,16 @@ impl OpenPorts {
         Some(port.id)
     }
 
-    /// The XDP programs of the open workload ports, by interface and port.
+    /// The XDP programs of the open workload ports that are routed, by interface and port.
     pub fn steerings(&mut self) -> impl Iterator<Item = (&str, PortId, &mut Steering)> {
+        let descriptions = &self.descriptions;
+        let routed = |id: PortId| {
+            let port = descriptions.get(usize::from(id.0)).and_then(Option::as_ref);
+            port.is_some_and(|port| port.role == PortRole::Workload)
+        };
         let open = self.plugs.open.iter_mut();
-        open.filter_map(|(name, port)| Some((name.as_str(), port.id, port.steering.as_mut()?)))
+        open.filter(move |(_, port)| routed(port.id))
+            .filter_map(|(name, port)| Some((name.as_str(), port.id, port.steering.as_mut()?)))
     }
 
     /// How many frames are to come back with a port.

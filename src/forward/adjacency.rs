@@ -211,9 +211,15 @@ impl Egress {
     }
 
     /// The same VXLAN tunnel for whole frames, which bring their own inner Ethernet header.
-    pub fn for_frames(mut self) -> Self {
-        self.header_len -= ethernet::HEADER_LEN as u8;
-        self
+    pub fn for_frames(self) -> Self {
+        let own = self.header_len() - ethernet::HEADER_LEN;
+        let mut header = [0; MAX_HEADER];
+        header[MAX_HEADER - own..].copy_from_slice(&self.header()[..own]);
+        Self {
+            header,
+            header_len: own as u8,
+            ..self
+        }
     }
 
     /// The same way, marked as leading to the host's own kernel.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4, icmpv6};
+use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4};
 use underpass::forward::{Place, Punt};
 use underpass::packet::DropReason;
 use underpass::port::PortId;
@@ -228,6 +228,18 @@ fn memory_for_addresses_is_bounded() {
 
 // Frames too large.
 
+/// A packet from Alice to Carol that fills an Ethernet frame.
+fn large(ttl: u8, dont_fragment: bool) -> Vec<u8> {
+    let packet = udp(ALICES_IP, CAROLS, ttl, &[7; 1472]);
+    let (mut header, payload) = etherparse::Ipv4Header::from_slice(&packet).unwrap();
+    header.dont_fragment = dont_fragment;
+    header.header_checksum = header.calc_header_checksum();
+    let mut packet = Vec::new();
+    header.write(&mut packet).unwrap();
+    packet.extend_from_slice(payload);
+    packet
+}
+
 fn too_big(core: &mut Core, mtu: u16, frame: &[u8]) -> (Fate, Vec<Action>) {
     core.punt(Punt::BridgedTooBig(Mtu(mtu)), frame)
 }
@@ -235,12 +247,7 @@ fn too_big(core: &mut Core, mtu: u16, frame: &[u8]) -> (Fate, Vec<Action>) {
 #[test]
 fn the_sender_of_a_frame_too_large_is_told_in_its_receivers_name() {
     let mut core = Core::new(Paper::new());
-    let mut packet = udp(ALICES_IP, CAROLS, 64, &[0; 1472]);
-    packet[6] |= 0x40;
-    let header = etherparse::Ipv4HeaderSlice::from_slice(&packet)
-        .unwrap()
-        .to_header();
-    packet[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    let packet = large(64, true);
     let (fate, actions) = too_big(&mut core, 1450, &ethernet(ALICE, CAROL, &packet));
     assert_eq!(fate, Fate::Dropped(DropReason::TooBig));
     let [Action::Transmit(ALICES, told)] = &actions[..] else {
@@ -278,13 +285,12 @@ fn an_ipv6_sender_is_told_of_a_tunnel_too_narrow() {
         panic!("not ICMPv6");
     };
     assert_eq!(icmp.icmp_type(), Icmpv6Type::PacketTooBig { mtu: 1430 });
-    let _ = icmpv6::TYPE_PACKET_TOO_BIG;
 }
 
 #[test]
 fn a_frame_that_may_be_cut_up_goes_in_again_in_pieces() {
     let mut core = Core::new(Paper::new());
-    let packet = udp(ALICES_IP, CAROLS, 1, &[7; 1472]);
+    let packet = large(1, false);
     let whole = ethernet(ALICE, CAROL, &packet);
     let (fate, actions) = too_big(&mut core, 1450, &whole);
     assert_eq!(fate, Fate::Absorbed);

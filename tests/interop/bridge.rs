@@ -8,6 +8,7 @@
 //!   fd00:9::1               fd00:30::11           fd00:30::12            fd00:9::2 (::3)
 //! ```
 
+use std::io::Write;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -139,7 +140,14 @@ fn flannels_setting_works() {
         ping("pod", "10.244.2.0", "");
         ping("far", "10.244.1.0", "");
         let frames = capture.stop();
-        assert!(frames.len() >= 12, "{} frames", frames.len());
+        let read = dissected(&frames, 8472);
+        let pings = read.iter().filter(|fields| fields[2] == "icmp").count();
+        assert!(pings >= 12 && read.len() == frames.len(), "{read:?}");
+        // Both ends' packets, ours and the kernel's, are read alike.
+        for (frame, fields) in frames.iter().zip(&read) {
+            assert_eq!(fields[..2], ["0x0800", "1"], "{frame:02x?}");
+            assert_eq!(fields[3], "", "{frame:02x?}");
+        }
         tcp("pod", "far", "10.244.2.0");
         tcp("far", "pod", "10.244.1.0");
         let kinds: Vec<_> = rows(world)
@@ -304,6 +312,34 @@ fn balanced(world: &World) {
         last = now;
         even
     });
+}
+
+/// What tshark reads in tunnel packets to that UDP port: VXLAN's flags and VNI, the innermost protocol,
+/// and what is malformed.
+fn dissected(frames: &[Vec<u8>], udp_port: u16) -> Vec<Vec<String>> {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let mut capture = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0];
+    capture.extend([[0; 4], [0; 4], 65535_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat());
+    for frame in frames {
+        let length = (frame.len() as u32).to_le_bytes();
+        capture.extend([[0; 4], [0; 4], length, length].concat());
+        capture.extend(frame);
+    }
+    file.write_all(&capture).expect("a capture");
+    let text = sh(&format!(
+        "tshark -r {} -d udp.port=={udp_port},vxlan -T fields -E separator=';' \
+         -e vxlan.flags -e vxlan.vni -e frame.protocols -e _ws.malformed 2>/dev/null",
+        file.path().display()
+    ));
+    let fields = |line: &str| {
+        let mut fields: Vec<String> = line.split(';').map(str::to_owned).collect();
+        if let Some(protocols) = fields.get_mut(2) {
+            let innermost = protocols.split(':').rfind(|protocol| *protocol != "data");
+            *protocols = innermost.unwrap_or_default().to_owned();
+        }
+        fields
+    };
+    text.lines().map(fields).collect()
 }
 
 /// Makes a Linux bridge of a vxlan device, which floods to these remotes.

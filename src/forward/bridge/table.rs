@@ -11,6 +11,8 @@
 //! first in the order of the look stays. Removing is done by the control side alone. It may hit an
 //! entry that is heard of at that very moment, which the next frame brings back.
 
+use std::ops::Range;
+
 use super::sync::{AtomicU32, AtomicU64, Ordering, WAYS, fence};
 use super::{MacAddr, PortId};
 
@@ -186,16 +188,38 @@ impl ForwardingTable {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// The slots that an address may be in, in the order of every look.
+    /// The slots that an address may be in, in the order of every look: two buckets of them.
     #[inline]
-    fn slots(&self, mac: u64) -> impl Iterator<Item = usize> + use<> {
+    fn buckets(&self, mac: u64) -> [Range<usize>; 2] {
         let hash = mix(mac ^ self.seed);
         let buckets = self.entries.len() / WAYS;
         let first = hash as usize & (buckets - 1);
         // Never the same bucket twice: the distance is odd, and the number of buckets even.
         let second = (first + ((hash >> 32) as usize | 1)) & (buckets - 1);
-        let slots = |bucket: usize| bucket * WAYS..(bucket + 1) * WAYS;
-        slots(first).chain(slots(second))
+        [first, second].map(|bucket| bucket * WAYS..(bucket + 1) * WAYS)
+    }
+
+    #[inline]
+    fn slots(&self, mac: u64) -> impl Iterator<Item = usize> + use<> {
+        let [first, second] = self.buckets(mac);
+        first.chain(second)
+    }
+
+    /// The same, the emptier bucket first: so a table half full has room for all but surely.
+    fn slots_to_take(&self, mac: u64) -> impl Iterator<Item = usize> + use<> {
+        let taken = |bucket: &Range<usize>| {
+            let entries = &self.entries[bucket.clone()];
+            let taken = entries.iter();
+            taken
+                .filter(|entry| entry.load(Ordering::Relaxed) != 0)
+                .count()
+        };
+        let [first, second] = self.buckets(mac);
+        if taken(&second) < taken(&first) {
+            second.chain(first)
+        } else {
+            first.chain(second)
+        }
     }
 
     #[inline]
@@ -254,7 +278,7 @@ impl ForwardingTable {
         if self.learnt.fetch_add(1, Ordering::Relaxed) >= self.limit {
             return self.refuse();
         }
-        let taken = self.slots(mac).find(|slot| {
+        let taken = self.slots_to_take(mac).find(|slot| {
             let entry = &self.entries[*slot];
             entry.load(Ordering::Relaxed) == 0
                 && entry

@@ -20,10 +20,15 @@ use crate::wire::{MacAddr, Mtu};
 /// Addresses that are remembered, of all bridges together.
 const CAPACITY: usize = 16384;
 
+/// How often room is made for others at most, while there is none.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Which station has which address, as its own messages said.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
     known: HashMap<(BridgeId, IpAddr), Known>,
+    /// When there was no room, and the old ones were looked for.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,8 +99,12 @@ impl Neighbours {
             return;
         }
         if self.known.len() >= CAPACITY && !self.known.contains_key(&key) {
-            let ageing = u64::from(bridge.ageing);
-            self.known.retain(|_, known| is_fresh(now, known, ageing));
+            let since = |at: Instant| now.saturating_duration_since(at);
+            if self.swept.is_none_or(|at| since(at) >= SWEEP) {
+                let ageing = u64::from(bridge.ageing);
+                self.known.retain(|_, known| is_fresh(now, known, ageing));
+                self.swept = Some(now);
+            }
             if self.known.len() >= CAPACITY {
                 return;
             }
