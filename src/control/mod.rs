@@ -15,6 +15,7 @@ pub mod fence;
 pub mod host;
 pub mod nat;
 pub mod node;
+pub mod overheads;
 pub mod path_mtu;
 pub mod path_prober;
 mod plugging;
