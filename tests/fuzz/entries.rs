@@ -328,14 +328,15 @@ pub fn fragmentation(data: &[u8]) {
     };
     let mut pool = etherparse::defrag::IpDefragPool::<(), ()>::new();
     let (mut whole, mut cut) = (None, Vec::new());
-    for action in slow_path_ends(std::iter::once(punted)) {
+    let actions = slow_path_ends(std::iter::once(punted));
+    if packet[0] >> 4 != 4 || packet[6] & 0x40 != 0 {
+        // Not cut: there may be an error about it.
+        return;
+    }
+    for action in actions {
         let Action::Originate(fragment) = action else {
             panic!("{action:?}");
         };
-        if packet[0] >> 4 != 4 || packet[6] & 0x40 != 0 {
-            // Not cut: this is the error about it.
-            return;
-        }
         let (header, payload) = Ipv4Header::from_slice(&fragment).expect("a packet");
         assert!(fragment.len() <= usize::from(mtu.0));
         assert!(right_checksum(&fragment));
