@@ -60,6 +60,16 @@ pub enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Show where the stations of a running node's bridges are
+    Fdb {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Only those of the bridge of this name
+        #[arg(short, long, value_name = "NAME")]
+        bridge: Option<String>,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
     /// Show how a running node and its parts are
     Status {
         #[command(flatten)]
@@ -76,6 +86,14 @@ pub enum Verb {
         far: String,
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
+    },
+    /// Have a running node forward by its fast path, or by its workers alone
+    FastPath {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Which of the two
+        #[arg(value_enum)]
+        switch: Switch,
     },
     /// Copy what crosses a running node's ports into a pcapng file, or print a line a packet
     Capture {
@@ -136,6 +154,12 @@ pub struct CaptureArguments {
     /// A UDP port on which VXLAN is spoken, beside 4789 and 8472
     #[arg(long, value_name = "PORT")]
     pub vxlan_port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

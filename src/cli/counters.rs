@@ -23,6 +23,12 @@ pub fn text(report: &CounterReport, all: bool) -> String {
         drops => text.push_str(&self::drops(drops)),
     }
     text.push_str(&format!("\npunted to the slow path: {}\n", report.punted));
+    if let Some(packets) = report.fast_path {
+        let received = report.balance().received;
+        text.push_str(&format!(
+            "forwarded by the fast path: {packets} of {received}\n"
+        ));
+    }
     text.push_str(&balance(&report.balance()));
     text
 }
@@ -152,6 +158,7 @@ balance: in 1000 + originated 3 = out 990 + dropped 11 + absorbed 2 ✓
 "
         );
         report.absorbed = 0;
+        report.fast_path = Some(970);
         report.ports[0].xdp = None;
         report.set_drops(&[0; DropReason::COUNT]);
         let text = text(&report, false);
@@ -160,6 +167,10 @@ balance: in 1000 + originated 3 = out 990 + dropped 11 + absorbed 2 ✓
             "{text}"
         );
         assert!(!text.contains("AF_XDP COUNTER"), "{text}");
+        assert!(
+            text.contains("\nforwarded by the fast path: 970 of 1000\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod fdb;
 mod functions;
 mod probe;
 mod routes;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use crate::control::RunOptions;
-use args::{Arguments, Format, Verb};
+use args::{Arguments, Format, Switch, Verb};
 use client::Client;
 pub use functions::Functions;
 
@@ -99,6 +100,11 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
+        Verb::Fdb {
+            node,
+            bridge,
+            output,
+        } => fdb::show(&Client::find(&node, functions)?, bridge.as_deref(), output),
         Verb::Status { node, output } => {
             match Client::find(&node, functions)?.ask(&Request::Status)? {
                 Reply::Status(report) if output == Format::Json => print_json(&report),
@@ -108,6 +114,13 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         }
         Verb::ProbeMtu { node, far, output } => {
             probe::run(&Client::find(&node, functions)?, far, output)
+        }
+        Verb::FastPath { node, switch } => {
+            let on = switch == Switch::On;
+            match Client::find(&node, functions)?.ask(&Request::FastPath { on })? {
+                Reply::Status(_) => Ok(()),
+                other => Err(client::unexpected(&other)),
+            }
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
         Verb::Bench(arguments) => bench::run(&arguments),

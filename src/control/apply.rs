@@ -7,15 +7,18 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::control::bridges::Bridging;
+use crate::control::fast_path::FastPathMirror;
 use crate::control::fence::{self, Fence};
 use crate::control::resolve::{Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole, RouterAddresses,
-    Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, PortRole,
+    RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -120,7 +123,7 @@ type Carriages = BTreeMap<(IpAddr, Option<IpNet>), Carriage>;
 pub struct Forwarding {
     fixed: Fixed,
     writer: FibWriter,
-    fib: std::sync::Arc<Fib>,
+    fib: Arc<Fib>,
     quiescence: Quiescence,
     published: Published<Snapshot>,
     wanted: Wanted,
@@ -129,6 +132,8 @@ pub struct Forwarding {
     hops: BTreeMap<Hop, NextHop>,
     free: Vec<NextHop>,
     next: u32,
+    fast_path: Option<FastPathMirror>,
+    bridging: Bridging,
 }
 
 impl Forwarding {
@@ -137,7 +142,8 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new());
+        let bridges = Bridges::default();
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), bridges);
         Self {
             fixed,
             writer,
@@ -150,7 +156,41 @@ impl Forwarding {
             hops,
             free: Vec::new(),
             next: 0,
+            fast_path: None,
+            bridging: Bridging::default(),
         }
+    }
+
+    /// Has a fast path follow from now on, before there are routes.
+    pub fn set_fast_path(&mut self, mut mirror: FastPathMirror) {
+        mirror.update(&self.published.get());
+        self.fast_path = Some(mirror);
+    }
+
+    /// What the fast path follows by, if there is one.
+    pub fn fast_path(&self) -> Option<&FastPathMirror> {
+        self.fast_path.as_ref()
+    }
+
+    /// The same, to have ports join and leave.
+    pub fn fast_path_mut(&mut self) -> Option<&mut FastPathMirror> {
+        self.fast_path.as_mut()
+    }
+
+    /// The same with these bridges; workers see them from the next [`Forwarding::refresh`] on.
+    pub fn with_bridges(mut self, bridging: Bridging) -> Self {
+        self.bridging = bridging;
+        self
+    }
+
+    /// The bridges.
+    pub fn bridging(&self) -> &Bridging {
+        &self.bridging
+    }
+
+    /// Lets the bridges' time pass, in seconds.
+    pub fn tick(&mut self, now: u32) {
+        self.bridging.tick(now);
     }
 
     /// What workers read.
@@ -218,13 +258,14 @@ impl Forwarding {
             .map(|(hop, _)| hop)
     }
 
-    /// Other nodes' addresses that routes lead to.
+    /// Other nodes' addresses that routes or bridges lead to.
     pub fn remote_nodes(&self) -> BTreeSet<IpAddr> {
         let remote = |hop: &Hop| match hop {
             Hop::Remote(node, _) => Some(*node),
             _ => None,
         };
-        self.hops.keys().filter_map(remote).collect()
+        let routed = self.hops.keys().filter_map(remote);
+        routed.chain(self.bridging.remotes(&self.wanted)).collect()
     }
 
     /// How a node is reached for the destinations of a pool, if any route leads there.
@@ -246,6 +287,9 @@ impl Forwarding {
         let refused = self.write(&routes);
         self.routes = routes;
         self.retire();
+        let quiescence = &self.quiescence;
+        self.bridging
+            .retire(&self.wanted, || quiescence.synchronize());
         refused
     }
 
@@ -261,10 +305,16 @@ impl Forwarding {
             wanted,
             fib,
             hops,
+            fast_path,
+            bridging,
             ..
         } = self;
-        self.published
-            .publish(snapshot(fixed, wanted, fib, hops, adjacencies));
+        let bridges = bridging.snapshot(fixed, wanted, facts);
+        let snapshot = Arc::new(snapshot(fixed, wanted, fib, hops, adjacencies, bridges));
+        self.published.publish(Arc::clone(&snapshot));
+        if let Some(mirror) = fast_path {
+            mirror.update(&snapshot);
+        }
     }
 
     /// Gives a next hop to what has none yet.
@@ -296,6 +346,8 @@ impl Forwarding {
             };
             if let Err(error) = self.writer.insert(*prefix, *index) {
                 refused.push(format!("{prefix}: {error}"));
+            } else if let Some(mirror) = &mut self.fast_path {
+                mirror.insert_route(*prefix, *index);
             }
         }
         let gone = self
@@ -306,6 +358,9 @@ impl Forwarding {
         gone.sort_by_key(|prefix| prefix.prefix_len());
         for prefix in gone {
             self.writer.remove(prefix);
+            if let Some(mirror) = &mut self.fast_path {
+                mirror.remove_route(*prefix);
+            }
         }
         refused
     }
@@ -323,7 +378,13 @@ impl Forwarding {
             return;
         }
         self.quiescence.synchronize();
-        let freed = unused.iter().filter_map(|hop| self.hops.remove(hop));
+        let freed: Vec<_> = unused
+            .iter()
+            .filter_map(|hop| self.hops.remove(hop))
+            .collect();
+        if let Some(mirror) = &mut self.fast_path {
+            mirror.retire(&freed);
+        }
         self.free.extend(freed);
         self.carriages
             .retain(|(node, pool), _| self.hops.contains_key(&Hop::Remote(*node, *pool)));
@@ -505,15 +566,16 @@ fn carriages(wanted: &Wanted) -> Carriages {
 fn snapshot(
     fixed: &Fixed,
     wanted: &Wanted,
-    fib: &std::sync::Arc<Fib>,
+    fib: &Arc<Fib>,
     hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
+    bridges: Bridges,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
-    let mut local_addresses = rustc_hash::FxHashSet::default();
+    let mut local_addresses = Addresses::default();
     local_addresses.extend(wanted.local.addresses());
     for (interface, workload) in &wanted.workloads {
-        local_addresses.extend(&workload.addresses);
+        local_addresses.extend(workload.addresses.iter().copied());
         if let Some(port) = fixed.workload_ports.get(interface) {
             let sources = &mut ports[usize::from(port.0)].sources.allowed;
             sources.extend(
@@ -529,7 +591,7 @@ fn snapshot(
     let v6_address = wanted.local.ipv6.map(|net| net.addr());
     let reverse_path = fence::reverse_path(&fixed.fence, wanted, hops, adjacencies.len());
     Snapshot {
-        fib: std::sync::Arc::clone(fib),
+        fib: Arc::clone(fib),
         adjacencies,
         ports,
         tunnels: Tunnels {
@@ -551,5 +613,6 @@ fn snapshot(
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),
             v6: v6_address.unwrap_or(RouterAddresses::GATEWAY_V6),
         },
+        bridges,
     }
 }

@@ -6,8 +6,10 @@
 //! ```
 
 pub mod apply;
+pub mod bridges;
 pub mod check;
 pub mod facts;
+pub mod fast_path;
 pub mod fence;
 pub mod host;
 pub mod nat;

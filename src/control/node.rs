@@ -10,23 +10,25 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
+use super::bridges::Bridging;
 use super::facts::Known;
+use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
 use super::path_mtu::{self, News, PathMtus};
 use super::ports::{self, OpenPorts, UPLINK};
 use super::resolve::{Wanted, resolve};
 use super::threads::{Handles, Threads};
-use super::view::{PortTable, Question, View};
+use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
-use crate::datastore::{Directory, Update, Watch};
+use crate::datastore::{self, Selection, Update, Watch};
 use crate::forward::{Dscp, OuterTtl};
 use crate::kernel::{Mirror, Netlink, capabilities};
 use crate::observe::NodeView;
 use crate::observe::control_socket::ControlSocket;
 use crate::observe::health::HealthServer;
-use crate::observe::report::{RouteRow, StatusReport};
+use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
 use crate::resources::config::{self, NodeConfig};
 use crate::resources::{ClusterState, Fault, Problem};
@@ -84,6 +86,7 @@ pub(super) struct Node {
     pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
+    pub(super) fast_path: Option<FastPathSide>,
     pub(super) handles: Handles,
     questions: Receiver<Question>,
     /// Says that there are more ports to open or close.
@@ -113,8 +116,9 @@ impl Node {
             None => None,
         };
 
-        let directory = Directory::new(&config.datastore.directory);
-        let watch = directory.watch().map_err(|problem| problem.to_string())?;
+        let watch = datastore::open(&config.datastore)
+            .and_then(|datastore| datastore.watch(&Selection::resources(), None))
+            .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
         let wanted = resolve(&state, &config.node);
         if !state.nodes.contains_key(&config.node) {
@@ -122,13 +126,24 @@ impl Node {
         }
 
         let fixed = fixed(&config, &ports);
-        let forwarding = Forwarding::new(fixed, wanted.clone());
+        let bridging = Bridging::new(&config, &ports.bridge_ports);
+        let mut forwarding = Forwarding::new(fixed, wanted.clone()).with_bridges(bridging);
+        let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
+            .map_err(|problem| problem.to_string())?;
+        let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        if let Some(follower) = follower {
+            forwarding.set_fast_path(follower);
+        }
         let links = WorkloadLinks::default();
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let shown = PortTable::new(counters.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counters, &shown, switch, handles.uplink());
+        let counted = Counted {
+            threads: counters,
+            fast_path: fast_path.as_ref().map(FastPathSide::counters),
+        };
+        let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
+        let (view, questions) = View::new(counted, &shown, switch, handles.uplink());
         let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -148,6 +163,7 @@ impl Node {
             forwarding,
             links,
             paths: PathMtus::default(),
+            fast_path,
             handles,
             questions,
             more_plugs: bounded(1),
@@ -197,6 +213,8 @@ impl Node {
                     self.follow_ports();
                     self.nat.look_after();
                     self.forget_old_paths();
+                    self.look_after_fast_path();
+                    self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -260,10 +278,12 @@ impl Node {
             log::error!("no room in the route table for {refused}");
         }
         let wanted = self.forwarding.wanted();
+        let more_ports = self.forwarding.bridging().udp_ports();
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
         let steered = steering
             .set_vxlan_port(self.config.vxlan.port)
+            .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
             .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
             .and_then(|()| steering.set_local_prefixes(&prefixes));
         if let Err(error) = steered {
@@ -289,11 +309,18 @@ impl Node {
                     self.follow_ports();
                     self.warn_of_large_mtus(&changes.interfaces);
                     self.follow_uplink_address();
+                    self.look_after_fast_path();
                 }
                 self.refresh();
             }
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
+        }
+    }
+
+    fn look_after_fast_path(&mut self) {
+        if let Some(fast_path) = &mut self.fast_path {
+            fast_path.look_after(&self.mirror);
         }
     }
 
@@ -439,6 +466,7 @@ impl Node {
         // An observer that has gone wants no answer.
         match question {
             Question::Routes(answer) => drop(answer.send(self.routes())),
+            Question::Fdb(answer) => drop(answer.send(self.fdb())),
             Question::Status(answer) => drop(answer.send(self.status())),
             Question::Probe(far, answer) => drop(answer.send(self.probe_target(&far))),
         }
@@ -453,15 +481,25 @@ impl Node {
         report::routes(&self.config, &self.forwarding, &self.state, &self.facts())
     }
 
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.forwarding.bridging().rows(self.forwarding.wanted())
+    }
+
     fn status(&self) -> StatusReport {
-        report::status(
+        let mut status = report::status(
             &self.config,
             self.started,
             &self.forwarding,
             &self.problems,
             &self.handles,
             &self.ports,
-        )
+            self.fast_path.as_ref(),
+        );
+        let wanted = self.forwarding.wanted();
+        status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
+        let components = status.bridges.iter().map(report::bridge_component);
+        status.components.extend(components.collect::<Vec<_>>());
+        status
     }
 
     fn facts(&self) -> Known<'_> {

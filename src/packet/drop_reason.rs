@@ -95,6 +95,19 @@ drop_reasons! {
     SpoofedInner => "spoofed_inner",
     /// A tunnel packet whose inner source has no route, or, if the check is strict, one to another node.
     ReversePath => "reverse_path",
+    // Bridges.
+    /// A bridged frame whose source is no station's address: a group's, or zero.
+    BridgeSource => "bridge_source",
+    /// A bridged frame that came from elsewhere than its source's static entry says.
+    BridgeStatic => "bridge_static",
+    /// A bridged frame whose source has moved to and fro too often to be believed.
+    BridgeFlapping => "bridge_flapping",
+    /// A frame that came out of a tunnel and would have to go into one.
+    BridgeSplitHorizon => "bridge_split_horizon",
+    /// A frame to a group of the protocols that stay on one link (01:80:c2:00:00:00 to 0f).
+    BridgeLinkLocal => "bridge_link_local",
+    /// A frame for everybody in a bridge that has nobody else.
+    BridgeNobody => "bridge_nobody",
     // Stages 4 and 5, lookup and TTL; each is answered by ICMP where that is allowed.
     /// No route to the destination.
     NoRoute => "no_route",

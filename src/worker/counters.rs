@@ -41,8 +41,10 @@ impl Counter {
     }
 }
 
-/// What one thread counts.
+/// What one thread counts. Aligned so that no two threads write to one cache line, nor to a pair that
+/// the processor fetches together.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Counters {
     /// By [`PortId`].
     pub ports: Vec<PortCounters>,
@@ -62,8 +64,9 @@ pub struct Counters {
     pub sleeps: Counter,
 }
 
-/// What one thread counts for one port.
+/// What one thread counts for one port; aligned as [`Counters`].
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct PortCounters {
     /// Packets received.
     pub rx_packets: Counter,

@@ -5,6 +5,8 @@
 mod netns;
 
 mod devices;
+#[path = "../common/fast_path.rs"]
+mod fast_path;
 mod plugs;
 mod refusals;
 mod running;

@@ -19,6 +19,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::fast_path;
+
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -344,7 +346,8 @@ host: {{ tun: tunl0 }}
 workers: {{ count: 1 }}
 datastore: {{ directory: {data} }}
 control: {socket}
-",
+{fast_path}",
+        fast_path = fast_path::configuration(),
         data = directory.join("data").display(),
         socket = directory.join(format!("node{n}.sock")).display(),
     )

@@ -5,6 +5,8 @@
 //! the path's MTU then, and `tunnel.mtu` sets it.
 #![allow(missing_docs)]
 
+#[path = "../common/fast_path.rs"]
+mod fast_path;
 mod lab;
 
 use std::io::{Read, Write};

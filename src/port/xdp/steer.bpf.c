@@ -4,108 +4,19 @@
 //   steer_uplink     tunnel packets to this node, ICMP errors about its own tunnel packets, and packets
 //                    into its blocks; all else is the kernel's
 //
+// Packets that are ours are first shown to the fast path (fast.bpf.c), where the node has one.
+//
 // A packet that is not understood goes to the kernel, as does every packet of a queue without a
 // socket: the node keeps its SSH, its BGP and its neighbour discovery whatever happens here.
-//
-// Nothing is included, so that clang alone compiles this; the few kernel definitions below are uapi
-// (linux/bpf.h) and cannot change.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define __uint(name, value) int (*name)[value]
-#define __type(name, value) value *name
-
-#define be16(host) ((u16)__builtin_bswap16(host))
-
-enum { XDP_PASS = 2 };
-enum {
-    BPF_MAP_TYPE_HASH = 1,
-    BPF_MAP_TYPE_ARRAY = 2,
-    BPF_MAP_TYPE_LRU_HASH = 9,
-    BPF_MAP_TYPE_LPM_TRIE = 11,
-    BPF_MAP_TYPE_XSKMAP = 17,
-};
-enum { BPF_ANY = 0, BPF_F_NO_PREALLOC = 1 };
-
-struct xdp_md {
-    u32 data;
-    u32 data_end;
-    u32 data_meta;
-    u32 ingress_ifindex;
-    u32 rx_queue_index;
-    u32 egress_ifindex;
-};
-
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
-static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) =
-    (void *)2;
-static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
-static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
-static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
-
-enum {
-    ETHERTYPE_IPV4 = 0x0800,
-    ETHERTYPE_IPV6 = 0x86dd,
-    PROTOCOL_ICMP = 1,
-    PROTOCOL_IPIP = 4,
-    PROTOCOL_UDP = 17,
-    IPV4_MORE_FRAGMENTS = 0x2000,
-    IPV4_FRAGMENT_OFFSET = 0x1fff,
-    ICMP_DESTINATION_UNREACHABLE = 3,
-};
-
-struct ethernet {
-    u16 destination[3];
-    u16 source[3];
-    u16 type;
-};
-
-struct ipv4 {
-    u8 version_length;
-    u8 tos;
-    u16 total_length;
-    u16 identification;
-    u16 fragment;
-    u8 ttl;
-    u8 protocol;
-    u16 checksum;
-    u32 source;
-    u32 destination;
-};
-
-// Addresses are read in words of four bytes: an Ethernet header leaves them no better aligned.
-struct ipv6 {
-    u32 version_class_label;
-    u16 payload_length;
-    u8 next_header;
-    u8 hop_limit;
-    u32 source[4];
-    u32 destination[4];
-};
-
-struct udp {
-    u16 source;
-    u16 destination;
-    u16 length;
-    u16 checksum;
-};
-
-struct icmp {
-    u8 type;
-    u8 code;
-    u16 checksum;
-    u32 rest;
-};
+#include "kernel.bpf.h"
 
 // Ports and addresses in every map are in network byte order.
 struct config {
     u16 device_address[3];
     u16 vxlan_port;
+    // Those of bridges; the first 0 ends them.
+    u16 more_vxlan_ports[7];
 };
 
 struct ipv6_address {
@@ -135,6 +46,14 @@ struct {
     __type(value, u32);
     __uint(max_entries, 64);
 } sockets SEC(".maps");
+
+// The fast path, or nothing.
+struct {
+    __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+    __type(key, u32);
+    __type(value, u32);
+    __uint(max_entries, 1);
+} fast_path SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -186,6 +105,8 @@ static const u64 FRAGMENT_LIFETIME_NS = 30ull * 1000 * 1000 * 1000;
 
 INLINE int steal(struct xdp_md *packet)
 {
+    // Comes back only if there is none.
+    bpf_tail_call(packet, &fast_path, 0);
     return bpf_redirect_map(&sockets, packet->rx_queue_index, XDP_PASS);
 }
 
@@ -197,7 +118,19 @@ INLINE int is_fragmented_vxlan(const struct datagram *key)
 
 INLINE int is_vxlan(const struct udp *udp, const void *end, const struct config *config)
 {
-    return (const void *)(udp + 1) <= end && udp->destination == config->vxlan_port;
+    if ((const void *)(udp + 1) > end)
+        return 0;
+    u16 port = udp->destination;
+    if (port == config->vxlan_port)
+        return 1;
+#pragma unroll
+    for (int i = 0; i < 7; i++) {
+        if (!config->more_vxlan_ports[i])
+            return 0;
+        if (config->more_vxlan_ports[i] == port)
+            return 1;
+    }
+    return 0;
 }
 
 // Only a datagram's first fragment has the ports; the later ones go where the first one went.

@@ -6,6 +6,7 @@
 //! comes in, actions go out. Every punted packet ends under exactly one count: absorbed or dropped.
 
 mod answer;
+mod bridged;
 mod error;
 mod fragment;
 mod limiter;
@@ -23,12 +24,13 @@ use super::counters::Counters;
 use super::mailbox::{Mailbox, Message};
 use super::publish::{Published, QuiescentReader};
 use crate::fib::NextHop;
-use crate::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
+use crate::forward::{Adjacency, BridgeId, Place, Punt, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
 use crate::port::{Link, PortId};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::{MacAddr, Mtu};
 
+use bridged::Neighbours;
 use limiter::Limiter;
 use quote::Trouble;
 use reassembly::Reassembly;
@@ -68,6 +70,8 @@ pub enum Action {
     Transmit(PortId, Vec<u8>),
     /// Treat this frame as if this port had received it.
     Receive(PortId, Vec<u8>),
+    /// Send this frame on in a bridge, as one that came from there.
+    Bridge(BridgeId, Place, Vec<u8>),
     /// Tell the control side.
     Tell(Event),
 }
@@ -89,6 +93,7 @@ pub struct SlowPath {
     limiter: Limiter,
     waiting: Waiting,
     reassembly: Reassembly,
+    neighbours: Neighbours,
 }
 
 impl SlowPath {
@@ -128,6 +133,15 @@ impl SlowPath {
             }
             Punt::OuterFragment => self.reassemble(now, snapshot, ingress, &packet, actions),
             Punt::TunnelError => self.heed(now, snapshot, &packet, actions),
+            Punt::Bridged(bridge, from) => {
+                let bridged = (bridge, from);
+                self.neighbours
+                    .handle(now, snapshot, bridged, packet, actions)
+            }
+            Punt::BridgedTooBig(mtu) => {
+                let limiter = &mut self.limiter;
+                bridged::too_big(now, limiter, mtu, ingress, &packet, actions)
+            }
         }
     }
 
@@ -208,7 +222,9 @@ impl SlowPath {
             | Punt::ToRouter
             | Punt::Unresolved(_)
             | Punt::OuterFragment
-            | Punt::TunnelError => return,
+            | Punt::TunnelError
+            | Punt::Bridged(..)
+            | Punt::BridgedTooBig(_) => return,
         };
         self.error(now, snapshot, kind, packet, actions);
     }
@@ -351,6 +367,13 @@ impl Thread {
             Action::Originate(packet) => (0, Message::Originate(packet)),
             Action::Transmit(port, frame) => (self.owner(port), Message::Transmit(port, frame)),
             Action::Receive(port, frame) => (self.owner(port), Message::Receive(port, frame)),
+            Action::Bridge(bridge, from, frame) => {
+                let owner = match from {
+                    Place::Port(port) => self.owner(port),
+                    Place::Remote(_) => 0,
+                };
+                (owner, Message::Bridge(bridge, from, frame))
+            }
             Action::Tell(event) => {
                 // A control side that is behind will hear of it again from the next packet.
                 let _ = self.events.try_send(event);

@@ -1,4 +1,10 @@
-//! TUN and TAP: packets to and from the kernel's own stack, one system call each.
+//! TUN and TAP: packets to and from the kernel's own stack.
+//!
+//! Where the kernel can, one system call moves a whole super-packet of one flow ([`super_packets`]);
+//! where it cannot, a packet each.
+
+mod device;
+mod super_packets;
 
 use std::fs::File;
 use std::io;
@@ -8,10 +14,13 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use tun_tap::{Iface, Mode};
 
+use self::device::Device;
+use self::super_packets::SuperPackets;
 use super::close_on_exec::close_on_exec;
 use super::netdev::{NetDevice, check_name};
 use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, TxOutcome};
 use crate::packet::{BATCH, Batch, FramePool};
+use crate::wire::ethernet;
 
 /// An Ethernet header and an 802.1Q tag, which an MTU does not count.
 const LINK_OVERHEAD: usize = 18;
@@ -27,6 +36,11 @@ pub struct TunTapOptions {
     /// The network namespace (a name in /var/run/netns) that the device is in; nothing: the calling
     /// thread's.
     pub netns: Option<String>,
+    /// Whether super-packets are wanted where the kernel has them.
+    pub super_packets: bool,
+    /// Whether this is one of several queues of the device, each of which is opened so; needs
+    /// super-packets.
+    pub multi_queue: bool,
 }
 
 /// What packets begin with.
@@ -54,11 +68,21 @@ impl TunTapKind {
     }
 }
 
+/// How packets are moved.
+#[derive(Debug)]
+enum Io {
+    /// One a system call.
+    Plain(Iface),
+    /// Many, where they are of one flow.
+    SuperPackets(SuperPackets),
+}
+
 /// A TUN or TAP device.
 #[derive(Debug)]
 pub struct TunTapPort {
     id: PortId,
-    interface: Iface,
+    interface: String,
+    io: Io,
     capabilities: Capabilities,
     statistics: PortStatistics,
 }
@@ -73,7 +97,7 @@ impl TunTapPort {
         options: &TunTapOptions,
         pool: &mut FramePool,
     ) -> Result<Self, PortError> {
-        let Opened { interface, device } = open(options)?;
+        let Opened { opened, device } = open(options)?;
         let room = free_room(options, pool)?;
         let overhead = if options.kind == TunTapKind::Tap {
             LINK_OVERHEAD
@@ -92,15 +116,27 @@ impl TunTapPort {
             TunTapKind::Tun => Link::Ip,
             TunTapKind::Tap => Link::Ethernet(device.address.unwrap_or_default()),
         };
-        let io = options.kind.name().to_lowercase();
+        let kind = options.kind.name().to_lowercase();
+        let (io, description) = match opened {
+            Handle::Plain(interface) => (Io::Plain(interface), kind),
+            Handle::SuperPackets(device) => {
+                let network = match options.kind {
+                    TunTapKind::Tun => 0,
+                    TunTapKind::Tap => ethernet::HEADER_LEN,
+                };
+                let io = Io::SuperPackets(SuperPackets::new(device, network));
+                (io, format!("{kind} gso"))
+            }
+        };
         let capabilities = Capabilities {
             link,
             mtu: device.mtu(),
-            io,
+            io: description,
         };
         Ok(Self {
             id,
-            interface,
+            interface: options.interface.clone(),
+            io,
             capabilities,
             statistics: PortStatistics::default(),
         })
@@ -113,7 +149,7 @@ impl Port for TunTapPort {
     }
 
     fn name(&self) -> &str {
-        self.interface.name()
+        &self.interface
     }
 
     fn capabilities(&self) -> &Capabilities {
@@ -121,65 +157,85 @@ impl Port for TunTapPort {
     }
 
     fn rx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> io::Result<usize> {
-        let before = batch.len();
-        while batch.len() < BATCH {
-            let Some(mut frame) = pool.take() else {
-                break;
-            };
-            let start = pool.headroom();
-            let room = frame.room_from(start);
-            let whole = room.len();
-            match self.interface.recv(room) {
-                // The driver cuts what does not fit and does not say so.
-                Ok(length) if length < whole && frame.place(start..start + length) => {
-                    batch.push(frame)
-                }
-                Ok(_) => {
-                    self.statistics.rx_dropped += 1;
-                    pool.give(frame);
-                }
-                Err(error) => {
-                    pool.give(frame);
-                    if is_transient(&error) || batch.len() > before {
-                        break;
-                    }
-                    return Err(error);
-                }
-            }
+        match &mut self.io {
+            Io::Plain(interface) => rx(interface, pool, batch, &mut self.statistics),
+            Io::SuperPackets(io) => io.rx(pool, batch, &mut self.statistics),
         }
-        Ok(batch.len() - before)
     }
 
     fn tx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> TxOutcome {
-        let mut outcome = TxOutcome::default();
-        let mut done = 0;
-        for frame in batch.iter() {
-            match self.interface.send(frame.bytes()) {
-                Ok(_) => {
-                    outcome.sent += 1;
-                    outcome.sent_bytes += frame.len();
-                }
-                Err(error) if is_transient(&error) => break,
-                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                    outcome.oversized += 1
-                }
-                Err(_) => outcome.failed += 1,
-            }
-            done += 1;
+        match &mut self.io {
+            Io::Plain(interface) => tx(interface, pool, batch),
+            Io::SuperPackets(io) => io.tx(pool, batch),
         }
-        batch.drain(..done).for_each(|frame| pool.give(frame));
-        outcome
     }
 
     fn reap(&mut self, _pool: &mut FramePool) {}
 
     fn descriptors(&self) -> Vec<RawFd> {
-        vec![self.interface.as_raw_fd()]
+        vec![match &self.io {
+            Io::Plain(interface) => interface.as_raw_fd(),
+            Io::SuperPackets(io) => io.device().file.as_raw_fd(),
+        }]
     }
 
     fn statistics(&self) -> PortStatistics {
         self.statistics
     }
+}
+
+/// Receives a packet a system call.
+fn rx(
+    interface: &Iface,
+    pool: &mut FramePool,
+    batch: &mut Batch,
+    statistics: &mut PortStatistics,
+) -> io::Result<usize> {
+    let before = batch.len();
+    while batch.len() < BATCH {
+        let Some(mut frame) = pool.take() else {
+            break;
+        };
+        let start = pool.headroom();
+        let room = frame.room_from(start);
+        let whole = room.len();
+        match interface.recv(room) {
+            // The driver cuts what does not fit and does not say so.
+            Ok(length) if length < whole && frame.place(start..start + length) => batch.push(frame),
+            Ok(_) => {
+                statistics.rx_dropped += 1;
+                pool.give(frame);
+            }
+            Err(error) => {
+                pool.give(frame);
+                if is_transient(&error) || batch.len() > before {
+                    break;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(batch.len() - before)
+}
+
+/// Sends a packet a system call.
+fn tx(interface: &Iface, pool: &mut FramePool, batch: &mut Batch) -> TxOutcome {
+    let mut outcome = TxOutcome::default();
+    let mut done = 0;
+    for frame in batch.iter() {
+        match interface.send(frame.bytes()) {
+            Ok(_) => {
+                outcome.sent += 1;
+                outcome.sent_bytes += frame.len();
+            }
+            Err(error) if is_transient(&error) => break,
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => outcome.oversized += 1,
+            Err(_) => outcome.failed += 1,
+        }
+        done += 1;
+    }
+    batch.drain(..done).for_each(|frame| pool.give(frame));
+    outcome
 }
 
 /// Whether the same call may succeed later.
@@ -191,8 +247,13 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 struct Opened {
-    interface: Iface,
+    opened: Handle,
     device: NetDevice,
+}
+
+enum Handle {
+    Plain(Iface),
+    SuperPackets(Device),
 }
 
 /// Opens the device where it is. A thread enters the namespace, as it is a thread's property; the
@@ -235,15 +296,31 @@ fn open_here(options: &TunTapOptions) -> Result<Opened, PortError> {
         .write(true)
         .open("/dev/net/tun")
         .map_err(driver_error)?;
-    let open = || {
-        let interface = Iface::without_packet_info(&options.interface, options.kind.mode())?;
-        interface.set_non_blocking()?;
-        close_on_exec(&interface)?;
-        Ok(interface)
+    let failed = |error| device_error(options, error);
+    let opened = match with_super_packets(options) {
+        Ok(device) => Handle::SuperPackets(device),
+        Err(error) if options.multi_queue => return Err(failed(error)),
+        Err(_) => Handle::Plain(open_plain(options).map_err(failed)?),
     };
-    let interface = open().map_err(|error| device_error(options, error))?;
-    let device = NetDevice::query(interface.name())?;
-    Ok(Opened { interface, device })
+    let device = NetDevice::query(&options.interface)?;
+    Ok(Opened { opened, device })
+}
+
+/// The device with super-packets, if they are wanted and the kernel has them. What is wrong with the
+/// device itself shows when it is opened without.
+fn with_super_packets(options: &TunTapOptions) -> io::Result<Device> {
+    if !options.super_packets {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let opened = Device::open(&options.interface, options.kind, options.multi_queue);
+    opened.inspect_err(|error| log::debug!("{}: no super-packets: {error}", options.interface))
+}
+
+fn open_plain(options: &TunTapOptions) -> io::Result<Iface> {
+    let interface = Iface::without_packet_info(&options.interface, options.kind.mode())?;
+    interface.set_non_blocking()?;
+    close_on_exec(&interface)?;
+    Ok(interface)
 }
 
 fn driver_error(source: io::Error) -> PortError {

@@ -1,9 +1,12 @@
 //! What a set of files amounts to: which documents count, and what is wrong with the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::resources::load::Parsed;
+use crate::resources::text::digest;
 use crate::resources::{ClusterState, Fault, IpPool, Origin, Problem, Resource, ResourceKey};
 
 /// The resources that are in effect, with the place where each was read, and what is wrong.
@@ -31,10 +34,33 @@ impl Listing {
     }
 }
 
+/// The files of a directory that hold resources, in order.
+pub(super) fn list(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let file = directory.join(&name);
+        if holds_resources(&name) && !file.is_dir() {
+            files.insert(file);
+        }
+    }
+    Ok(files)
+}
+
+/// Whether a file of that name is looked at.
+pub(super) fn holds_resources(name: &OsStr) -> bool {
+    let hidden = name.as_encoded_bytes().starts_with(b".");
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
 impl Files {
     /// Takes in what a file says now. If something is wrong with it, resources that it no longer
     /// seems to hold stay: they may be in the part that cannot be read.
     pub fn set(&mut self, file: &Path, mut parsed: Parsed) {
+        for (resource, _) in &mut parsed.resources {
+            stamp(resource);
+        }
         if let Some(before) = self.files.remove(file)
             && !parsed.problems.is_empty()
         {
@@ -46,6 +72,19 @@ impl Files {
                 .extend(kept.filter(|(before, _)| !now.contains(&before.key())));
         }
         self.files.insert(file.to_owned(), parsed);
+    }
+
+    /// Files in which a document is that resource, in order.
+    pub fn holding(&self, key: &ResourceKey) -> Vec<PathBuf> {
+        let holds = |parsed: &Parsed| parsed.resources.iter().any(|(held, _)| held.key() == *key);
+        let holding = self.files.iter().filter(|(_, parsed)| holds(parsed));
+        holding.map(|(file, _)| file.clone()).collect()
+    }
+
+    /// What is wrong with single documents, and in which file.
+    pub fn problems(&self) -> impl Iterator<Item = (&PathBuf, &Problem)> {
+        let files = self.files.iter();
+        files.flat_map(|(file, parsed)| parsed.problems.iter().map(move |problem| (file, problem)))
     }
 
     /// Forgets a file.
@@ -77,6 +116,13 @@ impl Files {
         merged.problems.sort();
         merged
     }
+}
+
+/// Gives a resource the version that follows from its content.
+pub(super) fn stamp(resource: &mut Resource) {
+    resource.metadata_mut().resource_version = None;
+    let content = serde_json::to_vec(resource).unwrap_or_default();
+    resource.metadata_mut().resource_version = Some(digest(&content));
 }
 
 /// How much a document is in effect already.
@@ -116,6 +162,19 @@ impl Listing {
                 }
             }
         }
+    }
+
+    /// What keeps a resource from standing beside the others that are in effect.
+    pub(super) fn conflict_of(&self, resource: &Resource) -> Option<Fault> {
+        let Resource::IpPool(pool) = resource else {
+            return None;
+        };
+        let others = self
+            .pools()
+            .filter(|other| other.metadata.name != pool.metadata.name);
+        others
+            .into_iter()
+            .find_map(|other| pool.validate_beside(other))
     }
 
     /// What keeps a resource from standing beside those admitted so far.

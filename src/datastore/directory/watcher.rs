@@ -1,4 +1,4 @@
-//! A directory of YAML files as a datastore.
+//! Follows a directory by the kernel's own events.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,10 @@ use inotify::{EventMask, Inotify, WatchMask};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::files::{Files, Listing};
-use super::{Update, Watch};
+use super::files::{Files, holds_resources, list};
+use super::{Directory, Listing};
+use crate::datastore::{Selection, Update, Watch};
 use crate::resources::{Problem, load};
-
-/// A directory of files named `*.yaml`, `*.yml` or `*.json`, each of one or many documents.
-///
-/// Hidden files and subdirectories are not looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Directory {
-    path: PathBuf,
-}
 
 /// How long a burst of changes must have paused before it is looked at …
 const QUIET: Duration = Duration::from_millis(50);
@@ -42,98 +35,48 @@ const WAITING: usize = 1024;
 const CHANGED: Token = Token(0);
 const STOPPED: Token = Token(1);
 
-impl Directory {
-    /// A directory at a path; nothing is read yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
-    }
-
-    /// Reads the directory once. A directory that cannot be read is a problem of an empty listing.
-    pub fn load(&self) -> Listing {
-        let mut files = Files::default();
-        match list(&self.path) {
-            Ok(present) => {
-                for file in &present {
-                    files.set(file, load::read(file));
-                }
-                files.merge(&Listing::default())
-            }
-            Err(error) => Listing {
-                problems: vec![self.unreadable(&error)],
-                ..Listing::default()
-            },
-        }
-    }
-
-    /// Reads the directory and goes on telling what changes in it, from a thread of its own.
-    ///
-    /// A file that becomes broken, a document that contradicts another, and a directory that goes
-    /// away leave in effect what was so before, and are told as problems.
-    pub fn watch(&self) -> Result<Watch, Problem> {
-        self.start().map_err(|error| self.unreadable(&error))
-    }
-
-    fn start(&self) -> io::Result<Watch> {
-        list(&self.path)?;
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), STOPPED)?;
-        let (sender, receiver) = bounded(WAITING);
-        let (stop, stopped) = bounded(0);
-        let mut watcher = Watcher {
-            directory: self.clone(),
-            poll,
-            watched: None,
-            files: Files::default(),
-            gone: None,
-            told: Listing::default(),
-            in_sync: false,
-            updates: sender,
-            stopped,
-        };
-        let thread = thread::Builder::new()
-            .name("datastore".into())
-            .spawn(move || watcher.run())?;
-        Ok(Watch {
-            updates: Some(receiver),
-            stop: Some(stop),
-            waker,
-            thread: Some(thread),
-        })
-    }
-
-    fn unreadable(&self, error: &io::Error) -> Problem {
-        Problem::with_file(
-            &self.path,
-            format!("the datastore's directory cannot be read: {error}"),
-            "create it, or correct datastore.directory in the configuration",
-        )
-    }
-}
-
-/// The files of a directory that hold resources, in order.
-fn list(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let mut files = BTreeSet::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let file = directory.join(&name);
-        if holds_resources(&name) && !file.is_dir() {
-            files.insert(file);
-        }
-    }
-    Ok(files)
-}
-
-fn holds_resources(name: &OsStr) -> bool {
-    let hidden = name.as_encoded_bytes().starts_with(b".");
-    let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
+/// Goes on telling what is other in a directory than in `told`, from a thread of its own.
+pub(super) fn start(
+    directory: &Directory,
+    selection: &Selection,
+    told: Listing,
+) -> io::Result<Watch> {
+    list(&directory.path)?;
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), STOPPED)?;
+    let (sender, receiver) = bounded(WAITING);
+    let (stop, stopped) = bounded(0);
+    let mut watcher = Watcher {
+        directory: directory.clone(),
+        selection: selection.clone(),
+        poll,
+        watched: None,
+        files: Files::default(),
+        unreadable: BTreeSet::new(),
+        gone: None,
+        told,
+        in_sync: false,
+        updates: sender,
+        stopped,
+    };
+    let thread = thread::Builder::new()
+        .name("datastore".into())
+        .spawn(move || watcher.run())?;
+    let mut stop = Some(stop);
+    Ok(Watch::new(receiver, thread, move || {
+        drop(stop.take());
+        waker.wake().is_ok()
+    }))
 }
 
 struct Watcher {
     directory: Directory,
+    selection: Selection,
     poll: Poll,
     watched: Option<Watched>,
     files: Files,
+    /// Files that are there but could not be read, to be tried again.
+    unreadable: BTreeSet<OsString>,
     /// Why the directory cannot be read, while it cannot.
     gone: Option<Problem>,
     told: Listing,
@@ -274,8 +217,9 @@ impl Watcher {
             match list(&self.directory.path) {
                 Ok(present) => {
                     self.files.retain(&present);
+                    self.unreadable.clear();
                     for file in &present {
-                        self.files.set(file, load::read(file));
+                        self.read_file(file);
                     }
                 }
                 // What was read before stays, and the next step says that the directory is gone.
@@ -283,14 +227,24 @@ impl Watcher {
             }
             return;
         }
-        for name in &changes.names {
+        let again = std::mem::take(&mut self.unreadable);
+        for name in changes.names.union(&again) {
             let file = self.directory.path.join(name);
             if file.symlink_metadata().is_err() || file.is_dir() {
                 self.files.remove(&file);
             } else {
-                self.files.set(&file, load::read(&file));
+                self.read_file(&file);
             }
         }
+    }
+
+    fn read_file(&mut self, file: &Path) {
+        let parsed = load::read(file);
+        if parsed.unreadable {
+            self.unreadable
+                .extend(file.file_name().map(OsStr::to_owned));
+        }
+        self.files.set(file, parsed);
     }
 
     /// Tells what is other than told before. New resources come before the deletion of old ones, so
@@ -301,6 +255,7 @@ impl Watcher {
         let mut updates: Vec<Update> = now
             .resources
             .iter()
+            .filter(|(key, _)| self.selection.has(key))
             .filter(|(key, (resource, _))| {
                 self.told.resources.get(key).map(|(told, _)| told) != Some(resource)
             })
@@ -311,7 +266,7 @@ impl Watcher {
             .collect();
         let gone = self.told.resources.keys();
         updates.extend(
-            gone.filter(|key| !now.resources.contains_key(key))
+            gone.filter(|key| self.selection.has(key) && !now.resources.contains_key(key))
                 .map(|key| Update::Delete(key.clone())),
         );
         if now.problems != self.told.problems {
