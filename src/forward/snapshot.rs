@@ -160,6 +160,12 @@ impl Addresses {
         }
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self.v4.iter().map(|bits| Ipv4Addr::from_bits(*bits).into());
+        v4.chain(self.v6.iter().map(|bits| Ipv6Addr::from_bits(*bits).into()))
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         self.v4.clear();
@@ -224,9 +230,10 @@ impl Peers {
 
     /// The known nodes' addresses, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
-        let v4 = self.v4.iter().map(|(address, id)| ((*address).into(), *id));
-        let v6 = self.v6.iter().map(|(address, id)| ((*address).into(), *id));
-        v4.chain(v6)
+        let v4 = self.v4.iter();
+        let v4 = v4.map(|(bits, id)| (Ipv4Addr::from_bits(*bits).into(), *id));
+        let v6 = self.v6.iter();
+        v4.chain(v6.map(|(bits, id)| (Ipv6Addr::from_bits(*bits).into(), *id)))
     }
 
     /// The known node that has this address.
