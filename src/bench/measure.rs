@@ -82,7 +82,7 @@ impl<'a> Bench<'a> {
         let ends = ends(topology, system, direction, options);
         let what = format!("{system} {}", direction.name());
         let mut bench = Self::new(what, ends, options, interrupted)?;
-        bench.watched = Some(watched(topology, running, system, direction, options)?);
+        bench.watched = Some(watched(topology, running, direction, options)?);
         if !bench.passes()? {
             return Err(BenchError::System {
                 system: system.name().to_owned(),
@@ -327,7 +327,6 @@ fn ends<'a>(
 fn watched(
     topology: &Topology,
     running: &Running,
-    system: System,
     direction: Direction,
     options: &Options,
 ) -> Result<Watched> {
@@ -336,9 +335,7 @@ fn watched(
         for site in topology.nodes(direction) {
             let own = site.thread_napi(options.node_cpu)?;
             if options.realtime {
-                let priority = system.receive_priority();
-                own.iter()
-                    .try_for_each(|thread| realtime(*thread, priority))?;
+                own.iter().try_for_each(|thread| realtime(*thread))?;
             }
             threads.extend(own);
         }
@@ -351,9 +348,8 @@ fn watched(
 }
 
 /// Gives a thread or process real-time priority.
-pub fn realtime(pid: Pid, priority: u8) -> Result<()> {
-    let (priority, pid) = (priority.to_string(), pid.to_string());
-    run_command("chrt", &["--fifo", "--pid", &priority, &pid]).map(drop)
+pub fn realtime(pid: Pid) -> Result<()> {
+    run_command("chrt", &["--fifo", "--pid", "1", &pid.to_string()]).map(drop)
 }
 
 /// Takes real-time priority from a process that has inherited it.

@@ -186,7 +186,7 @@ impl Run<'_> {
         if !self.options.realtime {
             return;
         }
-        if let Err(error) = measure::realtime(nix::unistd::getpid(), 1) {
+        if let Err(error) = measure::realtime(nix::unistd::getpid()) {
             self.report.method.realtime = false;
             self.place.realtime = false;
             self.report

@@ -85,7 +85,7 @@ impl Routes {
 
 impl Options {
     /// What a user gets who asks for nothing else, on the first and the last CPU that this process may
-    /// use: less than half an hour.
+    /// use: about half an hour.
     pub fn standard() -> Result<Self> {
         let cpus = crate::worker::affinity::available();
         let (Some(first), Some(last)) = (cpus.first(), cpus.last()) else {

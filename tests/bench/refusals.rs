@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::netns::{UNDERPASS, isolated, sh};
-use crate::run::{assert_nothing_is_left, text, underpass};
+use crate::netns::{UNDERPASS, isolated, sh, wait_for};
+use crate::run::{SHORT, assert_nothing_is_left, text, underpass};
 
 fn refused(arguments: &[&str]) -> String {
     let output = underpass(&[&["bench", "--quick"], arguments].concat());
@@ -103,9 +103,30 @@ fn interfaces_that_cannot_or_should_not_be_used_are_refused() {
         );
         assert!(said("one,two").contains("'two': it is in use: it belongs to bridge0"));
         sh("ip link set two nomaster; ip link del bridge0");
-        // A cable between both: nothing has to be resolved, so a bench could begin.
-        let missing = said("one,other");
-        assert!(missing.contains("'other': it is down"), "{missing}");
+        let wire = Command::new(UNDERPASS)
+            .args(["bench-wire", "one", "two"])
+            .spawn();
+        let mut wire = wire.unwrap();
+        wait_for("an XDP program", || {
+            sh("ip link show two").contains("xdp").then_some(())
+        });
+        assert!(said("one,two").contains("it is in use: it has an XDP program"));
+        wire.kill().unwrap();
+        wire.wait().unwrap();
+    });
+}
+
+/// The two ends of a veth pair are a cable; one of them has an address.
+#[test]
+fn an_interface_in_use_is_used_if_the_user_insists() {
+    isolated(|| {
+        sh("ip link add one type veth peer name two && ip link set one up && ip link set two up");
+        sh("ip addr add 10.9.0.1/24 dev two && ethtool -K two gro on");
+        let what = ["bench", "--interfaces", "one,two", "--force"];
+        let output = underpass(&[&what[..], SHORT].concat());
+        let said = text(&output);
+        assert!(output.status.success() && said.contains("given"), "{said}");
+        assert!(sh("ip addr show two").contains("10.9.0.1/24"));
     });
 }
 

@@ -103,6 +103,14 @@ impl FrameSize {
         }
     }
 
+    /// Its name with what it is in: `64 bytes`, `imix`.
+    pub fn in_words(self) -> String {
+        match self {
+            Self::Bytes(bytes) => format!("{bytes} bytes"),
+            Self::Imix => "imix".to_owned(),
+        }
+    }
+
     /// The mean length, the frame check sequence included.
     pub fn mean(self) -> f64 {
         let sum: u32 = self.lengths().iter().map(|length| u32::from(*length)).sum();

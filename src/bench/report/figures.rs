@@ -52,8 +52,9 @@ pub(super) fn latency(report: &Report, direction: Direction, size: FrameSize, lo
     };
     Lines {
         title: format!(
-            "{}, {size} bytes: one-way latency at {:.0} % of the PDR",
+            "{}, {}: one-way latency at {:.0} % of the PDR",
             direction.name(),
+            size.in_words(),
             load * 100.0
         ),
         unit: "microseconds",
@@ -81,8 +82,9 @@ pub(super) fn cost(report: &Report, direction: Direction, size: FrameSize) -> Op
     let names = ["process", "kernel threads", "sender's softirq"];
     known.then(|| Bars {
         title: format!(
-            "{}, {size} bytes: CPU time for a packet at the PDR",
-            direction.name()
+            "{}, {}: CPU time for a packet at the PDR",
+            direction.name(),
+            size.in_words()
         ),
         unit: "ns",
         digits: 0,
@@ -142,7 +144,7 @@ fn by_size(
     let group = |size: FrameSize| {
         let values = systems.iter();
         let values = values.map(|system| figure(report.find(*system, direction, size)?));
-        (format!("{size} bytes"), values.collect())
+        (size.in_words(), values.collect())
     };
     Bars {
         title: format!("{}: {title}", direction.name()),

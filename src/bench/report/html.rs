@@ -61,8 +61,9 @@ fn summary(page: &mut String, report: &Report) {
     for (direction, size) in &settings {
         let _ = write!(
             page,
-            "<th class=\"group\" colspan=\"2\">{}, {size} bytes</th>",
-            direction.name()
+            "<th class=\"group\" colspan=\"2\">{}, {}</th>",
+            direction.name(),
+            size.in_words()
         );
     }
     *page += "</tr><tr><th>system</th>";
@@ -109,7 +110,7 @@ fn of_direction(page: &mut String, report: &Report, direction: Direction) {
         *page += &bars.svg();
     }
     for size in sizes {
-        let _ = writeln!(page, "<h3>{}, {size} bytes</h3>", direction.name());
+        let _ = writeln!(page, "<h3>{}, {}</h3>", direction.name(), size.in_words());
         throughput_table(page, report, direction, size);
         if let Some(bars) = figures::cost(report, direction, size) {
             *page += &bars.svg();
@@ -424,7 +425,7 @@ fn method(report: &Report) -> String {
     };
     let ceilings = report.generator.iter();
     let ceilings: Vec<_> = ceilings
-        .map(|one| format!("{:.2} Mpps of {} bytes", one.rate / 1e6, one.size))
+        .map(|one| format!("{:.2} Mpps ({})", one.rate / 1e6, one.size.in_words()))
         .collect();
     format!(
         "{rounds} rounds, in each of which every system has its turn; {flows} flows to {destinations} \

@@ -141,19 +141,10 @@ impl System {
         !matches!(self, Self::Wire | Self::Ovs | Self::Given)
     }
 
-    /// The real-time priority of the threads that receive for it: that of the system itself, but more
-    /// where its threads poll without ever sleeping.
-    pub const fn receive_priority(self) -> u8 {
-        match self {
-            Self::Ovs => 2,
-            _ => 1,
-        }
-    }
-
     /// Whether it can be measured in that direction.
     pub fn has(self, direction: Direction) -> bool {
         match self {
-            // Its polling threads never sleep, and two of them do not share a CPU.
+            // Two of its polling threads on one CPU would keep each other waiting.
             Self::Ovs => direction != Direction::Path,
             _ => true,
         }

@@ -30,6 +30,11 @@ const DAEMONS: [&str; 3] = [
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
+/// How long its polling threads may sleep when little comes, in microseconds. The threads that receive for
+/// them are on the same CPU: between those that never sleep and those that have to come first packets
+/// would pass one by one. With this it carried 0.44 million packets a second, without 0.24.
+const LONGEST_SLEEP: u32 = 100;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why it cannot be measured.
@@ -88,19 +93,20 @@ fn start_node(site: &Site, other: &Site, place: &Place, running: &mut Running) -
     running.helpers.push(node.database(place)?);
     node.vsctl(&["--no-wait", "init"])?;
     let mask = format!("other_config:pmd-cpu-mask={:#x}", 1_u64 << place.cpu);
-    node.vsctl(&["--no-wait", "set", "Open_vSwitch", ".", &mask])?;
+    let sleep = format!("other_config:pmd-maxsleep={LONGEST_SLEEP}");
+    node.vsctl(&["--no-wait", "set", "Open_vSwitch", ".", &mask, &sleep])?;
     let daemon = node.daemon(place)?;
     let pid = daemon.pid();
     running.add(site.name, daemon);
     ordinary(pid)?;
     node.bridges(other)?;
     if place.realtime {
-        polling_threads(pid).try_for_each(|thread| realtime(thread, 1))?;
+        polling_threads(pid).try_for_each(realtime)?;
     }
     Ok(())
 }
 
-/// The threads that forward. They never sleep, so nothing else of the daemon may have their priority.
+/// The threads that forward. Nothing else of the daemon may have their priority.
 fn polling_threads(daemon: Pid) -> impl Iterator<Item = Pid> {
     let tasks = std::fs::read_dir(format!("/proc/{daemon}/task"));
     let tasks = tasks.into_iter().flatten().flatten();

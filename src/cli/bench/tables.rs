@@ -19,25 +19,20 @@ pub(super) fn report(report: &Report) -> String {
     );
     for ceiling in &report.generator {
         text += &format!(
-            "generator alone, {} bytes: {} Mpps\n",
-            ceiling.size,
+            "generator alone, {}: {} Mpps\n",
+            ceiling.size.in_words(),
             mpps(Some(ceiling.rate))
         );
     }
     for setting in report.settings() {
         let (direction, size) = setting;
-        text += &format!("\n{}, {size} bytes\n", direction.name());
+        let what = format!("{}, {}", direction.name(), size.in_words());
+        text += &format!("\n{what}\n");
         text += &throughput(report, setting).text();
-        text += &format!(
-            "\n{}, {size} bytes: one-way latency in us at parts of the PDR\n",
-            direction.name()
-        );
+        text += &format!("\n{what}: one-way latency in us at parts of the PDR\n");
         text += &latency(report, setting).text();
         if report.systems().len() > 1 {
-            text += &format!(
-                "\n{}, {size} bytes: ratios; ? where rounds disagree: not conclusive\n",
-                direction.name()
-            );
+            text += &format!("\n{what}: ratios; ? where rounds disagree: not conclusive\n");
             text += &ratios(report, setting).text();
         }
     }
