@@ -293,6 +293,7 @@ fn snapshot(kind: Kind, fib: Arc<Fib>) -> Snapshot {
             v4: NODE,
             v6: RouterAddresses::GATEWAY_V6,
         },
+        bridges: Default::default(),
     }
 }
 

@@ -107,6 +107,7 @@ datastore: { directory: $DATASTORE_DIR }
 health: 127.0.0.1:9099
 metrics: 127.0.0.1:9091
 control: $(node_socket "$1")
+${UNDERPASS_TEST_FAST_PATH:+fastPath: $UNDERPASS_TEST_FAST_PATH}
 YAML
 }
 

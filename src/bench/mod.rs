@@ -21,7 +21,7 @@ pub mod topology;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 pub use cpu::CoreTime;
 pub use error::{BenchError, Result};
@@ -29,6 +29,7 @@ pub use machine::Machine;
 pub use options::{MOST_DESTINATIONS, Options, Routes};
 pub use report::{Report, Softirq};
 
+use crate::resources::time::rfc3339;
 use given::{Given, Interfaces};
 use load::profile::FrameSize;
 use measure::Bench;
@@ -271,10 +272,10 @@ impl Run<'_> {
                 self.options.rounds
             ))?;
             let topology = Topology::build()?;
-            let _running = system.start(&topology, Direction::Path, &self.place)?;
             for site in [&topology.a, &topology.b] {
                 site.set_offloads(offloads)?;
             }
+            let _running = system.start(&topology, Direction::Path, &self.place)?;
             let measured = tcp::measure(&topology, duration, self.options, self.interrupted)?;
             self.add_tcp(system, offloads, measured);
         }
@@ -324,7 +325,7 @@ fn empty_report(options: &Options, machine: Machine) -> Report {
     Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: utc(SystemTime::now()),
+        started: rfc3339(SystemTime::now()),
         seconds: 0.0,
         machine,
         method: Method {
@@ -369,52 +370,7 @@ fn run_command(program: &str, arguments: &[&str]) -> Result<String> {
     })
 }
 
-/// `2026-01-31T12:00:00Z`, by the civil calendar (Howard Hinnant's `civil_from_days`).
-fn utc(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
 /// The sizes that a run may have, for the command line.
 pub fn size(text: &str) -> Result<FrameSize, String> {
     text.parse()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn dates_are_the_calendar_s() {
-        for (seconds, date) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_827_696, "2000-02-29T12:34:56Z"),
-            (4_102_444_799, "2099-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), date);
-        }
-    }
 }

@@ -345,6 +345,17 @@ impl Site {
         })
     }
 
+    /// Switches NAPI on for the workload's device as well, to which a fast path redirects.
+    pub fn enable_workload_napi(&self) -> Result<()> {
+        self.workload.run(|| {
+            let (mirror, mut ethtool) = tools()?;
+            match mirror.link_named(&self.eth) {
+                Some(link) => ethtool.set_gro(link, true).map_err(kernel),
+                None => Ok(()),
+            }
+        })
+    }
+
     /// Has the node's devices receive in kernel threads of their own, tied to one CPU.
     pub fn thread_napi(&self, cpu: usize) -> Result<Vec<nix::unistd::Pid>> {
         let mut threads = Vec::new();

@@ -57,7 +57,9 @@ impl Facts for Known<'_> {
         };
         match description.role {
             PortRole::Host => self.host_mtu,
-            PortRole::Uplink | PortRole::Workload => self.device_mtu(description),
+            PortRole::Uplink | PortRole::Workload | PortRole::Bridge(_) => {
+                self.device_mtu(description)
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::node::Node;
+use super::resolve::Delta;
 use crate::port::PortId;
 
 impl Node {
@@ -34,6 +35,7 @@ impl Node {
             .filter(|name| !self.ports.steer_plug(name, &self.mirror, now))
             .cloned()
             .collect();
+        self.join_fast_path(&opened);
         self.close(gone);
         let failed = self.take_away(failed);
         if !failed.is_empty() {
@@ -49,6 +51,22 @@ impl Node {
         );
     }
 
+    /// Ports that are steered now take part in the fast path, if they can.
+    fn join_fast_path(&mut self, names: &[String]) {
+        let Some(side) = &mut self.fast_path else {
+            return;
+        };
+        for (name, id, steering) in self.ports.steerings() {
+            let port = self.forwarding.fixed().ports.get(usize::from(id.0));
+            let partial = port.is_none_or(|port| port.partial_checksums);
+            if names.iter().any(|opened| opened == name)
+                && let Some(mirror) = self.forwarding.fast_path_mut()
+            {
+                side.join(mirror.fast_path(), steering, id, partial, &self.mirror);
+            }
+        }
+    }
+
     /// What comes in by these ports goes to the kernel again, and no route leads to them from the next
     /// update on.
     fn take_away(&mut self, names: Vec<String>) -> Vec<(String, PortId)> {
@@ -56,6 +74,11 @@ impl Node {
         for name in names {
             if let Some(id) = self.ports.unsteer_plug(&name) {
                 self.forwarding.unplug(&name);
+                if let (Some(side), Some(mirror)) =
+                    (&mut self.fast_path, self.forwarding.fast_path_mut())
+                {
+                    side.leave(mirror.fast_path(), id);
+                }
                 gone.push((name, id));
             }
         }
@@ -81,8 +104,7 @@ impl Node {
     }
 
     fn routes_follow_ports(&mut self) {
-        let wanted = self.forwarding.wanted().clone();
-        self.apply(wanted);
+        self.apply(&Delta::default());
     }
 }
 

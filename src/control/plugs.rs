@@ -386,6 +386,12 @@ impl OpenPorts {
         Some(port.id)
     }
 
+    /// The XDP programs of the open workload ports, by interface and port.
+    pub fn steerings(&mut self) -> impl Iterator<Item = (&str, PortId, &mut Steering)> {
+        let open = self.plugs.open.iter_mut();
+        open.filter_map(|(name, port)| Some((name.as_str(), port.id, port.steering.as_mut()?)))
+    }
+
     /// How many frames are to come back with a port.
     pub fn frames_of_plug(&self, name: &str) -> usize {
         self.plugs.open.get(name).map_or(0, |port| port.frames)

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::plugs::Plugs;
-use crate::forward::{PortConfig, PortRole, WorkloadSources};
+use crate::forward::{BridgeId, PortConfig, PortRole, WorkloadSources};
 use crate::kernel::{Mirror, veth};
 use crate::packet::{BATCH, FramePool, HEADROOM};
 use crate::port::capture::{CaptureSwitch, Captured};
@@ -45,8 +45,10 @@ pub struct OpenPorts {
     pub descriptions: Vec<Option<Description>>,
     /// By port number: the worker that alone serves it; none for the uplink, which all serve.
     pub owners: Vec<Option<usize>>,
-    /// The port of each workload interface that is open at the start.
+    /// The port of each workload interface that is routed and open at the start.
     pub workload_ports: BTreeMap<String, PortId>,
+    /// The port of each workload interface that is in a bridge, open or not.
+    pub bridge_ports: BTreeMap<String, PortId>,
     /// Workload ports by AF_XDP, which come and go.
     pub plugs: Plugs,
     /// The uplink's own Ethernet address.
@@ -120,11 +122,16 @@ pub fn open(
         descriptions: Vec::new(),
         owners: Vec::new(),
         workload_ports: BTreeMap::new(),
+        bridge_ports: BTreeMap::new(),
         plugs: Plugs::new(config),
     };
     let (uplink_mac, uplink_steering) = opening.uplink(config, queues).map_err(uplink())?;
     for (index, port) in config.workloads.iter().enumerate() {
-        let opened = opening.workload(index, port);
+        let bridge = config.bridge_of(&port.interface);
+        let role = bridge.map_or(PortRole::Workload, |index| {
+            PortRole::Bridge(BridgeId(index as u16))
+        });
+        let opened = opening.workload(index, port, role);
         opened.map_err(of(workload_field(config, index)))?;
     }
     if let Some(host) = &config.host {
@@ -140,6 +147,7 @@ pub fn open(
         descriptions: opening.descriptions,
         owners: opening.owners,
         workload_ports: opening.workload_ports,
+        bridge_ports: opening.bridge_ports,
         plugs: opening.plugs,
         uplink_mac,
         uplink_steering,
@@ -171,6 +179,7 @@ struct Opening<'a> {
     descriptions: Vec<Option<Description>>,
     owners: Vec<Option<usize>>,
     workload_ports: BTreeMap<String, PortId>,
+    bridge_ports: BTreeMap<String, PortId>,
     plugs: Plugs,
 }
 
@@ -202,7 +211,12 @@ impl Opening<'_> {
     }
 
     /// Opens a workload's port; the workers take turns.
-    fn workload(&mut self, index: usize, config: &WorkloadPort) -> Result<(), PortError> {
+    fn workload(
+        &mut self,
+        index: usize,
+        config: &WorkloadPort,
+        role: PortRole,
+    ) -> Result<(), PortError> {
         let id = self.next_id();
         let worker = index % self.workers.len();
         let name = config.interface.to_string();
@@ -220,14 +234,9 @@ impl Opening<'_> {
                 let steering = self.steer(&device, Role::Workload, io, &sockets)?;
                 port.set_mode(steering.mode(), &self.workers[worker].umem);
                 let index = self.mirror.link_named(&device).map_or(0, |link| link.index);
-                self.plugs.opened_at_start(
-                    &name,
-                    (id, PortRole::Workload),
-                    index,
-                    port.held(),
-                    steering,
-                );
-                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                self.plugs
+                    .opened_at_start(&name, (id, role), index, port.held(), steering);
+                self.describe(&name, &device, role, &port, Some(worker));
                 self.keep(worker, Box::new(port));
             }
             PortKind::Tun | PortKind::Tap => {
@@ -244,7 +253,7 @@ impl Opening<'_> {
                     multi_queue: false,
                 };
                 let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
-                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                self.describe(&name, &device, role, &port, Some(worker));
                 let in_other_netns = config.netns.is_some();
                 if let Some(Some(description)) = self.descriptions.last_mut() {
                     description.local = !in_other_netns;
@@ -252,7 +261,10 @@ impl Opening<'_> {
                 self.keep(worker, Box::new(port));
             }
         }
-        self.workload_ports.insert(name, id);
+        match role {
+            PortRole::Bridge(_) => self.bridge_ports.insert(name, id),
+            _ => self.workload_ports.insert(name, id),
+        };
         Ok(())
     }
 

@@ -13,8 +13,10 @@ use super::apply::Forwarding;
 use super::ports::OpenPorts;
 use crate::forward::RouterAddresses;
 use crate::packet::Frame;
+use crate::port::xdp::fast_path;
 use crate::port::{Port, PortId};
 use crate::resources::NodeConfig;
+use crate::resources::config::FastPathWanted;
 use crate::wire::arp::{self, Arp};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::nd::{self, NeighbourMessage};
@@ -81,6 +83,7 @@ impl Threads {
                 snapshot: forwarding.published(),
                 quiescence: forwarding.quiescence().register(),
                 counters: counted,
+                identifications: identifications(config),
             })?);
         }
         let slow_counters = Arc::new(Counters::new(port_count));
@@ -231,6 +234,16 @@ fn insist(mailbox: &Mailbox, mut message: Message) {
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// How many give outer identifications: the workers, and the CPUs of the fast path, if there may be
+/// one, so that none gives another's.
+pub fn identifications(config: &NodeConfig) -> u16 {
+    let cpus = match config.fast_path {
+        FastPathWanted::Off => 0,
+        FastPathWanted::Auto | FastPathWanted::On => fast_path::cpus(),
+    };
+    (config.worker_count() + cpus) as u16
 }
 
 type Inboxes = Vec<(Poll, Inbox)>;

@@ -13,12 +13,14 @@ use super::probe::{Prober, Target};
 use crate::forward::PortRole;
 use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
-use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
+use crate::observe::report::{
+    CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport,
+};
 use crate::packet::DropReason;
-use crate::port::PortStatistics;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
+use crate::port::xdp::fast_path::FastCounters;
+use crate::port::{PortId, PortStatistics};
 use crate::worker::counters::Counters;
-use crate::worker::mailbox::Mailbox;
 use crate::worker::publish::Published;
 
 /// How long an observer waits for the control thread.
@@ -31,6 +33,8 @@ const CAPTURED: usize = 8192;
 pub enum Question {
     /// The route table.
     Routes(Sender<Vec<RouteRow>>),
+    /// The stations of its bridges.
+    Fdb(Sender<Vec<FdbRow>>),
     /// How the node and its parts are.
     Status(Sender<StatusReport>),
     /// Where to probe for what is behind another node.
@@ -40,10 +44,19 @@ pub enum Question {
 /// The observers' side.
 pub struct View {
     questions: Sender<Question>,
-    counters: Vec<Arc<Counters>>,
+    counted: Counted,
     ports: Published<Vec<Row>>,
     switch: CaptureSwitch,
-    prober: Option<Prober>,
+    prober: Option<Arc<Prober>>,
+}
+
+/// Where a node's packets are counted.
+#[derive(Clone)]
+pub struct Counted {
+    /// By each worker, and by the slow path.
+    pub threads: Vec<Arc<Counters>>,
+    /// By the fast path, which no worker sees.
+    pub fast_path: Option<FastCounters>,
 }
 
 /// A port as observers see it.
@@ -57,21 +70,21 @@ struct Row {
 
 /// The ports as observers see them, kept by the control side.
 pub struct PortTable {
-    counters: Vec<Arc<Counters>>,
+    counted: Counted,
     rows: Vec<Row>,
     published: Published<Vec<Row>>,
 }
 
 impl PortTable {
     /// The ports that are open at the start.
-    pub fn new(counters: Vec<Arc<Counters>>, ports: Vec<Option<Description>>) -> Self {
+    pub fn new(counted: Counted, ports: Vec<Option<Description>>) -> Self {
         let row = |description| Row {
             description,
             before: Traffic::default(),
         };
         let rows: Vec<Row> = ports.into_iter().map(row).collect();
         Self {
-            counters,
+            counted,
             published: Published::new(rows.clone()),
             rows,
         }
@@ -82,7 +95,7 @@ impl PortTable {
     pub fn update(&mut self, ports: &[Option<Description>]) {
         for (id, (row, port)) in self.rows.iter_mut().zip(ports).enumerate() {
             if row.description.is_some() && port.is_none() {
-                row.before = Traffic::of(&self.counters, id);
+                row.before = Traffic::of(&self.counted, id);
             }
             row.description.clone_from(port);
         }
@@ -104,10 +117,21 @@ struct Traffic {
 }
 
 impl Traffic {
-    /// What all threads have counted under a port's number.
-    fn of(counters: &[Arc<Counters>], id: usize) -> Self {
-        let mut sum = Self::default();
-        for port in counters.iter().filter_map(|set| set.ports.get(id)) {
+    /// What was counted under a port's number.
+    fn of(counted: &Counted, id: usize) -> Self {
+        let fast = counted
+            .fast_path
+            .as_ref()
+            .map(|fast| fast.port(PortId(id as u16)));
+        let fast = fast.unwrap_or_default();
+        let mut sum = Self {
+            rx_packets: fast.rx_packets,
+            rx_bytes: fast.rx_bytes,
+            tx_packets: fast.tx_packets,
+            tx_bytes: fast.tx_bytes,
+        };
+        let threads = counted.threads.iter();
+        for port in threads.filter_map(|set| set.ports.get(id)) {
             sum = sum.plus(Self {
                 rx_packets: port.rx_packets.get(),
                 rx_bytes: port.rx_bytes.get(),
@@ -151,21 +175,21 @@ impl Traffic {
 }
 
 impl View {
-    /// A view of a node that counts in `counters`, and where its control thread finds questions.
-    /// Probes are sent by the worker of `uplink`.
+    /// A view of a node that counts in `counted`, and where its control thread finds questions.
+    /// Paths are measured by `prober`.
     pub fn new(
-        counters: Vec<Arc<Counters>>,
+        counted: Counted,
         ports: &PortTable,
         switch: CaptureSwitch,
-        uplink: Option<Mailbox>,
+        prober: Option<Arc<Prober>>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
             Self {
                 questions,
-                counters,
+                counted,
                 ports: ports.published(),
-                prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
+                prober,
                 switch,
             },
             asked,
@@ -186,18 +210,31 @@ impl NodeView for View {
         self.ask(Question::Routes).unwrap_or_default()
     }
 
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.ask(Question::Fdb).unwrap_or_default()
+    }
+
     fn counters(&self) -> CounterReport {
-        let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| of(c)).sum();
+        let sum = |of: &dyn Fn(&Counters) -> u64| self.counted.threads.iter().map(|c| of(c)).sum();
         let mut report = CounterReport {
             ports: self.ports(),
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
+            waiting: sum(&|counters| counters.waiting.get()),
             ..CounterReport::default()
         };
         let mut drops = [0; DropReason::COUNT];
         for reason in DropReason::ALL {
             drops[*reason as usize] = sum(&|counters| counters.drops(*reason));
+        }
+        if let Some(fast) = &self.counted.fast_path {
+            let counts = (0..self.ports.get().len()).map(|id| fast.port(PortId(id as u16)));
+            let (moved, lost) = counts.fold((0, 0), |(moved, lost), port| {
+                (moved + port.rx_packets, lost + port.lost)
+            });
+            report.fast_path = Some(moved);
+            drops[DropReason::NoPort as usize] += lost;
         }
         report.set_drops(&drops);
         report
@@ -217,6 +254,15 @@ impl NodeView for View {
     fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError> {
         self.switch
             .attach(&request.ports, request.snap_length, CAPTURED)
+    }
+
+    fn switch_fast_path(&self, on: bool) -> Result<(), String> {
+        let fast = self.counted.fast_path.as_ref().ok_or(
+            "the node has no fast path; write fastPath: auto into its configuration and restart it",
+        )?;
+        fast.switch(on);
+        log::info!("the fast path is {} now", if on { "on" } else { "off" });
+        Ok(())
     }
 
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String> {
@@ -247,10 +293,15 @@ impl View {
     }
 
     fn port(&self, id: usize, port: &Description, before: Traffic) -> PortCounters {
-        let moved = Traffic::of(&self.counters, id).minus(before);
+        let moved = Traffic::of(&self.counted, id).minus(before);
         let mut report = moved.report(&port.name, port.role, &port.io);
         let mut device = PortStatistics::default();
-        for counters in self.counters.iter().filter_map(|set| set.ports.get(id)) {
+        for counters in self
+            .counted
+            .threads
+            .iter()
+            .filter_map(|set| set.ports.get(id))
+        {
             add(&mut device, &counters.device.get());
         }
         report.xdp = port.io.starts_with("af_xdp").then(|| device.into());
@@ -271,5 +322,6 @@ fn role_name(role: PortRole) -> &'static str {
         PortRole::Uplink => "uplink",
         PortRole::Workload => "workload",
         PortRole::Host => "host",
+        PortRole::Bridge(_) => "bridge",
     }
 }

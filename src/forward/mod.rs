@@ -10,10 +10,14 @@
 //!  7 verdict  transmit, drop with one reason, or punt to the slow path
 //! ```
 //!
+//! What a bridge's port receives, or a bridge's network carries, is not routed: [`bridge`] has its
+//! stages.
+//!
 //! Pure: no clock, no allocation, no lock, no system call, no log. What it reads is a [`Snapshot`],
 //! what it changes are the frames and one worker's [`WorkerState`].
 
 mod adjacency;
+mod bridge;
 mod decap;
 mod ecn;
 mod encap;
@@ -30,6 +34,10 @@ mod workload_fence;
 pub use adjacency::{
     Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6,
 };
+pub use bridge::{
+    Bridge, BridgeId, Bridges, FLAP_HOLD, FLAP_MOVES, FLAP_WINDOW, Flood, ForwardingTable, Learnt,
+    Place, Remote, RemoteId, Remotes, Station, Targets, deliver, resume,
+};
 pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
 pub use snapshot::{
     Addresses, PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot, Tunnels, TunnelsV6,
@@ -41,6 +49,7 @@ pub use verdict::{Punt, Verdict};
 use crate::fib::NextHop;
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
+use crate::wire::Mtu;
 use parse::{Ip, Traits};
 use state::{Destinations, Flight};
 
@@ -64,6 +73,9 @@ pub fn forward(
         verdicts.extend(batch.iter().map(|_| Verdict::Drop(DropReason::NoPort)));
         return;
     };
+    if let PortRole::Bridge(bridge) = port.role {
+        return bridge::forward(snapshot, state, port, bridge, batch, verdicts);
+    }
     fetch(batch);
     let mut flights = std::mem::take(&mut state.flights);
     flights.clear();
@@ -114,8 +126,9 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
 /// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
 /// packet gets through is found out so.
 pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
-    let sent =
-        parse::ip(frame).and_then(|ip| Ok(encap::push(egress, state, &Traits::from(&ip), frame)?));
+    let any_size = egress.clone().with_mtu(Mtu(u16::MAX));
+    let sent = parse::ip(frame)
+        .and_then(|ip| Ok(encap::push(&any_size, state, &Traits::from(&ip), frame)?));
     match sent {
         Ok(()) => Verdict::Transmit(egress.port),
         Err(verdict) => verdict,
@@ -134,9 +147,10 @@ fn receive(
         PortRole::Uplink => decap::open(snapshot, port, ip, frame),
         PortRole::Workload => {
             workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
+            parse::refuse_off_link(&ip)?;
             Ok(ip)
         }
-        PortRole::Host => Ok(ip),
+        PortRole::Host | PortRole::Bridge(_) => Ok(ip),
     });
     match received {
         Ok(ip) => {
@@ -192,6 +206,8 @@ fn send(
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
         Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
     };
+    let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
+    let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
     if let Some(ingress) = ingress {
         if ingress.id == egress.port && ingress.role != PortRole::Uplink {
             return same_port(ingress);
@@ -200,16 +216,17 @@ fn send(
         if hop && !ttl::more_than_one(ip) {
             return Verdict::Punt(Punt::TtlExpired);
         }
-        if frame.len() > usize::from(egress.mtu.0) {
+        if too_big {
             return Verdict::Punt(Punt::TooBig(egress.mtu));
         }
         if hop {
             ttl::decrement(ip, frame);
         }
-    } else if frame.len() > usize::from(egress.mtu.0) {
+    } else if too_big {
         return Verdict::Punt(Punt::TooBig(egress.mtu));
     }
     match encap::push(egress, state, ip, frame) {
+        Ok(()) if cut_outside => Verdict::Punt(Punt::CutOutside(egress.port, egress.path_mtu())),
         Ok(()) => Verdict::Transmit(egress.port),
         Err(reason) => Verdict::Drop(reason),
     }
@@ -231,6 +248,8 @@ fn unresolved(ingress: Option<&PortConfig>, ip: &Traits, next_hop: NextHop) -> V
 fn same_port(ingress: &PortConfig) -> Verdict {
     match ingress.role {
         PortRole::Host => Verdict::Punt(Punt::NoRoute),
-        PortRole::Uplink | PortRole::Workload => Verdict::Drop(DropReason::SamePort),
+        PortRole::Uplink | PortRole::Workload | PortRole::Bridge(_) => {
+            Verdict::Drop(DropReason::SamePort)
+        }
     }
 }

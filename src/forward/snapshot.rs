@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::bridge::{BridgeId, Bridges};
 use super::{Adjacency, ReversePath};
 use crate::fib::Fib;
 use crate::packet::{Link, PortId};
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub tunnels: Tunnels,
     /// What the router calls itself.
     pub router: RouterAddresses,
+    /// The virtual Ethernets that this node has a part in.
+    pub bridges: Bridges,
 }
 
 /// The addresses that the router's own packets, ICMP errors above all, come from.
@@ -83,6 +86,8 @@ pub enum PortRole {
     Workload,
     /// The host's own kernel, by a TUN device.
     Host,
+    /// Stations of a bridge: nothing is routed.
+    Bridge(BridgeId),
 }
 
 /// The addresses that a workload may send from.
@@ -155,6 +160,12 @@ impl Addresses {
         }
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self.v4.iter().map(|bits| Ipv4Addr::from_bits(*bits).into());
+        v4.chain(self.v6.iter().map(|bits| Ipv6Addr::from_bits(*bits).into()))
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         self.v4.clear();
@@ -215,6 +226,14 @@ impl Peers {
     pub fn contains(&self, source: impl Into<IpAddr>) -> bool {
         let source = source.into();
         self.node(source).is_some() || self.external.iter().any(|net| net.contains(&source))
+    }
+
+    /// The known nodes' addresses, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
+        let v4 = self.v4.iter();
+        let v4 = v4.map(|(bits, id)| (Ipv4Addr::from_bits(*bits).into(), *id));
+        let v6 = self.v6.iter();
+        v4.chain(v6.map(|(bits, id)| (Ipv6Addr::from_bits(*bits).into(), *id)))
     }
 
     /// The known node that has this address.

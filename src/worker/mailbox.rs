@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Poll, Token, Waker};
 
+use crate::forward::{BridgeId, Place};
 use crate::packet::Frame;
 use crate::port::{Port, PortId};
 
@@ -29,6 +30,8 @@ pub enum Message {
     Transmit(PortId, Vec<u8>),
     /// Treat this whole frame as if this port had received it.
     Receive(PortId, Vec<u8>),
+    /// Send this whole frame on in a bridge, as one that came from there.
+    Bridge(BridgeId, Place, Vec<u8>),
     /// Serve this port from now on.
     Open(Plug),
     /// Serve a port no more: forward what it has received, send what is queued for it, give it back.

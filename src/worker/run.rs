@@ -15,7 +15,7 @@ use super::counters::Counters;
 use super::mailbox::{Inbox, Mailbox, Message};
 use super::publish::{Published, PublishedReader, QuiescentReader};
 use super::slow_path::Punted;
-use crate::forward::{self, Punt, Snapshot, Verdict, WorkerState};
+use crate::forward::{self, BridgeId, Flood, Place, Punt, Snapshot, Verdict, WorkerState};
 use crate::packet::{BATCH, Batch, DropReason, Frame, FramePool};
 use crate::port::{Port, PortId};
 
@@ -69,6 +69,8 @@ pub struct Parts {
     pub quiescence: QuiescentReader,
     /// What it counts.
     pub counters: Arc<Counters>,
+    /// How many give outer identifications, workers and others: each takes one in so many.
+    pub identifications: u16,
 }
 
 /// A worker: one thread's ports and all that moves their packets.
@@ -123,7 +125,6 @@ impl Worker {
                 },
             )
             .collect();
-        let workers = parts.workers.len();
         Ok(Self {
             number: parts.number,
             cpu: parts.cpu,
@@ -137,7 +138,7 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             short_of_frames: SHORT_OF_FRAMES.min(parts.pool.available() / 2),
             pool: parts.pool,
-            state: WorkerState::new(parts.number as u16, workers as u16),
+            state: WorkerState::new(parts.number as u16, parts.identifications),
             poll: parts.poll,
             inbox: parts.inbox,
             workers: parts.workers,
@@ -245,7 +246,32 @@ impl Worker {
             Verdict::Transmit(port) => self.queue(port, frame),
             Verdict::Drop(reason) => self.discard(frame, reason),
             Verdict::Punt(punt) => self.punt(ingress, frame, punt),
+            Verdict::Flood(flood) => self.flood(flood, frame),
         }
+    }
+
+    /// Sends a frame to everybody in a bridge but its sender. The copies after the first are packets of
+    /// our own making, and counted so.
+    fn flood(&mut self, flood: Flood, frame: Frame) {
+        let snapshot = Arc::clone(self.snapshot.load());
+        let mut targets = snapshot.bridges.targets(flood);
+        let Some(first) = targets.next() else {
+            return self.discard(frame, DropReason::BridgeNobody);
+        };
+        for target in targets {
+            self.counters.originated.add(1);
+            match self.copy(frame.bytes()) {
+                Ok(copy) => self.deliver(&snapshot, flood.bridge, target, copy),
+                Err(reason) => self.counters.dropped(reason, 1),
+            }
+        }
+        self.deliver(&snapshot, flood.bridge, first, frame);
+    }
+
+    /// Sends one copy of a flooded frame.
+    fn deliver(&mut self, snapshot: &Snapshot, bridge: BridgeId, target: Place, mut frame: Frame) {
+        let verdict = forward::deliver(snapshot, &mut self.state, bridge, target, &mut frame);
+        self.dispose_of_own(frame, verdict);
     }
 
     /// Queues a frame for a port, here or with the worker that serves it.
@@ -338,6 +364,7 @@ impl Worker {
                 Message::Originate(packet) => self.originate(&packet),
                 Message::Transmit(port, bytes) => self.send_as_is(port, &bytes),
                 Message::Receive(port, bytes) => self.receive_again(port, &bytes),
+                Message::Bridge(bridge, from, bytes) => self.bridge(bridge, from, &bytes),
                 Message::Open(port) => self.plug_in(port.0),
                 Message::Close { port, frames, back } => self.unplug(port, frames, &back),
                 Message::Stop => self.stopping = true,
@@ -365,11 +392,29 @@ impl Worker {
             Err(reason) => return self.counters.dropped(reason, 1),
         };
         let verdict = forward::originate(self.snapshot.load(), &mut self.state, &mut frame);
+        self.dispose_of_own(frame, verdict);
+    }
+
+    /// Sends on a frame of a bridge that the slow path has looked at.
+    fn bridge(&mut self, bridge: BridgeId, from: Place, bytes: &[u8]) {
+        self.counters.originated.add(1);
+        let mut frame = match self.copy(bytes) {
+            Ok(frame) => frame,
+            Err(reason) => return self.counters.dropped(reason, 1),
+        };
+        let snapshot = self.snapshot.load();
+        let verdict = forward::resume(snapshot, &mut self.state, bridge, from, &mut frame);
+        self.dispose_of_own(frame, verdict);
+    }
+
+    /// Carries out the verdict on a packet that comes from the slow path, or is a copy. The slow path
+    /// has had its turn: it must not be given its own packets again and again.
+    fn dispose_of_own(&mut self, frame: Frame, verdict: Verdict) {
         match verdict {
             Verdict::Transmit(port) => self.queue(port, frame),
             Verdict::Drop(reason) => self.discard(frame, reason),
-            // The slow path has had its turn: it must not be given its own packets again and again.
             Verdict::Punt(punt) => self.discard(frame, punt.drop_reason()),
+            Verdict::Flood(flood) => self.flood(flood, frame),
         }
     }
 

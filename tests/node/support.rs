@@ -10,6 +10,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use super::fast_path;
 use super::netns::{PATIENCE, Router, pings, sh};
 
 /// Where configurations and the datastore are.
@@ -85,7 +86,11 @@ impl Node {
             .map(|(field, value)| format!("{field}: {value}\n"))
             .collect();
         let file = Path::new(DIRECTORY).join(format!("{}.yaml", self.name));
-        fs::write(&file, kept + more).expect("configuration");
+        let more = match more {
+            "" => fast_path::configuration(),
+            more => format!("{}\n{}", more.trim_end(), fast_path::configuration()),
+        };
+        fs::write(&file, kept + &more).expect("configuration");
         file
     }
 

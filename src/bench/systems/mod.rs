@@ -36,6 +36,12 @@ pub enum System {
     Cross,
     /// underpass, CrossSubnet with VXLAN, the nodes in different subnets.
     CrossFar,
+    /// underpass with its fast path, without a tunnel.
+    FastDirect,
+    /// underpass with its fast path, IP-in-IP.
+    FastIpip,
+    /// underpass with its fast path, VXLAN.
+    FastVxlan,
     /// The kernel's VXLAN.
     KernelVxlan,
     /// The kernel's IP-in-IP.
@@ -50,13 +56,16 @@ pub enum System {
 
 impl System {
     /// All that run on nodes of the bench's own, native routing first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Native,
         Self::Direct,
         Self::Ipip,
         Self::Vxlan,
         Self::Cross,
         Self::CrossFar,
+        Self::FastDirect,
+        Self::FastIpip,
+        Self::FastVxlan,
         Self::KernelVxlan,
         Self::KernelIpip,
         Self::Wire,
@@ -75,6 +84,9 @@ impl System {
             Self::Vxlan => "vxlan",
             Self::Cross => "cross",
             Self::CrossFar => "cross-far",
+            Self::FastDirect => "fast-direct",
+            Self::FastIpip => "fast-ipip",
+            Self::FastVxlan => "fast-vxlan",
             Self::KernelVxlan => "kernel-vxlan",
             Self::KernelIpip => "kernel-ipip",
             Self::Wire => "wire",
@@ -92,6 +104,9 @@ impl System {
             Self::Vxlan => "underpass, VXLAN",
             Self::Cross => "underpass, CrossSubnet, same subnet: no tunnel",
             Self::CrossFar => "underpass, CrossSubnet, other subnet: VXLAN",
+            Self::FastDirect => "underpass, XDP fast path, no tunnel",
+            Self::FastIpip => "underpass, XDP fast path, IP-in-IP",
+            Self::FastVxlan => "underpass, XDP fast path, VXLAN",
             Self::KernelVxlan => "kernel routing, kernel's vxlan device",
             Self::KernelIpip => "kernel routing, kernel's ipip device",
             Self::Wire => "AF_XDP port to port, frames unchanged",
@@ -103,10 +118,22 @@ impl System {
     /// What its packets on the uplink are in.
     pub const fn outer(self) -> Outer {
         match self {
-            Self::Native | Self::Direct | Self::Cross | Self::Wire | Self::Given => Outer::Plain,
-            Self::Ipip | Self::KernelIpip => Outer::Ipip,
-            Self::Vxlan | Self::CrossFar | Self::KernelVxlan | Self::Ovs => Outer::Vxlan,
+            Self::Native
+            | Self::Direct
+            | Self::Cross
+            | Self::FastDirect
+            | Self::Wire
+            | Self::Given => Outer::Plain,
+            Self::Ipip | Self::FastIpip | Self::KernelIpip => Outer::Ipip,
+            Self::Vxlan | Self::CrossFar | Self::FastVxlan | Self::KernelVxlan | Self::Ovs => {
+                Outer::Vxlan
+            }
         }
+    }
+
+    /// Whether underpass forwards by its fast path.
+    pub const fn has_fast_path(self) -> bool {
+        matches!(self, Self::FastDirect | Self::FastIpip | Self::FastVxlan)
     }
 
     /// Whether TCP passes: what does not route leaves Ethernet addresses as they are.
@@ -154,9 +181,14 @@ impl System {
             Self::Native => kernel::native(topology, place),
             Self::KernelVxlan => kernel::vxlan(topology, place),
             Self::KernelIpip => kernel::ipip(topology, place),
-            Self::Direct | Self::Ipip | Self::Vxlan | Self::Cross | Self::CrossFar => {
-                underpass::start(self, topology, direction, place)
-            }
+            Self::Direct
+            | Self::Ipip
+            | Self::Vxlan
+            | Self::Cross
+            | Self::CrossFar
+            | Self::FastDirect
+            | Self::FastIpip
+            | Self::FastVxlan => underpass::start(self, topology, direction, place),
             Self::Wire => wire::start(topology, direction, place),
             Self::Ovs => ovs::start(topology, direction, place),
             Self::Given => Err(BenchError::Option(format!(

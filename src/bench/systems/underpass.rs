@@ -45,6 +45,12 @@ pub(super) fn start(
         &each(&|site| workload(site, place)),
     )?;
 
+    if system.has_fast_path() {
+        for site in sites {
+            site.enable_napi()?;
+            site.enable_workload_napi()?;
+        }
+    }
     let mut running = Running::default();
     for site in topology.nodes(direction) {
         running.add(site.name, start_node(system, site, place, &directory)?);
@@ -60,7 +66,7 @@ pub(super) fn start(
 
 fn start_node(system: System, site: &Site, place: &Place, directory: &Path) -> Result<Process> {
     let config = directory.join(format!("{}.yaml", site.name));
-    write(&config, &configuration(site, place, directory))?;
+    write(&config, &configuration(system, site, place, directory))?;
     let own = std::env::current_exe().map_err(BenchError::io("finding this program's file"))?;
     let mut command = site.node.command(Some(place.cpu), own)?;
     command.arg("run").arg("--config").arg(&config);
@@ -79,8 +85,8 @@ fn is_ready(socket: &Path, other: &str, system: System) -> bool {
         return false;
     };
     let wanted = match system {
-        System::Ipip => Encapsulation::Ipip,
-        System::Vxlan | System::CrossFar => Encapsulation::Vxlan,
+        System::Ipip | System::FastIpip => Encapsulation::Ipip,
+        System::Vxlan | System::CrossFar | System::FastVxlan => Encapsulation::Vxlan,
         _ => Encapsulation::None,
     };
     let mut remote = routes
@@ -118,14 +124,16 @@ fn ask(socket: &Path, request: &Request) -> Option<Reply> {
     serde_json::from_str(&answer).ok()
 }
 
-fn configuration(site: &Site, place: &Place, directory: &Path) -> String {
+fn configuration(system: System, site: &Site, place: &Place, directory: &Path) -> String {
     format!(
         "node: {name}\n\
          uplink: {{ interface: {uplink} }}\n\
          workloads:\n- {{ interface: {port} }}\n\
          workers: {{ count: 1, cpus: [{cpu}] }}\n\
          datastore: {{ directory: {datastore} }}\n\
-         control: {socket}\n",
+         control: {socket}\n\
+         fastPath: {fast_path}\n",
+        fast_path = if system.has_fast_path() { "on" } else { "off" },
         name = site.name,
         uplink = site.uplink,
         port = site.port,
@@ -137,8 +145,8 @@ fn configuration(site: &Site, place: &Place, directory: &Path) -> String {
 
 fn pool(system: System, place: &Place) -> String {
     let (ipip, vxlan) = match system {
-        System::Ipip => ("Always", "Never"),
-        System::Vxlan => ("Never", "Always"),
+        System::Ipip | System::FastIpip => ("Always", "Never"),
+        System::Vxlan | System::FastVxlan => ("Never", "Always"),
         System::Cross | System::CrossFar => ("Never", "CrossSubnet"),
         _ => ("Never", "Never"),
     };

@@ -150,6 +150,8 @@ impl Resolver {
                     self.touch_endpoint(&key, endpoint, present);
                 }
             }
+            // Other kinds bring no routes.
+            _ => {}
         }
     }
 

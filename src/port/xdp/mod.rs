@@ -22,6 +22,7 @@
 //! 3500 bytes) and a peer with more transmit queues than we have receive queues.
 #![allow(unsafe_code)] // Memory that the kernel shares, and xsk-rs, whose ring calls are unsafe.
 
+pub mod fast_path;
 mod queue;
 mod steering;
 mod umem;
@@ -31,6 +32,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+pub use self::fast_path::FastPath;
 use self::queue::Queue;
 pub use self::steering::{Role, Steering, XdpMode, XdpModeWanted};
 pub use self::umem::{Transfer, UmemOptions, WorkerUmem};
