@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::node::Node;
+use super::resolve::Delta;
 use crate::forward::PortRole;
 use crate::port::PortId;
 
@@ -107,8 +108,7 @@ impl Node {
     }
 
     fn routes_follow_ports(&mut self) {
-        let wanted = self.forwarding.wanted().clone();
-        self.apply(wanted);
+        self.apply(&Delta::default());
     }
 }
 
