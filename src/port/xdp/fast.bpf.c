@@ -15,13 +15,15 @@
 INLINE const u32 *route_ipv4(u32 address)
 {
     struct ipv4_prefix key = {32, address};
-    return bpf_map_lookup_elem(&routes_ipv4, &key);
+    const u32 *host = bpf_map_lookup_elem(&hosts_ipv4, &address);
+    return host ? host : bpf_map_lookup_elem(&routes_ipv4, &key);
 }
 
 INLINE const u32 *route_ipv6(const struct address *address)
 {
     struct ipv6_prefix key = {128, *address};
-    return bpf_map_lookup_elem(&routes_ipv6, &key);
+    const u32 *host = bpf_map_lookup_elem(&hosts_ipv6, address);
+    return host ? host : bpf_map_lookup_elem(&routes_ipv6, &key);
 }
 
 // Whether a known node may send from this inner source, as src/forward/reverse_path.rs judges it; a

@@ -87,7 +87,7 @@ struct counters {
     u64 lost; // received, and refused by the redirect
 };
 
-enum { PORTS = 1024, QUEUES = 64, NEXT_HOPS = 65536, ADJACENCIES = 16384, ROUTES = 1 << 21 };
+enum { PORTS = 1024, QUEUES = 64, NEXT_HOPS = 65536, ADJACENCIES = 16384, HOSTS = 65536, ROUTES = 1 << 21 };
 
 // The slot of `settings` that is in force in the lower half; 0 switches the fast path off. So does
 // anything in the upper half: an operator's wish, which other settings leave as it is.
@@ -138,6 +138,25 @@ struct {
     __uint(max_entries, PORTS);
 } targets SEC(".maps");
 
+// Next hops of single addresses, no less specific than any prefix. Apart from those, where a trie of
+// many of them would be deep.
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __type(key, u32);
+    __type(value, u32);
+    __uint(max_entries, HOSTS);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} hosts_ipv4 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __type(key, struct address);
+    __type(value, u32);
+    __uint(max_entries, HOSTS);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} hosts_ipv6 SEC(".maps");
+
+// Next hops of prefixes, and of the addresses for which there was no room above.
 struct {
     __uint(type, BPF_MAP_TYPE_LPM_TRIE);
     __type(key, struct ipv4_prefix);

@@ -8,12 +8,10 @@
 //! into memory that the program reads too: [`FastPath::set_next_hop`], [`FastPath::set_settings`].
 //! Where a place is to be written again, [`grace`] waits until no program can be reading it.
 
-use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::ptr::NonNull;
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMap;
@@ -23,6 +21,8 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
 
+pub use super::shared::grace;
+use super::shared::{Mapped, check_grace};
 use super::steering::{chain, ignore_absent};
 use crate::port::netdev::NetDevice;
 use crate::port::{PortError, PortId};
@@ -211,7 +211,7 @@ unsafe impl Pod for Source {}
 impl FastPath {
     /// Loads the program. It is off, and no device shows it packets.
     pub fn load() -> Result<Self, PortError> {
-        check_grace()?;
+        check_grace().map_err(|reason| refused(reason.to_owned()))?;
         let mut ebpf = EbpfLoader::new()
             .load(OBJECT)
             .map_err(|error| refused(format!("its maps cannot be made: {}", chain(&error))))?;
@@ -329,9 +329,13 @@ impl FastPath {
         self.ports.word(at + 4).store(last, Ordering::Release);
     }
 
-    /// Adds a route, or points the one that is there to another next hop.
+    /// Adds a route, or points the one that is there to another next hop. Single addresses have a map
+    /// of their own; when it is full they go to the prefixes.
     pub fn insert_route(&mut self, prefix: IpNet, next_hop: u32) -> Result<(), PortError> {
         let length = u32::from(prefix.prefix_len());
+        if prefix.prefix_len() == prefix.max_prefix_len() && self.insert_host(prefix, next_hop)? {
+            return Ok(());
+        }
         let result = match prefix.network() {
             IpAddr::V4(address) => {
                 let mut routes: LpmTrie<_, [u8; 4], u32> = self.map("routes_ipv4")?;
@@ -345,15 +349,46 @@ impl FastPath {
         result.map_err(|error| map_error(&format!("insert the route {prefix}"), &error))
     }
 
+    /// Whether there was room.
+    fn insert_host(&mut self, host: IpNet, next_hop: u32) -> Result<bool, PortError> {
+        let result = match host.addr() {
+            IpAddr::V4(address) => {
+                let mut hosts: HashMap<_, [u8; 4], u32> = self.map("hosts_ipv4")?;
+                hosts.insert(address.octets(), next_hop, 0)
+            }
+            IpAddr::V6(address) => {
+                let mut hosts: HashMap<_, [u8; 16], u32> = self.map("hosts_ipv6")?;
+                hosts.insert(address.octets(), next_hop, 0)
+            }
+        };
+        match result {
+            Err(MapError::SyscallError(call))
+                if call.io_error.raw_os_error() == Some(libc::E2BIG) =>
+            {
+                Ok(false)
+            }
+            result => result
+                .map(|()| true)
+                .map_err(|error| map_error(&format!("insert the route {host}"), &error)),
+        }
+    }
+
     /// Removes a route, if it is there.
     pub fn remove_route(&mut self, prefix: IpNet) -> Result<(), PortError> {
         let length = u32::from(prefix.prefix_len());
+        let host = prefix.prefix_len() == prefix.max_prefix_len();
         let result = match prefix.network() {
             IpAddr::V4(address) => {
+                if host {
+                    self.put("hosts_ipv4", address.octets(), None::<u32>)?;
+                }
                 let mut routes: LpmTrie<_, [u8; 4], u32> = self.map("routes_ipv4")?;
                 routes.remove(&Key::new(length, address.octets()))
             }
             IpAddr::V6(address) => {
+                if host {
+                    self.put("hosts_ipv6", address.octets(), None::<u32>)?;
+                }
                 let mut routes: LpmTrie<_, [u8; 16], u32> = self.map("routes_ipv6")?;
                 routes.remove(&Key::new(length, address.octets()))
             }
@@ -533,31 +568,6 @@ pub fn cpus() -> usize {
     nr_cpus().unwrap_or(1)
 }
 
-/// Waits until every program that may be reading the maps now has ended: membarrier(2) waits for the
-/// kernel's RCU readers, which XDP programs are.
-pub fn grace() {
-    // SAFETY: no memory is passed.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    debug_assert_eq!(
-        result, 0,
-        "it was found to work when the program was loaded"
-    );
-}
-
-/// Kernels with isolated CPUs (nohz_full) refuse the wait.
-fn check_grace() -> Result<(), PortError> {
-    // SAFETY: no memory is passed.
-    let commands = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
-    if commands >= 0 && commands & libc::c_long::from(libc::MEMBARRIER_CMD_GLOBAL) != 0 {
-        return Ok(());
-    }
-    Err(refused(
-        "the kernel cannot wait for its readers (membarrier); it is built without CONFIG_MEMBARRIER, \
-         or runs with nohz_full CPUs"
-            .to_owned(),
-    ))
-}
-
 fn mapped_address(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -567,58 +577,6 @@ fn mapped_address(address: IpAddr) -> [u8; 16] {
 
 const fn flags_at(port: PortId) -> usize {
     port.0 as usize * PORT_SIZE
-}
-
-/// An array map's values as memory that the program and we share.
-struct Mapped {
-    memory: NonNull<u8>,
-    length: usize,
-}
-
-// SAFETY: the memory is only ever touched by atomic operations, and stays mapped as long as this is.
-unsafe impl Send for Mapped {}
-// SAFETY: as above.
-unsafe impl Sync for Mapped {}
-
-impl Mapped {
-    fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping of a map's descriptor, which takes nothing from anybody.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                protection,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let memory = NonNull::new(address.cast()).ok_or(io::ErrorKind::Other)?;
-        Ok(Self { memory, length })
-    }
-
-    fn word(&self, at: usize) -> &AtomicU32 {
-        assert!(at.is_multiple_of(4) && at + 4 <= self.length);
-        // SAFETY: within the mapping and aligned, which starts at a page's beginning.
-        unsafe { AtomicU32::from_ptr(self.memory.add(at).cast().as_ptr()) }
-    }
-
-    fn long(&self, at: usize) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8) && at + 8 <= self.length);
-        // SAFETY: within the mapping and aligned, which starts at a page's beginning.
-        unsafe { AtomicU64::from_ptr(self.memory.add(at).cast().as_ptr()) }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, to which no reference is left.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.length) };
-    }
 }
 
 fn mapped(ebpf: &Ebpf, name: &str, length: usize) -> Result<Mapped, PortError> {

@@ -24,6 +24,7 @@
 
 pub mod fast_path;
 mod queue;
+mod shared;
 mod steering;
 mod umem;
 
