@@ -5,9 +5,11 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod documents;
 mod fdb;
 mod functions;
 mod probe;
+mod resource;
 mod routes;
 mod status;
 mod table;
@@ -60,6 +62,10 @@ pub fn main_with(
             for line in lines {
                 eprintln!("underpass: {line}");
             }
+            ExitCode::from(FAILED)
+        }
+        Err(Failure::Said(text)) => {
+            eprintln!("{text}");
             ExitCode::from(FAILED)
         }
     }
@@ -126,6 +132,9 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
         Verb::BenchWire { interfaces } => bench::wire(&interfaces),
+        Verb::Resource(verb) => resource::run(verb),
+        Verb::Completions { shell } => documents::completions(shell),
+        Verb::Man { directory } => documents::manual(&directory),
         Verb::Version => print(concat!("underpass ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
@@ -135,6 +144,8 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
 enum Failure {
     /// What to tell the user, a line each.
     Told(Vec<String>),
+    /// What to tell the user in the very words of another program.
+    Said(String),
     /// Nobody reads the output any more, as with `underpass routes | head`: no fault of ours.
     OutputClosed,
 }
