@@ -160,11 +160,25 @@ impl Addresses {
         }
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self.v4.iter().map(|bits| v4(*bits));
+        v4.chain(self.v6.iter().map(|bits| v6(*bits)))
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         self.v4.clear();
         self.v6.clear();
     }
+}
+
+fn v4(bits: u32) -> IpAddr {
+    Ipv4Addr::from_bits(bits).into()
+}
+
+fn v6(bits: u128) -> IpAddr {
+    Ipv6Addr::from_bits(bits).into()
 }
 
 impl Extend<IpAddr> for Addresses {
@@ -224,8 +238,8 @@ impl Peers {
 
     /// The known nodes' addresses, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
-        let v4 = self.v4.iter().map(|(address, id)| ((*address).into(), *id));
-        let v6 = self.v6.iter().map(|(address, id)| ((*address).into(), *id));
+        let v4 = self.v4.iter().map(|(bits, id)| (v4(*bits), *id));
+        let v6 = self.v6.iter().map(|(bits, id)| (v6(*bits), *id));
         v4.chain(v6)
     }
 
