@@ -34,6 +34,7 @@
 //! | [`datastore`] | a directory of resources as a stream of updates | `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
+//! | [`workload`] | a workload's address, link and endpoint, by hand or for a container runtime (CNI) | `datastore`, `resources`, `kernel`, `forward`, `wire` |
 //! | [`bench`] | load, systems under test, trial search, report | `kernel`, `observe`, `port`, `worker`, `resources`, `packet`, `wire` |
 //! | [`cli`] | the verbs and their tables | all |
 //!
@@ -71,3 +72,4 @@ pub mod port;
 pub mod resources;
 pub mod wire;
 pub mod worker;
+pub mod workload;

@@ -37,6 +37,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "workload",
+        &["datastore", "resources", "kernel", "forward", "wire"],
+    ),
+    (
         "bench",
         &[
             "control",
@@ -53,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "workload",
             "bench",
             "control",
             "observe",

@@ -14,6 +14,7 @@ pub mod fence;
 pub mod host;
 pub mod nat;
 pub mod node;
+pub mod overheads;
 pub mod path_mtu;
 mod plugging;
 pub mod plugs;

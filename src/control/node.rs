@@ -3,21 +3,25 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
-use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
+use super::apply::{
+    Facts, Fixed, Forwarding, Hop, Way, is_steered, node_addresses, steered_prefixes,
+};
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
+use super::overheads::Overheads;
 use super::path_mtu::{self, News, PathMtus};
 use super::ports::{self, OpenPorts, UPLINK};
-use super::resolve::{Wanted, resolve};
+use super::resolve::{Delta, Resolver};
 use super::threads::{Handles, Threads};
 use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
@@ -82,6 +86,8 @@ pub(super) struct Node {
     nat: OutgoingNat,
     watch: Watch,
     state: ClusterState,
+    resolver: Resolver,
+    overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
@@ -120,14 +126,14 @@ impl Node {
             .and_then(|datastore| datastore.watch(&Selection::resources(), None))
             .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
-        let wanted = resolve(&state, &config.node);
+        let resolver = Resolver::new(&state, &config.node);
         if !state.nodes.contains_key(&config.node) {
             return Err(no_node(&config, &problems));
         }
 
         let fixed = fixed(&config, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
-        let mut forwarding = Forwarding::new(fixed, wanted.clone()).with_bridges(bridging);
+        let mut forwarding = Forwarding::new(fixed, resolver.wanted().clone()).with_bridges(bridging);
         let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
             .map_err(|problem| problem.to_string())?;
         let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
@@ -160,6 +166,8 @@ impl Node {
             watch,
             state,
             problems: Vec::new(),
+            overheads: Overheads::new(resolver.wanted()),
+            resolver,
             forwarding,
             links,
             paths: PathMtus::default(),
@@ -173,7 +181,8 @@ impl Node {
             config,
         };
         node.note_problems(problems);
-        node.apply(wanted);
+        node.log_warnings(&[]);
+        node.apply(&Delta::default());
         node.follow_ports();
         node.probe_nodes();
         Ok(node)
@@ -234,18 +243,19 @@ impl Node {
     /// something still to act on.
     fn take(&mut self, update: Update, changed: bool) -> bool {
         match update {
-            Update::Put { resource, .. } => self.state.put(*resource),
-            Update::Delete(key) => {
-                self.state.delete(&key);
-            }
+            Update::Put { resource, .. } => self.resolver.put(&mut self.state, *resource),
+            Update::Delete(key) => self.resolver.delete(&mut self.state, &key),
             Update::Problems(problems) => {
                 self.note_problems(problems);
                 return changed;
             }
             Update::InSync => {
                 if changed {
-                    let wanted = resolve(&self.state, &self.config.node);
-                    self.apply(wanted);
+                    let known = self.forwarding.wanted().warnings.clone();
+                    let delta = self.resolver.settle(&self.state);
+                    self.overheads.update(self.resolver.wanted(), &delta);
+                    self.log_warnings(&known);
+                    self.apply(&delta);
                     self.follow_ports();
                 }
                 return false;
@@ -254,17 +264,22 @@ impl Node {
         true
     }
 
-    /// Makes everything what is wanted. What sends packets our way comes last, what takes them away
-    /// from a route first learns the new one.
-    pub(super) fn apply(&mut self, wanted: Wanted) {
-        for warning in &wanted.warnings {
-            if !self.forwarding.wanted().warnings.contains(warning) || self.started_now() {
-                log::warn!("{warning}");
-            }
+    fn log_warnings(&self, known: &[String]) {
+        let known: BTreeSet<&String> = known.iter().collect();
+        let warnings = self.resolver.wanted().warnings.iter();
+        for warning in warnings.filter(|warning| !known.contains(warning)) {
+            log::warn!("{warning}");
         }
-        self.links
-            .configure(&wanted, &self.forwarding.fixed().workload_ports);
-        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), &wanted);
+    }
+
+    /// Makes everything what is wanted, of which `delta` has changed. What sends packets our way comes
+    /// last, what takes them away from a route first learns the new one.
+    pub(super) fn apply(&mut self, delta: &Delta) {
+        let first = self.forwarding.routes().is_empty();
+        let wanted = self.resolver.wanted();
+        let workload_ports = &self.forwarding.fixed().workload_ports;
+        self.links.configure(wanted, workload_ports);
+        let host_mtu = self.host_mtu();
         let facts = Known {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
@@ -274,10 +289,27 @@ impl Node {
             largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
-        for refused in self.forwarding.apply(wanted, &facts) {
+        for refused in self.forwarding.update(wanted, delta, &facts) {
             log::error!("no room in the route table for {refused}");
         }
-        let wanted = self.forwarding.wanted();
+        if first || delta.local || delta.is_of(wanted, is_steered) {
+            self.steer();
+        }
+        let wanted = self.resolver.wanted();
+        if let Some(host) = &mut self.host {
+            host.update(wanted, delta, host_mtu);
+        }
+        self.nat.update(&self.state);
+        let after = self.forwarding.routes().len();
+        log::info!(
+            "{}: routes applied: {before} before, {after} now",
+            self.config.node
+        );
+    }
+
+    /// Has the uplink take from the kernel what is ours.
+    fn steer(&mut self) {
+        let wanted = self.resolver.wanted();
         let more_ports = self.forwarding.bridging().udp_ports();
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
@@ -289,15 +321,6 @@ impl Node {
         if let Err(error) = steered {
             log::error!("steering: {error}");
         }
-        if let Some(host) = &mut self.host {
-            host.update(wanted, host_mtu);
-        }
-        self.nat.update(&self.state);
-        let after = self.forwarding.routes().len();
-        log::info!(
-            "{}: routes applied: {before} before, {after} now",
-            self.config.node
-        );
     }
 
     /// Has adjacencies follow the kernel's neighbours, links and routes.
@@ -358,7 +381,7 @@ impl Node {
     }
 
     fn refresh(&mut self) {
-        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted());
+        let host_mtu = self.host_mtu();
         let facts = Known {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
@@ -507,7 +530,7 @@ impl Node {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
             links: &self.links,
-            host_mtu: host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted()),
+            host_mtu: self.host_mtu(),
             paths: &self.paths,
             largest: self.ports.largest,
         }
@@ -525,8 +548,12 @@ impl Node {
         self.problems = problems;
     }
 
-    fn started_now(&self) -> bool {
-        self.forwarding.routes().is_empty()
+    /// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
+    fn host_mtu(&self) -> Mtu {
+        match &self.config.host {
+            Some(host) if host.mtu > 0 => Mtu(host.mtu),
+            _ => self.uplink_mtu().less(self.overheads.largest()),
+        }
     }
 
     fn uplink_mtu(&self) -> Mtu {
@@ -578,22 +605,6 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
         udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
         fence: (&config.fence).into(),
     }
-}
-
-/// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
-fn host_mtu(config: &NodeConfig, uplink: Mtu, wanted: &Wanted) -> Mtu {
-    if let Some(host) = &config.host
-        && host.mtu > 0
-    {
-        return Mtu(host.mtu);
-    }
-    let overhead = wanted
-        .routes
-        .values()
-        .map(report::overhead)
-        .max()
-        .unwrap_or(0);
-    uplink.less(overhead)
 }
 
 /// Everything that the datastore holds at the start.

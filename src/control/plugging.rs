@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::node::Node;
-use crate::forward::PortRole;
+use super::resolve::Delta;
 use crate::port::PortId;
 
 impl Node {
@@ -59,10 +59,7 @@ impl Node {
         for (name, id, steering) in self.ports.steerings() {
             let port = self.forwarding.fixed().ports.get(usize::from(id.0));
             let partial = port.is_none_or(|port| port.partial_checksums);
-            // Nothing is routed by a bridge's port.
-            let routes = port.is_some_and(|port| port.role == PortRole::Workload);
-            if routes
-                && names.iter().any(|opened| opened == name)
+            if names.iter().any(|opened| opened == name)
                 && let Some(mirror) = self.forwarding.fast_path_mut()
             {
                 side.join(mirror.fast_path(), steering, id, partial, &self.mirror);
@@ -107,8 +104,7 @@ impl Node {
     }
 
     fn routes_follow_ports(&mut self) {
-        let wanted = self.forwarding.wanted().clone();
-        self.apply(wanted);
+        self.apply(&Delta::default());
     }
 }
 

@@ -162,8 +162,8 @@ impl Addresses {
 
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let v4 = self.v4.iter().map(|bits| v4(*bits));
-        v4.chain(self.v6.iter().map(|bits| v6(*bits)))
+        let v4 = self.v4.iter().map(|bits| Ipv4Addr::from_bits(*bits).into());
+        v4.chain(self.v6.iter().map(|bits| Ipv6Addr::from_bits(*bits).into()))
     }
 
     /// Takes all out.
@@ -171,14 +171,6 @@ impl Addresses {
         self.v4.clear();
         self.v6.clear();
     }
-}
-
-fn v4(bits: u32) -> IpAddr {
-    Ipv4Addr::from_bits(bits).into()
-}
-
-fn v6(bits: u128) -> IpAddr {
-    Ipv6Addr::from_bits(bits).into()
 }
 
 impl Extend<IpAddr> for Addresses {
@@ -238,9 +230,10 @@ impl Peers {
 
     /// The known nodes' addresses, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
-        let v4 = self.v4.iter().map(|(bits, id)| (v4(*bits), *id));
-        let v6 = self.v6.iter().map(|(bits, id)| (v6(*bits), *id));
-        v4.chain(v6)
+        let v4 = self.v4.iter();
+        let v4 = v4.map(|(bits, id)| (Ipv4Addr::from_bits(*bits).into(), *id));
+        let v6 = self.v6.iter();
+        v4.chain(v6.map(|(bits, id)| (Ipv6Addr::from_bits(*bits).into(), *id)))
     }
 
     /// The known node that has this address.
