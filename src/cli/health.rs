@@ -49,7 +49,9 @@ fn address(arguments: &HealthArguments) -> Result<SocketAddr, Failure> {
 
 fn ask(address: SocketAddr, path: &str, word: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::from(format!("not {word}: no answer from {address}{path}: {error}"))
+        Failure::from(format!(
+            "not {word}: no answer from {address}{path}: {error}"
+        ))
     };
     let answer = get(address, path).map_err(failed)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -65,12 +67,19 @@ fn ask(address: SocketAddr, path: &str, word: &str) -> Result<(), Failure> {
 fn reasons(body: &str) -> String {
     let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let components = answer["components"].as_array();
-    let bad = components.into_iter().flatten().filter(|component| {
-        component["live"] == false || component["ready"] == false
-    });
+    let bad = components
+        .into_iter()
+        .flatten()
+        .filter(|component| component["live"] == false || component["ready"] == false);
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let bad: Vec<String> = bad
-        .map(|component| format!("{}: {}", text(&component["name"]), text(&component["detail"])))
+        .map(|component| {
+            format!(
+                "{}: {}",
+                text(&component["name"]),
+                text(&component["detail"])
+            )
+        })
         .collect();
     match bad.is_empty() {
         true => body.trim().to_owned(),

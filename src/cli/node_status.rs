@@ -24,9 +24,10 @@ pub fn text(report: &StatusReport) -> String {
         .map(|count| format!("{} {}", count.routes, count.encapsulation.name()))
         .collect();
     text += &format!("\nRoutes: {}\n", routes.join(", "));
-    let wrong = report.components.iter().filter(|component| {
-        !component.live || !component.ready || component.name == "resources"
-    });
+    let wrong = report
+        .components
+        .iter()
+        .filter(|component| !component.live || !component.ready || component.name == "resources");
     for component in wrong {
         text += &format!("\nWARNING: {}: {}\n", component.name, component.detail);
     }

@@ -24,9 +24,7 @@ pub fn run(verb: &WorkloadVerb) -> Result<(), Failure> {
                 false => print(&format!("there was no workload {name}\n")),
             }
         }
-        WorkloadVerb::List { config } => {
-            print(&table(&workloads(config)?.list().map_err(told)?))
-        }
+        WorkloadVerb::List { config } => print(&table(&workloads(config)?.list().map_err(told)?)),
         WorkloadVerb::Show { which } => {
             let all = workloads(&which.config)?.list().map_err(told)?;
             let found = all.iter().find(|endpoint| is(endpoint, &which.name));

@@ -36,14 +36,17 @@ pub struct ConvertArguments {
     #[arg(short, long, value_name = "FILE")]
     filename: PathBuf,
     /// The form of what is printed
-    #[arg(short, long, value_name = "FORMAT", default_value = "yaml", value_parser = ["yaml"])]
+    #[arg(short, long, value_name = "FORMAT", default_value = "yaml", value_parser = ["yaml", "json"])]
     output: String,
 }
 
 /// Prints what a manifest comes to.
 pub(super) fn convert(arguments: &ConvertArguments) -> Result<(), Failure> {
     let manifest = read(&arguments.filename)?;
-    print_yaml(&manifest)
+    match arguments.output.as_str() {
+        "json" => print_json(&manifest),
+        _ => print_yaml(&manifest),
+    }
 }
 
 /// Puts what a manifest comes to into the datastore. Its configurations are laid over those that are
@@ -113,6 +116,21 @@ fn print_yaml(manifest: &Manifest) -> Result<(), Failure> {
         }
     }
     print(&text)
+}
+
+/// The same as one list.
+fn print_json(manifest: &Manifest) -> Result<(), Failure> {
+    for line in notes(manifest) {
+        eprintln!("{line}");
+    }
+    let all = manifest.configurations.iter().chain(&manifest.pools);
+    let items = all.map(to_value).collect::<Result<Vec<_>, String>>();
+    let items = items.map_err(Failure::Said)?;
+    crate::cli::print_json(&serde_json::json!({
+        "apiVersion": crate::resources::API_VERSION,
+        "kind": "List",
+        "items": items,
+    }))
 }
 
 fn notes(manifest: &Manifest) -> Vec<String> {

@@ -69,7 +69,7 @@ impl FileArguments {
         if path == Path::new("-") || !path.is_dir() {
             return Ok(vec![path.to_owned()]);
         }
-        let failed = |error| format!("{}: cannot be read: {error}", path.display());
+        let failed = |error: std::io::Error| format!("{}: cannot be read: {error}", path.display());
         let mut files = Vec::new();
         let mut entries: Vec<PathBuf> = fs::read_dir(path)
             .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
@@ -95,7 +95,7 @@ fn read_file(file: &Path, namespace: &Name) -> Vec<Entry> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
         let read = std::io::stdin().lock().read_to_string(&mut text);
-        let failed = |error| {
+        let failed = |error: std::io::Error| {
             let reason = format!("cannot be read: {error}");
             Problem::with_file(file, reason, "write YAML or JSON to standard input")
         };

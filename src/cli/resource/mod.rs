@@ -244,9 +244,11 @@ pub(super) fn run(verb: ResourceVerb) -> Result<(), Failure> {
             kind,
             name,
             patch,
-            type_: _,
+            type_,
             namespace,
         } => {
+            // Both kinds of patch come to the same for Calico's types.
+            let _ = type_;
             let key = one_key(&kind, &name, namespace.namespace)?;
             change::patch(&*store.open()?, &key, &patch)
         }
