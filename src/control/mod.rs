@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod bridges;
 pub mod check;
+mod echo;
 pub mod facts;
 pub mod fast_path;
 pub mod fence;
@@ -16,6 +17,7 @@ pub mod nat;
 pub mod node;
 pub mod overheads;
 pub mod path_mtu;
+pub mod path_prober;
 mod plugging;
 pub mod plugs;
 pub mod ports;

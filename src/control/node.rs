@@ -3,24 +3,27 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod paths;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
-use super::apply::{
-    Facts, Fixed, Forwarding, Hop, Way, is_steered, node_addresses, steered_prefixes,
-};
+use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
 use super::overheads::Overheads;
-use super::path_mtu::{self, News, PathMtus};
+use super::path_mtu::PathMtus;
+use super::path_prober::PathProber;
 use super::ports::{self, OpenPorts, UPLINK};
+use super::probe::Prober;
 use super::resolve::{Delta, Resolver};
 use super::threads::{Handles, Threads};
 use super::view::{Counted, PortTable, Question, View};
@@ -92,6 +95,8 @@ pub(super) struct Node {
     pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
+    prober: PathProber,
+    paths_probed: Instant,
     pub(super) fast_path: Option<FastPathSide>,
     pub(super) handles: Handles,
     questions: Receiver<Question>,
@@ -144,13 +149,16 @@ impl Node {
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
+        let prober = handles
+            .uplink()
+            .map(|uplink| Arc::new(Prober::new(uplink, switch.clone())));
         let counted = Counted {
             threads: counters,
             fast_path: fast_path.as_ref().map(FastPathSide::counters),
         };
         let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counted, &shown, switch, handles.uplink());
-        let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
+        let (view, questions) = View::new(counted, &shown, switch, prober.clone());
+        let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
         let announcements = watch_kernel(&mirror);
@@ -170,7 +178,9 @@ impl Node {
             resolver,
             forwarding,
             links,
-            paths: PathMtus::default(),
+            paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
+            prober: PathProber::start(prober),
+            paths_probed: started,
             fast_path,
             handles,
             questions,
@@ -200,6 +210,7 @@ impl Node {
         );
         let updates = self.watch.updates();
         let events = self.handles.events();
+        let measured = self.prober.measured();
         let ticks = tick(TICK);
         let mut changed = false;
         let mut failure = None;
@@ -212,6 +223,7 @@ impl Node {
                 },
                 recv(self.announcements) -> _ => self.follow_kernel(),
                 recv(events) -> event => if let Ok(event) = event { self.heed(event) },
+                recv(measured) -> path => if let Ok(path) = path { self.take_measurement(&path) },
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
                 },
@@ -221,7 +233,7 @@ impl Node {
                     self.ask_workloads();
                     self.follow_ports();
                     self.nat.look_after();
-                    self.forget_old_paths();
+                    self.look_after_paths();
                     self.look_after_fast_path();
                     self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
@@ -410,36 +422,7 @@ impl Node {
                 Some(Hop::Remote(node, _)) => self.probe(node),
                 _ => {}
             },
-            Event::PathMtu(far_end, mtu) => self.learn_path(far_end.into(), mtu),
-        }
-    }
-
-    /// Believes the underlay that only packets up to `mtu` reach a node.
-    fn learn_path(&mut self, far_end: IpAddr, mtu: Mtu) {
-        let Way::Known(_, known) = self.facts().way(far_end) else {
-            return;
-        };
-        match self.paths.learn(Instant::now(), far_end, mtu, known) {
-            News::Lowered => {
-                log::info!("{far_end}: the path takes packets of {mtu} bytes, not {known}");
-                self.refresh();
-            }
-            News::Full => log::warn!(
-                "{far_end}: the path takes packets of {mtu} bytes only, and {} path MTUs are \
-                 remembered already: larger ones will be lost until an older entry expires",
-                path_mtu::CAPACITY
-            ),
-            News::Ignored => {}
-        }
-    }
-
-    fn forget_old_paths(&mut self) {
-        let expired = self.paths.expire(Instant::now());
-        for far_end in &expired {
-            log::info!("{far_end}: its path MTU is forgotten, and learnt anew if need be");
-        }
-        if !expired.is_empty() {
-            self.refresh();
+            Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
         }
     }
 
