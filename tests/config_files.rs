@@ -101,8 +101,8 @@ fn uncomment(line: &str) -> String {
     }
 }
 
-/// Documents of Calico's own documentation that are not valid: the file, and why. All but two have a
-/// place for the reader to fill in.
+/// Documents of Calico's own documentation that are not valid: the file, and why. Most have a place
+/// for the reader to fill in.
 const INVALID: &[(&str, &str)] = &[
     ("BGPConfiguration.yaml", "'x.x.x.x/16' is not a CIDR"),
     ("BGPConfiguration.yaml", "'x.x.x.x/16' is not a CIDR"),
@@ -124,6 +124,47 @@ const INVALID: &[(&str, &str)] = &[
         "'<parent cluster's AS number>' is not an AS number",
     ),
     ("BGPPeer.yaml", "'<ToR IP>' is not a peer's address"),
+    // Ports of a rule without a protocol: what Calico's own validator refuses.
+    (
+        "GlobalNetworkPolicy.yaml",
+        "rules that specify ports must set protocol to TCP or UDP or SCTP",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "rules that specify ports must set protocol to TCP or UDP or SCTP",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'<your management CIDR>' is not a CIDR",
+    ),
+    // Remarks that stand in the values.
+    ("GlobalNetworkPolicy.yaml", "'8  Ping request' does not fit"),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'3  Destination unreachable' does not fit",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'<log-everything-in-cluster>' is not a name",
+    ),
+    // Host bits, which Calico's validator refuses in rules.
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'1.2.3.4/16' is not strictly masked",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'10.20.30.40/32  Cluster IP A' is not a CIDR",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'192.168.0.0/16  Pod CIDR' is not a CIDR",
+    ),
+    // The rules stand in the list of types.
+    (
+        "GlobalNetworkPolicy.yaml",
+        "spec.types[1]: a mapping does not fit here",
+    ),
     ("HostEndpoint.yaml", "'INSERT_IP_HERE'"),
     ("IPPool.yaml", "'<CIDR>' is not a CIDR"),
     ("IPPool.yaml", "'<CIDR>' is not a CIDR"),
@@ -354,7 +395,7 @@ items:
     assert_eq!(
         problems(text),
         [
-            "x.yaml:6:7: kind: unknown kind 'Noode'; write one of Node, IPPool, BlockAffinity, WorkloadEndpoint",
+            "x.yaml:6:7: kind: unknown kind 'Noode'; write one of Node, IPPool, IPReservation, IPAMConfiguration, BlockAffinity, WorkloadEndpoint, HostEndpoint, BGPConfiguration, BGPPeer, BGPFilter, FelixConfiguration, Tier, NetworkPolicy, GlobalNetworkPolicy, NetworkSet, GlobalNetworkSet, Profile",
             "x.yaml:9:13: apiVersion: 'v1' is not the version of any resource here; write projectcalico.org/v3",
             "x.yaml:13:7: not YAML: unclosed bracket '['; correct the syntax",
             "x.yaml:17:18: metadata.name: 'D' is not a name; write at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at the start and end of each part",
@@ -418,7 +459,7 @@ fn affinities_endpoints_and_nodes_are_checked() {
         ),
         (
             "WorkloadEndpoint",
-            "spec: {node: a, interfaceName: c, ports: [{port: 0, protocol: TCP}]}",
+            "spec: {node: a, interfaceName: c, ports: [{name: a, port: 0, protocol: TCP}]}",
             "spec.ports[0].port: 0 is not a port",
         ),
         (

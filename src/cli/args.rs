@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::{BenchArguments, EnterArguments};
+use super::resource::ResourceVerb;
 use crate::bench::namespace::ENTER;
 use crate::bench::systems::wire;
 
@@ -112,6 +113,19 @@ pub enum Verb {
         node: NodeArguments,
         #[command(flatten)]
         capture: CaptureArguments,
+    },
+    #[command(flatten)]
+    Resource(ResourceVerb),
+    /// Print what a shell needs to complete underpass's command lines
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each verb
+    Man {
+        /// The directory for them
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
     },
     /// Measure what each mode costs on this machine, against the kernel's routing and others
     Bench(BenchArguments),

@@ -5,11 +5,13 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod documents;
 mod fdb;
 mod functions;
 mod health;
 mod node_status;
 mod probe;
+mod resource;
 mod routes;
 mod status;
 mod table;
@@ -68,6 +70,10 @@ pub fn main_with(
             for line in lines {
                 eprintln!("underpass: {line}");
             }
+            ExitCode::from(FAILED)
+        }
+        Err(Failure::Said(text)) => {
+            eprintln!("{text}");
             ExitCode::from(FAILED)
         }
     }
@@ -148,6 +154,9 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
         Verb::BenchWire { interfaces } => bench::wire(&interfaces),
+        Verb::Resource(verb) => resource::run(verb),
+        Verb::Completions { shell } => documents::completions(shell),
+        Verb::Man { directory } => documents::manual(&directory),
         Verb::Version => print(concat!("underpass ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
@@ -157,6 +166,8 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
 enum Failure {
     /// What to tell the user, a line each.
     Told(Vec<String>),
+    /// What to tell the user in the very words of another program.
+    Said(String),
     /// Nobody reads the output any more, as with `underpass routes | head`: no fault of ours.
     OutputClosed,
 }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::node::Node;
 use super::resolve::Delta;
-use crate::forward::PortRole;
 use crate::port::PortId;
 
 impl Node {
@@ -60,10 +59,7 @@ impl Node {
         for (name, id, steering) in self.ports.steerings() {
             let port = self.forwarding.fixed().ports.get(usize::from(id.0));
             let partial = port.is_none_or(|port| port.partial_checksums);
-            // Nothing is routed by a bridge's port.
-            let routes = port.is_some_and(|port| port.role == PortRole::Workload);
-            if routes
-                && names.iter().any(|opened| opened == name)
+            if names.iter().any(|opened| opened == name)
                 && let Some(mirror) = self.forwarding.fast_path_mut()
             {
                 side.join(mirror.fast_path(), steering, id, partial, &self.mirror);

@@ -368,6 +368,6 @@ fn known_kind(name: &str) -> Result<Kind, Fault> {
 }
 
 fn kind_names() -> String {
-    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let names: Vec<&str> = Kind::of_people().map(Kind::name).collect();
     names.join(", ")
 }

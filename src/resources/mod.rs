@@ -298,6 +298,12 @@ impl Kind {
         }
     }
 
+    /// The kinds that people write, in the order in which they are listed to them.
+    pub fn of_people() -> impl Iterator<Item = Self> {
+        let kinds = Self::ALL.iter().copied();
+        kinds.filter(|kind| !kind.is_ipam_record())
+    }
+
     /// The kind of that name, in exactly this spelling.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)

@@ -380,7 +380,7 @@ fn policies() {
                 ("{selector: 'a == '}", Some("unexpected end of string")),
                 ("{order: 100.5, tier: security}", None),
                 ("{order: high}", Some("write a number")),
-                ("{order: .inf}", Some("order")),
+                ("{order: .inf}", Some("non-finite")),
                 ("{tier: Sec urity}", Some("is not a name")),
                 ("{performanceHints: [AssumeNeededOnEveryNode]}", None),
                 (
@@ -1255,7 +1255,7 @@ fn felix_configurations() {
                 Some("targets too many tables"),
             ),
             (
-                "{routeTableRanges: [{min: 1, max: 2}, {min: 5, max: 65536}]}",
+                "{routeTableRanges: [{min: 1, max: 2}, {min: 3, max: 4}, {min: 5, max: 65536}]}",
                 Some("targets too many tables"),
             ),
             (

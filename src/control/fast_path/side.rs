@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::FastPathMirror;
 use crate::control::ports::{OpenPorts, UPLINK};
 use crate::control::threads::identifications;
-use crate::forward::PortRole;
 use crate::kernel::{Mirror, takes_redirects, veth};
 use crate::packet::PortId;
 use crate::port::capture::CaptureSwitch;
@@ -64,17 +63,16 @@ impl FastPathSide {
             counters: fast.counters(),
             devices: BTreeMap::new(),
         };
-        let configs = ports.configs.clone();
-        let of = |id: PortId| configs.get(usize::from(id.0));
-        let may_leave = |id: PortId| of(id).is_none_or(|port| port.partial_checksums);
-        // Nothing is routed by a bridge's port.
-        let routes = |id: PortId| of(id).is_some_and(|port| port.role == PortRole::Workload);
+        let partial: Vec<bool> = ports
+            .configs
+            .iter()
+            .map(|port| port.partial_checksums)
+            .collect();
+        let may_leave = |id: PortId| partial.get(usize::from(id.0)).is_none_or(|may| *may);
         let uplink = &mut ports.uplink_steering;
         side.join(&mut fast, uplink, UPLINK, may_leave(UPLINK), kernel);
         for (_, id, steering) in ports.steerings() {
-            if routes(id) {
-                side.join(&mut fast, steering, id, may_leave(id), kernel);
-            }
+            side.join(&mut fast, steering, id, may_leave(id), kernel);
         }
         if let Some(reason) = side.refusal(UPLINK)
             && insisted

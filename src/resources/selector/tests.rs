@@ -167,7 +167,7 @@ fn errors_are_calicos() {
         ),
         ("a in 'b'", "expected set literal"),
         ("a in {'b'", "expected }"),
-        ("a in {b}", "unexpected characters"),
+        ("a in {b}", "expected }"),
         ("a == has(b)", "expected string"),
         ("&& has(a)", "unexpected token: &&"),
         ("a 'b' ", "expected == or != not: \"b\""),
