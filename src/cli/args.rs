@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::{BenchArguments, EnterArguments};
+use super::ipam::IpamArguments;
 use crate::bench::namespace::ENTER;
 use crate::bench::systems::wire;
 
@@ -36,6 +37,8 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Addresses in use, what is wrong with their records, and their settings
+    Ipam(IpamArguments),
     /// Show a running node's route table
     Routes {
         #[command(flatten)]

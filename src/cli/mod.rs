@@ -7,6 +7,7 @@ mod client;
 mod counters;
 mod fdb;
 mod functions;
+mod ipam;
 mod probe;
 mod routes;
 mod status;
@@ -123,6 +124,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             }
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
+        Verb::Ipam(arguments) => ipam::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
         Verb::BenchWire { interfaces } => bench::wire(&interfaces),

@@ -160,6 +160,19 @@ impl Addresses {
         }
     }
 
+    /// The addresses, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self
+            .v4
+            .iter()
+            .map(|address| Ipv4Addr::from_bits(*address).into());
+        v4.chain(
+            self.v6
+                .iter()
+                .map(|address| Ipv6Addr::from_bits(*address).into()),
+        )
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         self.v4.clear();
@@ -224,8 +237,9 @@ impl Peers {
 
     /// The known nodes' addresses, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
-        let v4 = self.v4.iter().map(|(address, id)| ((*address).into(), *id));
-        let v6 = self.v6.iter().map(|(address, id)| ((*address).into(), *id));
+        let v4 = |(address, id): (&u32, &PeerId)| (Ipv4Addr::from_bits(*address).into(), *id);
+        let v6 = |(address, id): (&u128, &PeerId)| (Ipv6Addr::from_bits(*address).into(), *id);
+        let (v4, v6) = (self.v4.iter().map(v4), self.v6.iter().map(v6));
         v4.chain(v6)
     }
 

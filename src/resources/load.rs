@@ -104,7 +104,7 @@ fn claimed_key(tree: &Tree, of: Option<Kind>) -> Option<ResourceKey> {
     let text = |field: &str| metadata.get(field).and_then(Tree::text);
     let namespace = match text("namespace").map(str::parse) {
         Some(namespace) => Some(namespace.ok()?),
-        None => default_namespace(),
+        None => Some(Name::default_name()),
     };
     Some(ResourceKey {
         kind,

@@ -65,6 +65,9 @@ pub(super) const fn colour(system: System) -> RGBColor {
         System::CrossFar => RGBColor(150, 205, 190),
         System::Wire => RGBColor(230, 159, 0),
         System::Ovs => RGBColor(204, 121, 167),
+        System::FastDirect => RGBColor(60, 20, 120),
+        System::FastIpip => RGBColor(110, 70, 170),
+        System::FastVxlan => RGBColor(160, 130, 210),
     }
 }
 

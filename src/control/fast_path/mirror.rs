@@ -202,7 +202,7 @@ impl FastPathMirror {
             .map(|(port, net)| (port, net.addr()))
             .collect();
         let peers: BTreeMap<_, _> = snapshot.tunnels.peers.nodes().collect();
-        let local: BTreeSet<_> = snapshot.tunnels.local_addresses.iter().copied().collect();
+        let local: BTreeSet<_> = snapshot.tunnels.local_addresses.iter().collect();
         // An address that is ours now is refused as others' before anything else.
         for address in local.difference(&self.local_addresses) {
             self.fast.set_local_address(*address, true)?;
