@@ -35,6 +35,7 @@
 //! | [`ipam`] | pools cut into blocks, blocks that nodes claim, addresses handed out | `datastore`, `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
+//! | [`workload`] | a workload's address, link and endpoint, by hand or for a container runtime (CNI) | `datastore`, `resources`, `kernel`, `forward`, `wire` |
 //! | [`bench`] | load, systems under test, trial search, report | `kernel`, `observe`, `port`, `worker`, `resources`, `packet`, `wire` |
 //! | [`cli`] | the verbs and their tables | all |
 //!
@@ -73,3 +74,4 @@ pub mod port;
 pub mod resources;
 pub mod wire;
 pub mod worker;
+pub mod workload;

@@ -39,6 +39,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "workload",
+        &["datastore", "resources", "kernel", "forward", "wire"],
+    ),
+    (
         "bench",
         &[
             "control",
@@ -55,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "workload",
             "bench",
             "control",
             "observe",

@@ -105,10 +105,15 @@ fn balance(balance: &Balance) -> String {
         sent,
         dropped,
         absorbed,
+        waiting,
     } = balance;
+    let waiting = match waiting {
+        0 => String::new(),
+        some => format!(" + waiting {some}"),
+    };
     format!(
         "balance: in {received} + originated {originated} = out {sent} + dropped {dropped} + \
-         absorbed {absorbed} {verdict}\n"
+         absorbed {absorbed}{waiting} {verdict}\n"
     )
 }
 
@@ -158,6 +163,10 @@ balance: in 1000 + originated 3 = out 990 + dropped 11 + absorbed 2 ✓
 "
         );
         report.absorbed = 0;
+        report.waiting = 2;
+        let waits = text(&report, false);
+        assert!(waits.ends_with(" + absorbed 0 + waiting 2 ✓\n"), "{waits}");
+        report.waiting = 0;
         report.fast_path = Some(970);
         report.ports[0].xdp = None;
         report.set_drops(&[0; DropReason::COUNT]);

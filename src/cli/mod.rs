@@ -7,11 +7,14 @@ mod client;
 mod counters;
 mod fdb;
 mod functions;
+mod health;
 mod ipam;
+mod node_status;
 mod probe;
 mod routes;
 mod status;
 mod table;
+mod workload;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -20,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use crate::control::RunOptions;
-use args::{Arguments, Format, Switch, Verb};
+use args::{Arguments, Format, NodeVerb, Switch, Verb};
 use client::Client;
 pub use functions::Functions;
 
@@ -34,7 +37,12 @@ const USAGE: u8 = 2;
 
 /// Runs the command line and says how it ended: 0 well, 1 failed, 2 a wrong command line.
 pub fn main() -> ExitCode {
-    main_with(&Functions::default(), std::env::args_os())
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    // Container runtimes start plugins without any argument.
+    if arguments.len() == 1 && std::env::var_os(crate::workload::cni::COMMAND).is_some() {
+        arguments.push("cni".into());
+    }
+    main_with(&Functions::default(), arguments)
 }
 
 /// [`main`] with given arguments, the first being the program's name, and a given node.
@@ -113,6 +121,20 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
+        Verb::Node(NodeVerb::Status { node }) => {
+            let answer = Client::find(&node, functions).and_then(|c| c.ask(&Request::Status));
+            match answer.map_err(node_status::not_running)? {
+                Reply::Status(report) => print(&node_status::text(&report)),
+                other => Err(client::unexpected(&other)),
+            }
+        }
+        Verb::Workload(verb) => workload::run(&verb),
+        Verb::Cni => match workload::cni()? {
+            true => Ok(()),
+            // What is wrong has been told on standard output, where a runtime looks.
+            false => Err(Failure::Told(Vec::new())),
+        },
+        Verb::Health(arguments) => health::run(&arguments),
         Verb::ProbeMtu { node, far, output } => {
             probe::run(&Client::find(&node, functions)?, far, output)
         }

@@ -3,21 +3,28 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod paths;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
-use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
+use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
-use super::path_mtu::{self, News, PathMtus};
+use super::overheads::Overheads;
+use super::path_mtu::PathMtus;
+use super::path_prober::PathProber;
 use super::ports::{self, OpenPorts, UPLINK};
-use super::resolve::{Wanted, resolve};
+use super::probe::Prober;
+use super::resolve::{Delta, Resolver};
 use super::threads::{Handles, Threads};
 use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
@@ -82,10 +89,14 @@ pub(super) struct Node {
     nat: OutgoingNat,
     watch: Watch,
     state: ClusterState,
+    resolver: Resolver,
+    overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
+    prober: PathProber,
+    paths_probed: Instant,
     pub(super) fast_path: Option<FastPathSide>,
     pub(super) handles: Handles,
     questions: Receiver<Question>,
@@ -120,14 +131,14 @@ impl Node {
             .and_then(|datastore| datastore.watch(&Selection::resources(), None))
             .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
-        let wanted = resolve(&state, &config.node);
+        let resolver = Resolver::new(&state, &config.node);
         if !state.nodes.contains_key(&config.node) {
             return Err(no_node(&config, &problems));
         }
 
         let fixed = fixed(&config, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
-        let mut forwarding = Forwarding::new(fixed, wanted.clone()).with_bridges(bridging);
+        let mut forwarding = Forwarding::new(fixed, resolver.wanted().clone()).with_bridges(bridging);
         let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
             .map_err(|problem| problem.to_string())?;
         let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
@@ -138,13 +149,16 @@ impl Node {
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
+        let prober = handles
+            .uplink()
+            .map(|uplink| Arc::new(Prober::new(uplink, switch.clone())));
         let counted = Counted {
             threads: counters,
             fast_path: fast_path.as_ref().map(FastPathSide::counters),
         };
         let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counted, &shown, switch, handles.uplink());
-        let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
+        let (view, questions) = View::new(counted, &shown, switch, prober.clone());
+        let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
         let announcements = watch_kernel(&mirror);
@@ -160,9 +174,13 @@ impl Node {
             watch,
             state,
             problems: Vec::new(),
+            overheads: Overheads::new(resolver.wanted()),
+            resolver,
             forwarding,
             links,
-            paths: PathMtus::default(),
+            paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
+            prober: PathProber::start(prober),
+            paths_probed: started,
             fast_path,
             handles,
             questions,
@@ -173,7 +191,8 @@ impl Node {
             config,
         };
         node.note_problems(problems);
-        node.apply(wanted);
+        node.log_warnings(&[]);
+        node.apply(&Delta::default());
         node.follow_ports();
         node.probe_nodes();
         Ok(node)
@@ -191,6 +210,7 @@ impl Node {
         );
         let updates = self.watch.updates();
         let events = self.handles.events();
+        let measured = self.prober.measured();
         let ticks = tick(TICK);
         let mut changed = false;
         let mut failure = None;
@@ -203,6 +223,7 @@ impl Node {
                 },
                 recv(self.announcements) -> _ => self.follow_kernel(),
                 recv(events) -> event => if let Ok(event) = event { self.heed(event) },
+                recv(measured) -> path => if let Ok(path) = path { self.take_measurement(&path) },
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
                 },
@@ -212,7 +233,7 @@ impl Node {
                     self.ask_workloads();
                     self.follow_ports();
                     self.nat.look_after();
-                    self.forget_old_paths();
+                    self.look_after_paths();
                     self.look_after_fast_path();
                     self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
@@ -234,18 +255,19 @@ impl Node {
     /// something still to act on.
     fn take(&mut self, update: Update, changed: bool) -> bool {
         match update {
-            Update::Put { resource, .. } => self.state.put(*resource),
-            Update::Delete(key) => {
-                self.state.delete(&key);
-            }
+            Update::Put { resource, .. } => self.resolver.put(&mut self.state, *resource),
+            Update::Delete(key) => self.resolver.delete(&mut self.state, &key),
             Update::Problems(problems) => {
                 self.note_problems(problems);
                 return changed;
             }
             Update::InSync => {
                 if changed {
-                    let wanted = resolve(&self.state, &self.config.node);
-                    self.apply(wanted);
+                    let known = self.forwarding.wanted().warnings.clone();
+                    let delta = self.resolver.settle(&self.state);
+                    self.overheads.update(self.resolver.wanted(), &delta);
+                    self.log_warnings(&known);
+                    self.apply(&delta);
                     self.follow_ports();
                 }
                 return false;
@@ -254,17 +276,22 @@ impl Node {
         true
     }
 
-    /// Makes everything what is wanted. What sends packets our way comes last, what takes them away
-    /// from a route first learns the new one.
-    pub(super) fn apply(&mut self, wanted: Wanted) {
-        for warning in &wanted.warnings {
-            if !self.forwarding.wanted().warnings.contains(warning) || self.started_now() {
-                log::warn!("{warning}");
-            }
+    fn log_warnings(&self, known: &[String]) {
+        let known: BTreeSet<&String> = known.iter().collect();
+        let warnings = self.resolver.wanted().warnings.iter();
+        for warning in warnings.filter(|warning| !known.contains(warning)) {
+            log::warn!("{warning}");
         }
-        self.links
-            .configure(&wanted, &self.forwarding.fixed().workload_ports);
-        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), &wanted);
+    }
+
+    /// Makes everything what is wanted, of which `delta` has changed. What sends packets our way comes
+    /// last, what takes them away from a route first learns the new one.
+    pub(super) fn apply(&mut self, delta: &Delta) {
+        let first = self.forwarding.routes().is_empty();
+        let wanted = self.resolver.wanted();
+        let workload_ports = &self.forwarding.fixed().workload_ports;
+        self.links.configure(wanted, workload_ports);
+        let host_mtu = self.host_mtu();
         let facts = Known {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
@@ -274,10 +301,27 @@ impl Node {
             largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
-        for refused in self.forwarding.apply(wanted, &facts) {
+        for refused in self.forwarding.update(wanted, delta, &facts) {
             log::error!("no room in the route table for {refused}");
         }
-        let wanted = self.forwarding.wanted();
+        if first || delta.local || delta.is_of(wanted, is_steered) {
+            self.steer();
+        }
+        let wanted = self.resolver.wanted();
+        if let Some(host) = &mut self.host {
+            host.update(wanted, delta, host_mtu);
+        }
+        self.nat.update(&self.state);
+        let after = self.forwarding.routes().len();
+        log::info!(
+            "{}: routes applied: {before} before, {after} now",
+            self.config.node
+        );
+    }
+
+    /// Has the uplink take from the kernel what is ours.
+    fn steer(&mut self) {
+        let wanted = self.resolver.wanted();
         let more_ports = self.forwarding.bridging().udp_ports();
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
@@ -289,15 +333,6 @@ impl Node {
         if let Err(error) = steered {
             log::error!("steering: {error}");
         }
-        if let Some(host) = &mut self.host {
-            host.update(wanted, host_mtu);
-        }
-        self.nat.update(&self.state);
-        let after = self.forwarding.routes().len();
-        log::info!(
-            "{}: routes applied: {before} before, {after} now",
-            self.config.node
-        );
     }
 
     /// Has adjacencies follow the kernel's neighbours, links and routes.
@@ -358,7 +393,7 @@ impl Node {
     }
 
     fn refresh(&mut self) {
-        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted());
+        let host_mtu = self.host_mtu();
         let facts = Known {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
@@ -387,36 +422,7 @@ impl Node {
                 Some(Hop::Remote(node, _)) => self.probe(node),
                 _ => {}
             },
-            Event::PathMtu(far_end, mtu) => self.learn_path(far_end.into(), mtu),
-        }
-    }
-
-    /// Believes the underlay that only packets up to `mtu` reach a node.
-    fn learn_path(&mut self, far_end: IpAddr, mtu: Mtu) {
-        let Way::Known(_, known) = self.facts().way(far_end) else {
-            return;
-        };
-        match self.paths.learn(Instant::now(), far_end, mtu, known) {
-            News::Lowered => {
-                log::info!("{far_end}: the path takes packets of {mtu} bytes, not {known}");
-                self.refresh();
-            }
-            News::Full => log::warn!(
-                "{far_end}: the path takes packets of {mtu} bytes only, and {} path MTUs are \
-                 remembered already: larger ones will be lost until an older entry expires",
-                path_mtu::CAPACITY
-            ),
-            News::Ignored => {}
-        }
-    }
-
-    fn forget_old_paths(&mut self) {
-        let expired = self.paths.expire(Instant::now());
-        for far_end in &expired {
-            log::info!("{far_end}: its path MTU is forgotten, and learnt anew if need be");
-        }
-        if !expired.is_empty() {
-            self.refresh();
+            Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
         }
     }
 
@@ -507,7 +513,7 @@ impl Node {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
             links: &self.links,
-            host_mtu: host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted()),
+            host_mtu: self.host_mtu(),
             paths: &self.paths,
             largest: self.ports.largest,
         }
@@ -525,8 +531,12 @@ impl Node {
         self.problems = problems;
     }
 
-    fn started_now(&self) -> bool {
-        self.forwarding.routes().is_empty()
+    /// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
+    fn host_mtu(&self) -> Mtu {
+        match &self.config.host {
+            Some(host) if host.mtu > 0 => Mtu(host.mtu),
+            _ => self.uplink_mtu().less(self.overheads.largest()),
+        }
     }
 
     fn uplink_mtu(&self) -> Mtu {
@@ -578,22 +588,6 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
         udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
         fence: (&config.fence).into(),
     }
-}
-
-/// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
-fn host_mtu(config: &NodeConfig, uplink: Mtu, wanted: &Wanted) -> Mtu {
-    if let Some(host) = &config.host
-        && host.mtu > 0
-    {
-        return Mtu(host.mtu);
-    }
-    let overhead = wanted
-        .routes
-        .values()
-        .map(report::overhead)
-        .max()
-        .unwrap_or(0);
-    uplink.less(overhead)
 }
 
 /// Everything that the datastore holds at the start.

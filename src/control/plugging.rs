@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::node::Node;
+use super::resolve::Delta;
 use crate::port::PortId;
 
 impl Node {
@@ -103,8 +104,7 @@ impl Node {
     }
 
     fn routes_follow_ports(&mut self) {
-        let wanted = self.forwarding.wanted().clone();
-        self.apply(wanted);
+        self.apply(&Delta::default());
     }
 }
 

@@ -333,14 +333,21 @@ fn components(
             detail: format!("waits: {reason}"),
         });
     }
-    let warnings = &forwarding.wanted().warnings;
-    if let Some(first) = warnings.first() {
-        components.push(Component {
-            name: "resources".to_owned(),
-            live: true,
-            ready: true,
-            detail: format!("{} warning(s), the first: {first}", warnings.len()),
-        });
-    }
+    components.extend(warnings(&forwarding.wanted().warnings));
     components
+}
+
+/// What is odd about the resources, the first few in full.
+fn warnings(sentences: &[String]) -> Vec<Component> {
+    const SHOWN: usize = 8;
+    let more = sentences.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("{more} more warnings; the log has them"));
+    let details = sentences.iter().take(SHOWN).cloned().chain(more);
+    let component = |detail| Component {
+        name: "resources".to_owned(),
+        live: true,
+        ready: true,
+        detail,
+    };
+    details.map(component).collect()
 }

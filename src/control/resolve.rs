@@ -162,6 +162,15 @@ impl Delta {
         }
     }
 
+    /// Whether a target of a kind is among those that came or went.
+    pub fn is_of(&self, new: &Wanted, kind: impl Fn(&Target) -> bool) -> bool {
+        let mut changed = self.routes.iter();
+        changed.any(|(prefix, old)| {
+            let new = new.routes.get(prefix);
+            old.as_ref().into_iter().chain(new).any(&kind)
+        })
+    }
+
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

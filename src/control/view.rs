@@ -21,7 +21,6 @@ use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
 use crate::port::xdp::fast_path::FastCounters;
 use crate::port::{PortId, PortStatistics};
 use crate::worker::counters::Counters;
-use crate::worker::mailbox::Mailbox;
 use crate::worker::publish::Published;
 
 /// How long an observer waits for the control thread.
@@ -48,7 +47,7 @@ pub struct View {
     counted: Counted,
     ports: Published<Vec<Row>>,
     switch: CaptureSwitch,
-    prober: Option<Prober>,
+    prober: Option<Arc<Prober>>,
 }
 
 /// Where a node's packets are counted.
@@ -177,12 +176,12 @@ impl Traffic {
 
 impl View {
     /// A view of a node that counts in `counted`, and where its control thread finds questions.
-    /// Probes are sent by the worker of `uplink`.
+    /// Paths are measured by `prober`.
     pub fn new(
         counted: Counted,
         ports: &PortTable,
         switch: CaptureSwitch,
-        uplink: Option<Mailbox>,
+        prober: Option<Arc<Prober>>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
@@ -190,7 +189,7 @@ impl View {
                 questions,
                 counted,
                 ports: ports.published(),
-                prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
+                prober,
                 switch,
             },
             asked,
@@ -222,6 +221,7 @@ impl NodeView for View {
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
+            waiting: sum(&|counters| counters.waiting.get()),
             ..CounterReport::default()
         };
         let mut drops = [0; DropReason::COUNT];

@@ -222,10 +222,43 @@ impl Egress {
         self
     }
 
+    /// The same way, for packets of up to another size.
+    pub(super) fn with_mtu(mut self, mtu: Mtu) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
     /// The same way with another outer TTL and DSCP.
     pub fn marking(mut self, ttl: OuterTtl, dscp: Dscp) -> Self {
         (self.ttl, self.dscp) = (ttl, dscp);
         self
+    }
+
+    /// Whether an IPv6 packet of this length is fragmented outside the tunnel: it is too large for the
+    /// path, and no smaller one need be sent, as 1280 bytes fit any link (RFC 8200 section 5, RFC 2473
+    /// section 7.1).
+    #[inline]
+    pub(super) fn cuts_outside(&self, length: usize) -> bool {
+        length > usize::from(self.mtu.0)
+            && length <= ipv6::MIN_MTU
+            && self.encapsulation != Encapsulation::None
+    }
+
+    /// The largest packet with its outer IP header that may be sent this way.
+    pub(super) fn path_mtu(&self) -> Mtu {
+        Mtu(self.mtu.0.saturating_add(self.encapsulation.overhead()))
+    }
+
+    /// The link's header before an IPv6 packet that goes this way as it is, which a tunnel's does not.
+    pub fn link_header_v6(&self) -> Option<Vec<u8>> {
+        if self.encapsulation != Encapsulation::None {
+            return None;
+        }
+        let mut header = self.header().to_vec();
+        if let Some(ethertype) = header.len().checked_sub(2) {
+            header[ethertype..].copy_from_slice(&EtherType::IPV6.0.to_be_bytes());
+        }
+        Some(header)
     }
 
     /// Pushes the header before the packet in the frame, to be patched there; false if there is no

@@ -95,8 +95,8 @@ fn open_ipv4(
     }))
 }
 
-/// The same for IPv6, over which there is VXLAN alone; with extension headers, fragments among them,
-/// it is not one of ours.
+/// The same for IPv6, over which there is VXLAN alone; with extension headers but for a fragment's it is
+/// not one of ours.
 #[inline]
 fn open_ipv6(
     snapshot: &Snapshot,
@@ -107,10 +107,22 @@ fn open_ipv6(
     let Some(tunnels) = snapshot.tunnels.v6 else {
         return Ok(None);
     };
-    if tunnels.node_address != outer.destination || outer.next_header != protocol::UDP {
+    if tunnels.node_address != outer.destination {
         return Ok(None);
     }
+    match outer.next_header {
+        protocol::UDP | protocol::FRAGMENT => {}
+        protocol::ICMPV6
+            if tunnel_error::quotes_tunnel_v6(&snapshot.tunnels, outer, frame.bytes()) =>
+        {
+            return Err(Verdict::Punt(Punt::TunnelError));
+        }
+        _ => return Ok(None),
+    }
     let peer = check_sender(snapshot, outer.source.into())?;
+    if outer.next_header == protocol::FRAGMENT {
+        return Err(Verdict::Punt(Punt::OuterFragment));
+    }
     let right = |udp: &Udp, datagram: &[u8]| {
         (udp.checksum == 0 && tunnels.zero_checksum)
             || udp::verify_ipv6(outer.source, outer.destination, datagram)
@@ -236,6 +248,10 @@ fn refuse_spoofed(snapshot: &Snapshot, ip: &Ip) -> Result<(), DropReason> {
     let source = ip.source();
     if parse::martian_source(source) || snapshot.tunnels.local_addresses.contains(&source) {
         return Err(DropReason::SpoofedInner);
+    }
+    // No link reaches through a tunnel between routers.
+    if let Ip::V6(ip) = ip {
+        parse::refuse_link_local(ip).map_err(|_| DropReason::SpoofedInner)?;
     }
     parse::refuse_destination(ip.destination())
 }

@@ -20,7 +20,7 @@ pub(super) fn push(
         (Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6, _) => flow::flow_hash(frame.bytes()),
         (Encapsulation::None | Encapsulation::Ipip, _) => 0,
     };
-    let inherited = Inherited::from(ip, frame);
+    let inherited = Inherited::from(ip, frame, egress);
     if !egress.push_header(frame) {
         return Err(DropReason::NoHeadroom);
     }
@@ -84,12 +84,14 @@ pub(super) struct Inherited {
 
 impl Inherited {
     #[inline]
-    fn from(ip: &Traits, frame: &Frame) -> Self {
+    fn from(ip: &Traits, frame: &Frame, egress: &Egress) -> Self {
+        // A narrow path has to take some IPv6 packets all the same (RFC 2473 section 7.1).
+        let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
         Self {
             tos: ip.tos,
             // Read again: the hop was taken off since the header was parsed.
             ttl: frame.bytes()[if ip.is_v6 { 7 } else { 8 }],
-            dont_fragment: ip.dont_fragment,
+            dont_fragment: ip.dont_fragment && !cut_outside,
         }
     }
 

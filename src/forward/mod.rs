@@ -49,6 +49,7 @@ pub use verdict::{Punt, Verdict};
 use crate::fib::NextHop;
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
+use crate::wire::Mtu;
 use parse::{Ip, Traits};
 use state::{Destinations, Flight};
 
@@ -125,8 +126,9 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
 /// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
 /// packet gets through is found out so.
 pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
-    let sent =
-        parse::ip(frame).and_then(|ip| Ok(encap::push(egress, state, &Traits::from(&ip), frame)?));
+    let any_size = egress.clone().with_mtu(Mtu(u16::MAX));
+    let sent = parse::ip(frame)
+        .and_then(|ip| Ok(encap::push(&any_size, state, &Traits::from(&ip), frame)?));
     match sent {
         Ok(()) => Verdict::Transmit(egress.port),
         Err(verdict) => verdict,
@@ -145,6 +147,7 @@ fn receive(
         PortRole::Uplink => decap::open(snapshot, port, ip, frame),
         PortRole::Workload => {
             workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
+            parse::refuse_off_link(&ip)?;
             Ok(ip)
         }
         PortRole::Host | PortRole::Bridge(_) => Ok(ip),
@@ -203,6 +206,8 @@ fn send(
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
         Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
     };
+    let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
+    let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
     if let Some(ingress) = ingress {
         if ingress.id == egress.port && ingress.role != PortRole::Uplink {
             return same_port(ingress);
@@ -211,16 +216,17 @@ fn send(
         if hop && !ttl::more_than_one(ip) {
             return Verdict::Punt(Punt::TtlExpired);
         }
-        if frame.len() > usize::from(egress.mtu.0) {
+        if too_big {
             return Verdict::Punt(Punt::TooBig(egress.mtu));
         }
         if hop {
             ttl::decrement(ip, frame);
         }
-    } else if frame.len() > usize::from(egress.mtu.0) {
+    } else if too_big {
         return Verdict::Punt(Punt::TooBig(egress.mtu));
     }
     match encap::push(egress, state, ip, frame) {
+        Ok(()) if cut_outside => Verdict::Punt(Punt::CutOutside(egress.port, egress.path_mtu())),
         Ok(()) => Verdict::Transmit(egress.port),
         Err(reason) => Verdict::Drop(reason),
     }

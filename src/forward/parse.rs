@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{PortConfig, PortRole, Punt, Verdict};
+use super::{PortConfig, PortRole, Punt, RouterAddresses, Verdict};
 use crate::packet::Link;
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::{EtherType, Ethernet};
@@ -206,6 +206,27 @@ pub(super) fn refuse_destination(destination: IpAddr) -> Result<(), DropReason> 
         (false, true) => Err(DropReason::MartianDestination),
         (false, false) => Ok(()),
     }
+}
+
+/// Refuses what must stay on a workload's link (RFC 4291 section 2.5.6), where only the gateway is.
+#[inline]
+pub(super) fn refuse_off_link(ip: &Ip) -> Result<(), DropReason> {
+    match ip {
+        Ip::V6(ip) if ip.destination != RouterAddresses::GATEWAY_V6 => refuse_link_local(ip),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what must stay on its link.
+#[inline]
+pub(super) fn refuse_link_local(ip: &Ipv6) -> Result<(), DropReason> {
+    if ip.source.is_unicast_link_local() {
+        return Err(DropReason::MartianSource);
+    }
+    if ip.destination.is_unicast_link_local() {
+        return Err(DropReason::MartianDestination);
+    }
+    Ok(())
 }
 
 #[inline]

@@ -160,17 +160,10 @@ impl Addresses {
         }
     }
 
-    /// The addresses, in no order.
+    /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let v4 = self
-            .v4
-            .iter()
-            .map(|address| Ipv4Addr::from_bits(*address).into());
-        v4.chain(
-            self.v6
-                .iter()
-                .map(|address| Ipv6Addr::from_bits(*address).into()),
-        )
+        let v4 = self.v4.iter().map(|bits| Ipv4Addr::from_bits(*bits).into());
+        v4.chain(self.v6.iter().map(|bits| Ipv6Addr::from_bits(*bits).into()))
     }
 
     /// Takes all out.
@@ -237,10 +230,10 @@ impl Peers {
 
     /// The known nodes' addresses, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
-        let v4 = |(address, id): (&u32, &PeerId)| (Ipv4Addr::from_bits(*address).into(), *id);
-        let v6 = |(address, id): (&u128, &PeerId)| (Ipv6Addr::from_bits(*address).into(), *id);
-        let (v4, v6) = (self.v4.iter().map(v4), self.v6.iter().map(v6));
-        v4.chain(v6)
+        let v4 = self.v4.iter();
+        let v4 = v4.map(|(bits, id)| (Ipv4Addr::from_bits(*bits).into(), *id));
+        let v6 = self.v6.iter();
+        v4.chain(v6.map(|(bits, id)| (Ipv6Addr::from_bits(*bits).into(), *id)))
     }
 
     /// The known node that has this address.

@@ -21,9 +21,9 @@ pub enum Verdict {
 
 /// Why the slow path gets a frame.
 ///
-/// But for [`Punt::Arp`] and what is bridged, whose frame is whole, the frame holds an IP packet
-/// without a link header, as it was before its TTL was touched; after decapsulation it is the inner
-/// packet.
+/// But for [`Punt::Arp`], [`Punt::CutOutside`] and what is bridged, whose frame is whole, the frame holds
+/// an IP packet without a link header, as it was before its TTL was touched; after decapsulation it is
+/// the inner packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Punt {
     /// ARP on a workload port; the frame begins with its Ethernet header.
@@ -42,6 +42,9 @@ pub enum Punt {
     TooBig(Mtu),
     /// The next hop's Ethernet address is not known yet.
     Unresolved(NextHop),
+    /// Put into its tunnel, as it would be sent by this port, but its path takes tunnel packets of this
+    /// size only, outer IP header included: fragment it outside.
+    CutOutside(PortId, Mtu),
     /// A fragment of a tunnel packet from a known node, its outer header still there.
     OuterFragment,
     /// An ICMP destination unreachable that quotes a tunnel packet of ours.
@@ -64,7 +67,7 @@ impl Punt {
             Self::NoRoute => DropReason::NoRoute,
             Self::Blackhole => DropReason::Blackhole,
             Self::TtlExpired => DropReason::TtlExpired,
-            Self::TooBig(_) | Self::BridgedTooBig(_) => DropReason::TooBig,
+            Self::TooBig(_) | Self::BridgedTooBig(_) | Self::CutOutside(..) => DropReason::TooBig,
             Self::Unresolved(_) => DropReason::NeighbourUnresolved,
             Self::OuterFragment => DropReason::OuterFragment,
         }

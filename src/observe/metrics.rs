@@ -124,6 +124,9 @@ impl Report {
         ] {
             counters(encoder, name, help, [(none, value)])?;
         }
+        let waiting = as_f64(self.counters.waiting);
+        let help = "Packets that wait for a neighbour or for the rest of their fragments";
+        gauges(encoder, "waiting_packets", help, [(none, waiting)])?;
         let fast = self.counters.fast_path.map(|packets| (none, packets));
         let help = "Packets received that XDP programs forwarded";
         counters(encoder, "fast_path_packets", help, fast)

@@ -7,6 +7,7 @@ pub mod capture;
 pub mod control_socket;
 pub mod dissect;
 pub mod health;
+mod http;
 pub mod metrics;
 pub mod protocol;
 pub mod report;

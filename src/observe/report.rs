@@ -250,6 +250,9 @@ pub struct CounterReport {
     /// Packets that the router made: answers, ICMP errors, fragments after a packet's first, copies of
     /// a bridged frame after its first.
     pub originated: u64,
+    /// Packets that wait now, for a neighbour or for the rest of their fragments.
+    #[serde(default)]
+    pub waiting: u64,
     /// Packets, of those received, that XDP programs forwarded; nothing without a fast path.
     #[serde(default)]
     pub fast_path: Option<u64>,
@@ -273,6 +276,7 @@ impl CounterReport {
             sent: self.ports.iter().map(|port| port.tx_packets).sum(),
             dropped: self.drops.iter().map(|drop| drop.packets).sum(),
             absorbed: self.absorbed,
+            waiting: self.waiting,
         }
     }
 }
@@ -348,7 +352,7 @@ pub struct DropCount {
     pub packets: u64,
 }
 
-/// Every packet that came in or was made must have left, been dropped or been absorbed.
+/// Every packet that came in or was made must have left, been dropped or been absorbed, or waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// Packets received on all ports.
@@ -361,6 +365,8 @@ pub struct Balance {
     pub dropped: u64,
     /// Packets that the router consumed.
     pub absorbed: u64,
+    /// Packets that wait.
+    pub waiting: u64,
 }
 
 impl Balance {
@@ -368,7 +374,8 @@ impl Balance {
     /// passing; a fault in the accounts otherwise.
     pub fn difference(&self) -> i128 {
         let sum = |parts: &[u64]| parts.iter().copied().map(i128::from).sum::<i128>();
-        sum(&[self.received, self.originated]) - sum(&[self.sent, self.dropped, self.absorbed])
+        sum(&[self.received, self.originated])
+            - sum(&[self.sent, self.dropped, self.absorbed, self.waiting])
     }
 }
 

@@ -177,7 +177,7 @@ pub struct Vxlan {
 }
 
 /// What goes for tunnels of either kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Tunnel {
     /// The outer TTL or hop limit.
@@ -188,6 +188,24 @@ pub struct Tunnel {
     pub mtu: u16,
     /// Whether VXLAN over IPv6 goes without a UDP checksum, and is taken without one.
     pub udp_zero_checksum_v6: bool,
+    /// No ICMP error is believed that says that an IPv4 path takes fewer bytes.
+    pub min_path_mtu: u16,
+    /// Seconds between probes of each path for its MTU; 0 for none but those that a doubt calls for.
+    pub probe_paths: u16,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::default(),
+            dscp: Dscp::default(),
+            mtu: 0,
+            udp_zero_checksum_v6: false,
+            // Linux's net.ipv4.route.min_pmtu.
+            min_path_mtu: 552,
+            probe_paths: 0,
+        }
+    }
 }
 
 /// An outer TTL: `inherit`, or a number from 1.
@@ -412,6 +430,21 @@ impl NodeConfig {
                     format!("write {MTU_MIN} or more, or 0 to have it derived"),
                 ));
             }
+        }
+        let least = self.tunnel.min_path_mtu;
+        if !(MTU_MIN..=1280).contains(&least) {
+            faults.push(Fault::new(
+                "tunnel.minPathMtu",
+                format!("{least} bytes are not what a path's MTU is held against"),
+                format!("write a number from {MTU_MIN} to 1280, 552 by default"),
+            ));
+        }
+        if (1..10).contains(&self.tunnel.probe_paths) {
+            faults.push(Fault::new(
+                "tunnel.probePaths",
+                format!("every {} seconds is too often", self.tunnel.probe_paths),
+                "write 10 or more, or 0 for none",
+            ));
         }
         if self.vxlan.port == 0 {
             faults.push(Fault::new(

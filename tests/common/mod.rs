@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod fates;
 pub mod golden;
+pub mod over_ipv6;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

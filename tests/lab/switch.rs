@@ -1,19 +1,14 @@
 //! Modes change under traffic, and nothing is lost by it.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
-
 use underpass::observe::report::CounterReport;
 
-use super::netns::{isolated, quiet_counters, udp_socket};
+use super::flow::{Flow, flow};
+use super::netns::{isolated, quiet_counters};
 use super::support::*;
-
-/// Between two datagrams of a flow.
-const PACE: Duration = Duration::from_micros(500);
 
 #[test]
 fn a_mode_switch_loses_nothing_and_restarts_nothing() {
@@ -95,70 +90,15 @@ fn not_taken(report: &CounterReport) -> u64 {
     xdp.map(|xdp| xdp.rx_dropped + xdp.rx_ring_full).sum()
 }
 
-/// What became of a flow's datagrams.
-#[derive(Debug, Clone, Copy)]
-struct Flow {
-    sent: u64,
-    received: u64,
-    /// Those that came after a later one, or twice.
-    late: u64,
-}
-
 /// Runs `action` while numbered datagrams go from pod1 to pod2 and to pod3.
 fn during_flows(action: impl FnOnce()) -> (Flow, Flow) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let near = scope.spawn(|| flow("pod2", POD2, &stop));
-        let far = scope.spawn(|| flow("pod3", POD3, &stop));
+        let near = scope.spawn(|| flow("up-pod1", "up-pod2", POD2, &stop));
+        let far = scope.spawn(|| flow("up-pod1", "up-pod3", POD3, &stop));
         thread::sleep(Duration::from_millis(200));
         action();
         stop.store(true, Ordering::Relaxed);
         (near.join().expect("flow"), far.join().expect("flow"))
     })
-}
-
-fn flow(to: &str, address: Ipv4Addr, stop: &AtomicBool) -> Flow {
-    let (sender, receiver) = (udp_socket("up-pod1", 0), udp_socket(&space(to), 7000));
-    // What a receiver that is not given the processor would lose is not the routers' loss.
-    setsockopt(&receiver, RcvBufForce, &(64 << 20)).expect("receive buffer");
-    thread::scope(|scope| {
-        let receiving = scope.spawn(move || receive(&receiver));
-        let sent = send(&sender, SocketAddrV4::new(address, 7000), stop);
-        let (received, late) = receiving.join().expect("receiver");
-        Flow {
-            sent,
-            received,
-            late,
-        }
-    })
-}
-
-/// Sends numbers from 0 at a pace, then a last one that says it is.
-fn send(socket: &UdpSocket, to: SocketAddrV4, stop: &AtomicBool) -> u64 {
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let datagram = u64::to_be_bytes(number);
-        socket.send_to(&datagram, to).expect("send");
-        number += 1;
-        // Time that this thread was not given is not made up for: a burst would overflow a ring.
-        thread::sleep(PACE);
-    }
-    thread::sleep(Duration::from_millis(100));
-    socket.send_to(&u64::MAX.to_be_bytes(), to).expect("send");
-    number
-}
-
-/// How many numbers came, and how many of them not in order.
-fn receive(socket: &UdpSocket) -> (u64, u64) {
-    let (mut received, mut late, mut next) = (0, 0, 0);
-    let mut buffer = [0; 8];
-    loop {
-        socket.recv(&mut buffer).expect("datagram");
-        match u64::from_be_bytes(buffer) {
-            u64::MAX => return (received, late),
-            number if number >= next => next = number + 1,
-            _ => late += 1,
-        }
-        received += 1;
-    }
 }

@@ -1,6 +1,8 @@
 //! `underpass run`: what it refuses to start with, what it takes in its stride while it runs, and how
 //! it ends. As root only; see [`netns`].
 
+#[path = "../common/flow.rs"]
+mod flow;
 #[path = "../common/netns.rs"]
 mod netns;
 
@@ -12,3 +14,4 @@ mod refusals;
 mod running;
 mod support;
 mod workers;
+mod workloads;

@@ -65,9 +65,9 @@ pub(super) const fn colour(system: System) -> RGBColor {
         System::CrossFar => RGBColor(150, 205, 190),
         System::Wire => RGBColor(230, 159, 0),
         System::Ovs => RGBColor(204, 121, 167),
-        System::FastDirect => RGBColor(60, 20, 120),
-        System::FastIpip => RGBColor(110, 70, 170),
-        System::FastVxlan => RGBColor(160, 130, 210),
+        System::FastDirect => RGBColor(100, 60, 160),
+        System::FastIpip => RGBColor(140, 100, 200),
+        System::FastVxlan => RGBColor(180, 150, 230),
     }
 }
 

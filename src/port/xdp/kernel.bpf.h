@@ -14,6 +14,7 @@ typedef unsigned long long u64;
 #define __type(name, value) value *name
 
 #define be16(host) ((u16)__builtin_bswap16(host))
+#define be32(host) ((u32)__builtin_bswap32(host))
 
 enum { XDP_DROP = 1, XDP_PASS = 2, XDP_REDIRECT = 4 };
 enum {
@@ -40,7 +41,6 @@ struct xdp_md {
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) =
     (void *)2;
-static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static long (*const bpf_tail_call)(void *packet, void *map, u32 index) = (void *)12;
 static long (*const bpf_xdp_adjust_head)(struct xdp_md *packet, int delta) = (void *)44;
@@ -53,9 +53,15 @@ enum {
     PROTOCOL_ICMP = 1,
     PROTOCOL_IPIP = 4,
     PROTOCOL_UDP = 17,
+    PROTOCOL_FRAGMENT = 44,
+    PROTOCOL_ICMPV6 = 58,
     IPV4_MORE_FRAGMENTS = 0x2000,
     IPV4_FRAGMENT_OFFSET = 0x1fff,
     ICMP_DESTINATION_UNREACHABLE = 3,
+    IPV6_MORE_FRAGMENTS = 0x0001,
+    IPV6_FRAGMENT_OFFSET = 0xfff8,
+    ICMPV6_DESTINATION_UNREACHABLE = 1,
+    ICMPV6_PACKET_TOO_BIG = 2,
 };
 
 struct ethernet {
@@ -85,6 +91,13 @@ struct ipv6 {
     u8 hop_limit;
     u32 source[4];
     u32 destination[4];
+};
+
+struct ipv6_fragment {
+    u8 next_header;
+    u8 reserved;
+    u16 offset;
+    u32 identification;
 };
 
 struct udp {

@@ -33,10 +33,11 @@ struct ipv6_prefix {
     struct ipv6_address address;
 };
 
-// What fragments of one datagram have in common (RFC 791), the protocol being UDP.
+// What fragments of one datagram have in common (RFC 791, RFC 8200 section 4.5), the protocol being UDP;
+// IPv4 addresses as IPv6 has them (RFC 4291 section 2.5.5.2).
 struct datagram {
-    u32 source;
-    u32 destination;
+    struct ipv6_address source;
+    struct ipv6_address destination;
     u32 identification;
 };
 
@@ -92,13 +93,21 @@ struct {
     __uint(map_flags, BPF_F_NO_PREALLOC);
 } local_ipv6 SEC(".maps");
 
-// VXLAN datagrams whose first fragment was stolen, and when.
+// Datagrams whose first fragment has come: when, the lowest bit of which says whether it was VXLAN.
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __type(key, struct datagram);
     __type(value, u64);
     __uint(max_entries, 4096);
 } fragmented SEC(".maps");
+
+// Who has sent a first fragment of VXLAN, and when.
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __type(key, struct ipv6_address);
+    __type(value, u64);
+    __uint(max_entries, 1024);
+} fragmenters SEC(".maps");
 
 // As long as the reassembly that the fragments are stolen for.
 static const u64 FRAGMENT_LIFETIME_NS = 30ull * 1000 * 1000 * 1000;
@@ -110,10 +119,28 @@ INLINE int steal(struct xdp_md *packet)
     return bpf_redirect_map(&sockets, packet->rx_queue_index, XDP_PASS);
 }
 
+INLINE int is_recent(const u64 *since)
+{
+    return since && bpf_ktime_get_ns() - *since < FRAGMENT_LIFETIME_NS;
+}
+
+// A later fragment goes where its datagram's first one went. Where that is still to come, it is held for
+// VXLAN if its sender has sent fragments of VXLAN of late: some send the last fragment first.
 INLINE int is_fragmented_vxlan(const struct datagram *key)
 {
     const u64 *since = bpf_map_lookup_elem(&fragmented, key);
-    return since && bpf_ktime_get_ns() - *since < FRAGMENT_LIFETIME_NS;
+    if (is_recent(since))
+        return *since & 1;
+    return is_recent(bpf_map_lookup_elem(&fragmenters, &key->source));
+}
+
+INLINE void remember_fragmented(const struct datagram *key, int vxlan)
+{
+    u64 now = (bpf_ktime_get_ns() & ~1ull) | (vxlan ? 1 : 0);
+
+    bpf_map_update_elem(&fragmented, key, &now, BPF_ANY);
+    if (vxlan)
+        bpf_map_update_elem(&fragmenters, &key->source, &now, BPF_ANY);
 }
 
 INLINE int is_vxlan(const struct udp *udp, const void *end, const struct config *config)
@@ -138,19 +165,40 @@ INLINE int is_vxlan_over_ipv4(const struct ipv4 *ip, u32 header_length, const vo
                               const struct config *config)
 {
     u16 fragment = ip->fragment;
-    struct datagram key = {ip->source, ip->destination, ip->identification};
+    struct datagram key = {
+        {{0, 0, be32(0xffff), ip->source}},
+        {{0, 0, be32(0xffff), ip->destination}},
+        ip->identification,
+    };
 
     if (fragment & be16(IPV4_FRAGMENT_OFFSET))
         return is_fragmented_vxlan(&key);
     int vxlan = is_vxlan((const void *)ip + header_length, end, config);
-    if (fragment & be16(IPV4_MORE_FRAGMENTS)) {
-        if (vxlan) {
-            u64 now = bpf_ktime_get_ns();
-            bpf_map_update_elem(&fragmented, &key, &now, BPF_ANY);
-        } else {
-            bpf_map_delete_elem(&fragmented, &key);
-        }
-    }
+    if (fragment & be16(IPV4_MORE_FRAGMENTS))
+        remember_fragmented(&key, vxlan);
+    return vxlan;
+}
+
+INLINE struct ipv6_address address_of(const u32 *words)
+{
+    struct ipv6_address address = {{words[0], words[1], words[2], words[3]}};
+    return address;
+}
+
+// The same over IPv6, for a fragment header right behind the fixed one.
+INLINE int is_vxlan_fragment_over_ipv6(const struct ipv6 *ip, const void *end,
+                                       const struct config *config)
+{
+    const struct ipv6_fragment *header = (const void *)(ip + 1);
+
+    if ((const void *)(header + 1) > end || header->next_header != PROTOCOL_UDP)
+        return 0;
+    struct datagram key = {address_of(ip->source), address_of(ip->destination), header->identification};
+    if (header->offset & be16(IPV6_FRAGMENT_OFFSET))
+        return is_fragmented_vxlan(&key);
+    int vxlan = is_vxlan((const void *)(header + 1), end, config);
+    if (header->offset & be16(IPV6_MORE_FRAGMENTS))
+        remember_fragmented(&key, vxlan);
     return vxlan;
 }
 
@@ -197,6 +245,27 @@ INLINE int is_ours_ipv4(const struct ipv4 *ip, const void *end, const struct con
     return ip->protocol == PROTOCOL_IPIP || is_vxlan_over_ipv4(ip, header_length, end, config);
 }
 
+// The same over IPv6. The quoted packet may be a first fragment: one that was cut for a narrow path.
+INLINE int is_about_our_tunnel_ipv6(const struct ipv6 *ip, const void *end, const struct config *config)
+{
+    const struct icmp *icmp = (const void *)(ip + 1);
+    const struct ipv6 *quoted = (const void *)(icmp + 1);
+
+    if ((const void *)(quoted + 1) > end)
+        return 0;
+    if (icmp->type != ICMPV6_DESTINATION_UNREACHABLE && icmp->type != ICMPV6_PACKET_TOO_BIG)
+        return 0;
+    struct ipv6_address source = address_of(quoted->source);
+    if (!bpf_map_lookup_elem(&node_ipv6, &source))
+        return 0;
+    if (quoted->next_header == PROTOCOL_UDP)
+        return is_vxlan((const void *)(quoted + 1), end, config);
+    const struct ipv6_fragment *header = (const void *)(quoted + 1);
+    return quoted->next_header == PROTOCOL_FRAGMENT && (const void *)(header + 1) <= end &&
+           header->next_header == PROTOCOL_UDP && !(header->offset & be16(IPV6_FRAGMENT_OFFSET)) &&
+           is_vxlan((const void *)(header + 1), end, config);
+}
+
 INLINE int is_ours_ipv6(const struct ipv6 *ip, const void *end, const struct config *config)
 {
     if ((const void *)(ip + 1) > end || (*(const u8 *)ip) >> 4 != 6)
@@ -206,8 +275,16 @@ INLINE int is_ours_ipv6(const struct ipv6 *ip, const void *end, const struct con
                                              ip->destination[2], ip->destination[3]}}};
     if (bpf_map_lookup_elem(&local_ipv6, &destination))
         return 1;
-    return ip->next_header == PROTOCOL_UDP && bpf_map_lookup_elem(&node_ipv6, &destination.address) &&
-           is_vxlan((const void *)(ip + 1), end, config);
+    if (ip->next_header != PROTOCOL_UDP && ip->next_header != PROTOCOL_FRAGMENT &&
+        ip->next_header != PROTOCOL_ICMPV6)
+        return 0;
+    if (!bpf_map_lookup_elem(&node_ipv6, &destination.address))
+        return 0;
+    if (ip->next_header == PROTOCOL_FRAGMENT)
+        return is_vxlan_fragment_over_ipv6(ip, end, config);
+    if (ip->next_header == PROTOCOL_ICMPV6)
+        return is_about_our_tunnel_ipv6(ip, end, config);
+    return is_vxlan((const void *)(ip + 1), end, config);
 }
 
 SEC("xdp")

@@ -27,11 +27,13 @@ pub enum Role {
     Workload,
     /// Those with the device's own Ethernet destination and no 802.1Q tag that are IP-in-IP or VXLAN
     /// to one of the node's addresses, or to an address in one of its prefixes; and ICMP destination
-    /// unreachable to one of the node's addresses that quotes such a packet from one of them.
+    /// unreachable, or ICMPv6 packet too big, to one of the node's addresses that quotes such a packet from
+    /// one of them.
     ///
-    /// Later fragments of an IPv4 VXLAN packet follow its first one. A tag that the device takes off
+    /// Later fragments of a VXLAN packet follow its first one; those that come before it are taken from
+    /// who has sent fragments of VXLAN within the last half minute. A tag that the device takes off
     /// the frame is not seen: switch that off (`ethtool -K IF rxvlan off`) where the uplink carries
-    /// VLANs. VXLAN over IPv6 behind an extension header is left to the kernel.
+    /// VLANs. VXLAN over IPv6 behind an extension header but a fragment's is left to the kernel.
     Uplink,
 }
 
