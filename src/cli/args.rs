@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::{BenchArguments, EnterArguments};
+<<<<<<< HEAD
 use super::resource::ResourceVerb;
+=======
+use super::ipam::IpamArguments;
+>>>>>>> store
 use crate::bench::namespace::ENTER;
 use crate::bench::systems::wire;
 
@@ -38,6 +42,8 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Addresses in use, what is wrong with their records, and their settings
+    Ipam(IpamArguments),
     /// Show a running node's route table
     Routes {
         #[command(flatten)]

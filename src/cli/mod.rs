@@ -9,6 +9,7 @@ mod documents;
 mod fdb;
 mod functions;
 mod health;
+mod ipam;
 mod node_status;
 mod probe;
 mod resource;
@@ -151,6 +152,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             }
         }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
+        Verb::Ipam(arguments) => ipam::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
         Verb::BenchWire { interfaces } => bench::wire(&interfaces),

@@ -28,6 +28,10 @@ pub fn check(config: &Path) -> Report {
             };
         }
     };
+    if config.datastore.etcd.is_some() {
+        // What is in etcd is no file, and is judged as it is read.
+        return Report::default();
+    }
     let listing = Directory::new(&config.datastore.directory).load();
     let state = listing.state();
     let wanted = resolve(&state, &config.node);

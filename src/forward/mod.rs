@@ -80,7 +80,8 @@ pub fn forward(
     let mut flights = std::mem::take(&mut state.flights);
     flights.clear();
     let destinations = &mut state.destinations;
-    (destinations.v4.clear(), destinations.v6.clear());
+    destinations.v4.clear();
+    destinations.v6.clear();
     flights.extend(
         batch
             .iter_mut()
