@@ -41,6 +41,6 @@ pub fn not_running(failure: Failure) -> Failure {
             let first = [NOT_RUNNING.to_owned()];
             Failure::Told(first.into_iter().chain(reasons).collect())
         }
-        Failure::OutputClosed => Failure::OutputClosed,
+        other => other,
     }
 }
