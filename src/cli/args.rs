@@ -6,11 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::{BenchArguments, EnterArguments};
-<<<<<<< HEAD
-use super::resource::ResourceVerb;
-=======
 use super::ipam::IpamArguments;
->>>>>>> store
+use super::resource::ResourceVerb;
 use crate::bench::namespace::ENTER;
 use crate::bench::systems::wire;
 
