@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use underpass::bench::load::profile::FrameSize;
 use underpass::bench::load::{Load, Order};
-use underpass::bench::namespace::{ENTER, private_directory};
+use underpass::bench::namespace::{ENTER, PrivateDirectory};
 use underpass::bench::topology::{Direction, Outer, POOL, Site, Topology};
 
 const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
@@ -57,7 +57,8 @@ fn run() -> Result<bool, Failure> {
         Ok(text) => text.parse()?,
         Err(_) => RATE,
     };
-    let directory = private_directory()?;
+    let private = PrivateDirectory::new()?;
+    let directory = private.path();
     let topology = Topology::build()?;
     let sites = [&topology.a, &topology.b];
     let datastore = directory.join("datastore");

@@ -85,6 +85,7 @@ fn run(count: usize) -> f64 {
     for (number, (poll, inbox)) in inboxes.into_iter().enumerate() {
         let worker = Worker::new(Parts {
             number,
+            identifications: count as u16,
             cpu: Some(number),
             ports: vec![Box::new(Source::new(number)), Box::new(Sink::new())],
             owners: vec![None, None],

@@ -463,7 +463,7 @@ fn a_manifest_is_imported_once() {
 fn completions_and_manual_pages_come_from_the_command_line() {
     let place = Place::new();
     let ran = place.run(&["completions", "bash"]);
-    assert!(ran.out.contains("_underpass()") && ran.out.contains("ippool") == false);
+    assert!(ran.out.contains("_underpass()") && !ran.out.contains("ippool"));
     for verb in ["apply", "get", "import", "--skip-exists"] {
         assert!(ran.out.contains(verb), "{verb}");
     }

@@ -437,7 +437,7 @@ fn reserved_bits_and_foreign_networks_over_either_family() {
 fn the_fence_holds_over_ipv6() {
     let kind = KINDS[4];
     let mut snapshot = over_ipv6(false);
-    snapshot.tunnels.local_addresses.insert(POD_V6.into());
+    snapshot.tunnels.local_addresses.extend([POD_V6.into()]);
     let from =
         |source: std::net::Ipv6Addr| wrapped(FAR_NODE_V6, 0, &udp6(source, POD_V6, 64, b"x"), true);
     let spoofed = Verdict::Drop(DropReason::SpoofedInner);

@@ -23,8 +23,11 @@ use crate::common::over_ipv6::*;
 use crate::common::*;
 use crate::router::{NODE_ON_PAPER, PUNTS, Router, slow_path_ends};
 
+/// What a target does with bytes.
+pub type Entry = fn(&[u8]);
+
 /// Every target by its name, which is also that of its corpus.
-pub const ALL: [(&str, fn(&[u8])); 8] = [
+pub const ALL: [(&str, Entry); 8] = [
     ("parse", parse),
     ("decap_ipip", decap_ipip),
     ("decap_vxlan", decap_vxlan),

@@ -5,6 +5,8 @@
 //! shown is what packets do, not how fast.
 #![allow(missing_docs)]
 
+#[path = "../common/fast_path.rs"]
+mod fast_path;
 #[path = "../sizes/lab.rs"]
 #[allow(dead_code)]
 mod lab;

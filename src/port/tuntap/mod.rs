@@ -74,7 +74,7 @@ enum Io {
     /// One a system call.
     Plain(Iface),
     /// Many, where they are of one flow.
-    SuperPackets(SuperPackets),
+    SuperPackets(Box<SuperPackets>),
 }
 
 /// A TUN or TAP device.
@@ -124,7 +124,7 @@ impl TunTapPort {
                     TunTapKind::Tun => 0,
                     TunTapKind::Tap => ethernet::HEADER_LEN,
                 };
-                let io = Io::SuperPackets(SuperPackets::new(device, network));
+                let io = Io::SuperPackets(Box::new(SuperPackets::new(device, network)));
                 (io, format!("{kind} gso"))
             }
         };
