@@ -51,8 +51,9 @@ fn assert_adds_up(round: &Round) {
     }
     if let Some(cost) = &round.cost {
         let parts = cost.process_ns + cost.kernel_thread_ns + cost.sender_ns;
-        assert!((parts - cost.packet_ns).abs() < 1e-6 * parts, "{cost:?}");
-        assert!(cost.packet_ns > 0.0 && cost.packets as f64 <= cost.rate * cost.seconds + 1.0);
+        // In so short a run what the kernel's clock ticks saw may all have been the generator's.
+        assert!((parts - cost.packet_ns).abs() <= 1e-6 * parts, "{cost:?}");
+        assert!(cost.packet_ns >= 0.0 && cost.packets as f64 <= cost.rate * cost.seconds + 1.0);
         assert!(!cost.cores.is_empty());
     }
 }

@@ -188,6 +188,12 @@ impl Store {
             vanished = false;
             for file in &present {
                 let Some(now) = Seen::look(file) else {
+                    // A link that leads nowhere holds nothing; what cannot be looked at may hold much.
+                    if let Err(error) = fs::metadata(file)
+                        && error.kind() != io::ErrorKind::NotFound
+                    {
+                        return Err(DatastoreError::io(file, UNREADABLE, &error));
+                    }
                     vanished |= fs::symlink_metadata(file).is_err();
                     self.files.remove(file);
                     self.seen.remove(file);
