@@ -224,9 +224,9 @@ fn of_many_documents_the_good_ones_count_and_each_bad_one_is_named() {
     assert_eq!(ran.out, "Partial success: applied 2 out of 4 resources:\n");
     assert_eq!(
         ran.err,
-        "Hit error(s): [pools.yaml:9:9: error with field CIDR = '10.66.0.1/16' (Reason: spec.cidr: \
+        "Hit error(s): [pools.yaml:10:9: error with field CIDR = '10.66.0.1/16' (Reason: spec.cidr: \
          '10.66.0.1/16' is not strictly masked; write 10.66.0.0/16)\n \
-         pools.yaml:15:7: error with field Kind = 'Pool' (Reason: kind: unknown kind 'Pool'; write one of \
+         pools.yaml:17:7: error with field Kind = 'Pool' (Reason: kind: unknown kind 'Pool'; write one of \
          Node, IPPool, IPReservation, IPAMConfiguration, BlockAffinity, WorkloadEndpoint, HostEndpoint, \
          BGPConfiguration, BGPPeer, BGPFilter, FelixConfiguration, Tier, NetworkPolicy, \
          GlobalNetworkPolicy, NetworkSet, GlobalNetworkSet, Profile)]\n"

@@ -16,13 +16,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use etherparse::{Ipv4Header, PacketBuilder};
 use lab::{Lab, Mode, Shape, inside, run, wait_for};
-use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, bind, send, socket};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockType, bind, send, socket, socketpair,
+};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 11);
 const FAR_NODE: Ipv4Addr = Ipv4Addr::new(10, 30, 1, 12);
@@ -263,8 +266,11 @@ impl Flow {
     }
 }
 
-/// A packet socket that sends by a device.
+/// A socket that sends by a device.
 fn packet_socket(device: &str) -> OwnedFd {
+    let Some(address) = link_address(device) else {
+        return relay(device);
+    };
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -272,16 +278,42 @@ fn packet_socket(device: &str) -> OwnedFd {
         None,
     )
     .expect("socket");
-    bind(socket.as_raw_fd(), &address(device)).expect("bind");
+    bind(socket.as_raw_fd(), &address).expect("bind");
     socket
 }
 
+/// The same for a device without a link address, which safe Rust cannot bind to: another process does,
+/// and sends what comes to it until this end is closed.
+fn relay(device: &str) -> OwnedFd {
+    const SENDER: &str = "import socket, sys\n\
+        given = socket.socket(fileno=0)\n\
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+        wire.bind((sys.argv[1], 0x0800))\n\
+        while packet := given.recv(65536): wire.send(packet)";
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .expect("socketpair");
+    Command::new("python3")
+        .args(["-c", SENDER, device])
+        .stdin(theirs)
+        .spawn()
+        .expect("python3");
+    ours
+}
+
 fn address(device: &str) -> LinkAddr {
+    link_address(device).expect("the device's link address")
+}
+
+fn link_address(device: &str) -> Option<LinkAddr> {
     nix::ifaddrs::getifaddrs()
         .expect("devices")
         .filter(|entry| entry.interface_name == device)
         .find_map(|entry| entry.address?.as_link_addr().copied())
-        .expect("the device's link address")
 }
 
 /// The Ethernet header of what is sent by a device to the node.
