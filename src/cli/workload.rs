@@ -99,11 +99,11 @@ fn table(endpoints: &[WorkloadEndpoint]) -> String {
     ]);
     for endpoint in endpoints {
         let spec = &endpoint.spec;
-        let addresses: Vec<_> = endpoint.addresses().map(|a| a.to_string()).collect();
+        let networks: Vec<_> = spec.ip_networks.iter().map(ToString::to_string).collect();
         table.row(vec![
             cell(spec.pod.as_ref().or(spec.workload.as_ref())),
             spec.node.to_string(),
-            addresses.join(","),
+            networks.join(","),
             spec.interface_name.to_string(),
             cell(spec.orchestrator.as_ref()),
         ]);

@@ -297,11 +297,12 @@ fn relay(device: &str) -> OwnedFd {
         SockFlag::SOCK_CLOEXEC,
     )
     .expect("socketpair");
-    Command::new("python3")
+    let mut sender = Command::new("python3")
         .args(["-c", SENDER, device])
         .stdin(theirs)
         .spawn()
         .expect("python3");
+    thread::spawn(move || sender.wait());
     ours
 }
 

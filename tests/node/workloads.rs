@@ -52,7 +52,6 @@ fn address(network: &Value) -> Ipv4Addr {
 }
 
 #[test]
-#[ignore = "`workload list` does not show the new workload yet: to be mended"]
 fn a_workload_is_added_by_hand_and_undone() {
     isolated(|| {
         let _nodes = nodes();

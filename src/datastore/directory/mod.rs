@@ -28,6 +28,8 @@ use files::Files;
 pub use files::Listing;
 use store::{Store, UNREADABLE};
 
+const REMEDY: &str = "create it, or correct datastore.directory in the configuration";
+
 /// A directory of files named `*.yaml`, `*.yml` or `*.json`, each of one or many documents.
 ///
 /// Hidden files and subdirectories are not looked at.
@@ -70,11 +72,7 @@ impl Directory {
     }
 
     fn unreadable(&self, error: &io::Error) -> Problem {
-        Problem::with_file(
-            &self.path,
-            format!("{UNREADABLE}: {error}"),
-            "create it, or correct datastore.directory in the configuration",
-        )
+        Problem::with_file(&self.path, format!("{UNREADABLE}: {error}"), REMEDY)
     }
 
     /// Works on what the directory holds now. Whoever panicked under the lock left nothing half done
@@ -113,8 +111,10 @@ impl Datastore for Directory {
             resources: list.items.clone(),
             problems: list.problems.clone(),
         });
-        watcher::start(self, selection, told)
-            .map_err(|error| DatastoreError::io(&self.path, UNREADABLE, &error))
+        watcher::start(self, selection, told).map_err(|error| DatastoreError::Unavailable {
+            place: self.path.display().to_string(),
+            reason: format!("{UNREADABLE}: {error}; {REMEDY}"),
+        })
     }
 
     fn health(&self) -> Health {

@@ -38,7 +38,7 @@ struct Seen {
 /// Files that were changed less than this ago may be changed again without looking other.
 const SETTLED: Duration = Duration::from_millis(100);
 
-pub(super) const UNREADABLE: &str = "the datastore's directory cannot be read (make it there, or correct datastore.directory in the configuration)";
+pub(super) const UNREADABLE: &str = "the datastore's directory cannot be read";
 
 /// A directory whose files come and go while it is read is read again, so often.
 const ATTEMPTS: usize = 20;
@@ -192,7 +192,7 @@ impl Store {
                     if let Err(error) = fs::metadata(file)
                         && error.kind() != io::ErrorKind::NotFound
                     {
-                        return Err(DatastoreError::io(file, UNREADABLE, &error));
+                        return Err(DatastoreError::io(file, "cannot be looked at", &error));
                     }
                     vanished |= fs::symlink_metadata(file).is_err();
                     self.files.remove(file);
