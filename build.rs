@@ -5,13 +5,24 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Each source and the object that is made of it.
-const PROGRAMS: [(&str, &str); 2] = [
+const PROGRAMS: [(&str, &str); 3] = [
     ("src/port/xdp/steer.bpf.c", "steer.bpf.o"),
+    ("src/port/xdp/fast.bpf.c", "fast.bpf.o"),
     ("src/bench/load/load.bpf.c", "load.bpf.o"),
+];
+
+/// What the sources include.
+const HEADERS: [&str; 3] = [
+    "src/port/xdp/kernel.bpf.h",
+    "src/port/xdp/fast_maps.bpf.h",
+    "src/port/xdp/fast_parse.bpf.h",
 ];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CLANG");
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed={header}");
+    }
     for (source, object) in PROGRAMS {
         println!("cargo::rerun-if-changed={source}");
         if let Err(problem) = compile(source, object) {

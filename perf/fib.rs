@@ -3,14 +3,15 @@
 //! Each figure is the best and the median of some rounds, on one thread. Keys are fresh in every
 //! run and distinct; the seed is printed, and UNDERPASS_SEED repeats it.
 
+mod common;
+
 use std::fs;
 use std::hint::black_box;
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use common::Random;
 use ipnet::IpNet;
 use underpass::fib::{Fib, FibWriter, NextHop};
 use underpass::worker::publish::Quiescence;
@@ -23,10 +24,16 @@ const UPDATES: usize = 100_000;
 const PAGE: usize = 4096;
 
 fn main() {
-    let Some(nets) = internet() else { return };
-    let seed = seed();
+    let Some(text) = common::internet() else {
+        return;
+    };
+    let nets: Vec<IpNet> = text
+        .lines()
+        .map(|line| line.trim().parse().expect("a prefix"))
+        .collect();
+    let seed = common::seed();
     let mut random = Random(seed);
-    println!("{}\nseed {seed}\n", machine());
+    println!("{}\nseed {seed}\n", common::machine());
     let (v6, v4): (Vec<IpNet>, Vec<IpNet>) = nets.iter().partition(|n| n.addr().is_ipv6());
     let (fib, mut writer) = memory(&v4, &v6, &mut random);
     println!(
@@ -98,7 +105,7 @@ fn bare_loads(random: &mut Random) {
 
 fn look_ups_v4(fib: &Fib, nets: &[IpNet], random: &mut Random) {
     let anywhere = distinct(|| Ipv4Addr::from_bits(random.next() as u32));
-    let routed = distinct(|| match random.inside(nets) {
+    let routed = distinct(|| match inside(random, nets) {
         IpAddr::V4(address) => address,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
     });
@@ -123,7 +130,7 @@ fn look_ups_v4(fib: &Fib, nets: &[IpNet], random: &mut Random) {
 
 fn look_ups_v6(fib: &Fib, nets: &[IpNet], random: &mut Random) {
     let anywhere = distinct(|| Ipv6Addr::from_bits(1 << 125 | random.wide() >> 3));
-    let routed = distinct(|| match random.inside(nets) {
+    let routed = distinct(|| match inside(random, nets) {
         IpAddr::V6(address) => address,
         IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
     });
@@ -209,7 +216,7 @@ fn report(family: &str, kind: &str, way: &str, times: Vec<Duration>) {
 
 /// Updates of prefixes that the table has: all of them are there again at the end.
 fn updates(family: &str, writer: &mut FibWriter, nets: &[IpNet], random: &mut Random) {
-    let nets: Vec<_> = (0..UPDATES).map(|_| random.pick(nets)).collect();
+    let nets: Vec<_> = (0..UPDATES).map(|_| pick(random, nets)).collect();
     let rate = |what: &str, updates: usize, start: Instant| {
         let seconds = start.elapsed().as_secs_f64();
         println!(
@@ -268,84 +275,20 @@ fn resident() -> usize {
     pages.expect("a number of pages") * PAGE
 }
 
-fn machine() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let cpu_info = read("/proc/cpuinfo");
-    let model = cpu_info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name\t: "));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!(
-        "{}, {cores} cores, Linux {}; huge pages {}, glibc tunables \"{}\"",
-        model.unwrap_or("unknown processor"),
-        read("/proc/sys/kernel/osrelease").trim(),
-        read("/sys/kernel/mm/transparent_hugepage/enabled").trim(),
-        std::env::var("GLIBC_TUNABLES").unwrap_or_default(),
-    )
+fn pick(random: &mut Random, nets: &[IpNet]) -> IpNet {
+    nets[random.below(nets.len() as u64) as usize]
 }
 
-fn seed() -> u64 {
-    let given = std::env::var("UNDERPASS_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        now.map_or(1, |d| d.as_nanos() as u64)
-    })
-}
-
-/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn wide(&mut self) -> u128 {
-        u128::from(self.next()) << 64 | u128::from(self.next())
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn pick(&mut self, nets: &[IpNet]) -> IpNet {
-        nets[self.below(nets.len() as u64) as usize]
-    }
-
-    /// An address of a prefix: each prefix is as likely as the other.
-    fn inside(&mut self, nets: &[IpNet]) -> IpAddr {
-        match self.pick(nets) {
-            IpNet::V4(net) => {
-                let host = self.next() as u32 & net.hostmask().to_bits();
-                Ipv4Addr::from_bits(net.network().to_bits() | host).into()
-            }
-            IpNet::V6(net) => {
-                let host = self.wide() & net.hostmask().to_bits();
-                Ipv6Addr::from_bits(net.network().to_bits() | host).into()
-            }
+/// An address of a prefix: each prefix is as likely as the other.
+fn inside(random: &mut Random, nets: &[IpNet]) -> IpAddr {
+    match pick(random, nets) {
+        IpNet::V4(net) => {
+            let host = random.next() as u32 & net.hostmask().to_bits();
+            Ipv4Addr::from_bits(net.network().to_bits() | host).into()
+        }
+        IpNet::V6(net) => {
+            let host = random.wide() & net.hostmask().to_bits();
+            Ipv6Addr::from_bits(net.network().to_bits() | host).into()
         }
     }
-}
-
-/// A full Internet table, where the shared test data is present.
-fn internet() -> Option<Vec<IpNet>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/prefixes.txt.gz");
-    let Ok(file) = fs::File::open(&path) else {
-        println!("skipped: no {}", path.display());
-        return None;
-    };
-    let mut text = String::new();
-    let mut decoder = flate2::read::GzDecoder::new(file);
-    decoder.read_to_string(&mut text).expect("a gzip file");
-    Some(
-        text.lines()
-            .map(|line| line.trim().parse().expect("a prefix"))
-            .collect(),
-    )
 }

@@ -1,22 +1,22 @@
 //! The packet path on frames in memory, without I/O: `cargo bench --bench forward`.
 //!
 //! Packets of 60 bytes (Ethernet, before or inside of the tunnel), each a flow of its own, in frames
-//! laid out as in a UMEM: 2 KiB apart, 256 bytes of headroom. A pass fills [`FRAMES`] of them with
-//! packets that were not sent before, then times `forward` over all of them, [`BATCH`] at a time; so
-//! a packet comes from the second-level cache, as one does that the kernel has just copied, and the
-//! tables from wherever they fit. The cases take turns, a pass each, on one thread.
+//! laid out as in a UMEM: 2 KiB apart, 256 bytes of headroom. A pass goes once through all [`FRAMES`]
+//! of them: it writes packets that were not sent before into [`BURST`] of them, then times `forward`
+//! over these, [`BATCH`] at a time, then takes the next ones. So a packet is in the second-level cache,
+//! as one is that the kernel has just copied, and the tables are wherever they fit. The cases take
+//! turns, a pass each, on one thread.
 
 #[path = "../tests/common/allocations.rs"]
 mod allocations;
+mod common;
 
-use std::fs;
 use std::hint::black_box;
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use common::Random;
 use ipnet::{IpNet, Ipv4Net};
 use underpass::fib::{Fib, NextHop};
 use underpass::forward::{
@@ -29,6 +29,8 @@ use underpass::worker::publish::Quiescence;
 
 /// Frames of a pass, as many as a ring and its reserve hold.
 const FRAMES: usize = 4096;
+/// Frames that are filled, as by a receiving kernel, before they are forwarded.
+const BURST: usize = 256;
 const FRAME_SIZE: usize = 2048;
 /// Different destinations of a case: more than any cache holds the routes of.
 const DESTINATIONS: usize = 1 << 20;
@@ -51,19 +53,21 @@ const VXLAN_PORT: u16 = 4789;
 static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 fn main() {
-    let seed = seed();
+    let seed = common::seed();
     let mut random = Random(seed);
-    println!("{}\nseed {seed}", machine());
+    println!("{}\nseed {seed}", common::machine());
     let one = [Ipv4Net::new(Ipv4Addr::new(198, 51, 100, 0), 24).expect("a prefix")];
     let mut tables = vec![("one route", one.to_vec())];
-    if let Some(nets) = internet() {
-        tables.push(("full table", nets));
+    if let Some(text) = common::internet() {
+        let nets = text.lines().filter_map(|line| line.parse().ok());
+        tables.push(("full table", nets.collect()));
     }
     let mut cases: Vec<Case> = Vec::new();
     for (name, nets) in &tables {
         println!("{name}: {} prefixes", nets.len());
-        let destinations: Arc<[Ipv4Addr]> =
-            (0..DESTINATIONS).map(|_| random.inside(nets)).collect();
+        let destinations: Arc<[Ipv4Addr]> = (0..DESTINATIONS)
+            .map(|_| inside(&mut random, nets))
+            .collect();
         let fib = fib(nets, &mut random);
         for kind in Kind::ALL {
             let snapshot = snapshot(kind, Arc::clone(&fib));
@@ -78,19 +82,11 @@ fn main() {
             case.pass(&mut frames, pass > 0);
         }
     }
-    println!(
-        "\n{:26} {:>9} {:>9} {:>11} {:>9} {:>14}",
-        "64-byte frames, one thread",
-        "best Mpps",
-        "median",
-        "ns, median",
-        "ns, best",
-        "allocations"
-    );
-    report("(a load and a store each)", &mut floor, None);
+    common::head("64-byte frames, one thread");
+    common::row("(a load and a store each)", &mut floor, FRAMES, None);
     for case in &mut cases {
         let name = format!("{}, {}", case.kind.name(), case.table);
-        report(&name, &mut case.times, Some(case.allocations));
+        common::row(&name, &mut case.times, FRAMES, Some(case.allocations));
     }
 }
 
@@ -192,67 +188,56 @@ impl Case {
     }
 
     fn pass(&mut self, frames: &mut [Frame], counts: bool) {
-        for frame in frames.iter_mut() {
+        let (ingress, egress) = self.kind.ports();
+        let expected = Verdict::Transmit(egress);
+        let (mut time, mut allocated) = (Duration::ZERO, 0);
+        for burst in frames.chunks_mut(BURST) {
+            self.fill(burst);
+            self.verdicts.clear();
+            let (state, verdicts) = (&mut self.state, &mut self.verdicts);
+            let before = allocations::count();
+            let start = Instant::now();
+            for batch in burst.chunks_mut(BATCH) {
+                forward(&self.snapshot, state, ingress, batch, verdicts);
+            }
+            time += start.elapsed();
+            allocated += allocations::count() - before;
+            let wrong = verdicts.iter().find(|verdict| **verdict != expected);
+            assert_eq!((wrong, verdicts.len()), (None, BURST), "{:?}", self.kind);
+        }
+        if counts {
+            self.times.push(time);
+            self.allocations += allocated;
+        }
+    }
+
+    fn fill(&mut self, burst: &mut [Frame]) {
+        for frame in burst {
             let destination = self.destinations[self.sent % DESTINATIONS];
             let packet = packet(self.kind, destination, self.sent as u32);
             assert!(frame.fill(packet.bytes(), HEADROOM));
             self.sent += 1;
-        }
-        let (ingress, egress) = self.kind.ports();
-        self.verdicts.clear();
-        let before = allocations::count();
-        let start = Instant::now();
-        for batch in frames.chunks_mut(BATCH) {
-            forward(
-                &self.snapshot,
-                &mut self.state,
-                ingress,
-                batch,
-                &mut self.verdicts,
-            );
-        }
-        let time = start.elapsed();
-        let allocations = allocations::count() - before;
-        let expected = Verdict::Transmit(egress);
-        let wrong = self.verdicts.iter().find(|verdict| **verdict != expected);
-        assert_eq!(
-            (wrong, self.verdicts.len()),
-            (None, FRAMES),
-            "{:?}",
-            self.kind
-        );
-        if counts {
-            self.times.push(time);
-            self.allocations += allocations;
         }
     }
 }
 
 /// What cannot be done without: one load and one store in each packet.
 fn touch(frames: &mut [Frame]) -> Duration {
-    for (frame, number) in frames.iter_mut().zip(0..) {
-        let packet = packet(Kind::Direct, POD, number);
-        assert!(frame.fill(packet.bytes(), HEADROOM));
+    let mut time = Duration::ZERO;
+    for burst in frames.chunks_mut(BURST) {
+        for (frame, number) in burst.iter_mut().zip(0..) {
+            let packet = packet(Kind::Direct, POD, number);
+            assert!(frame.fill(packet.bytes(), HEADROOM));
+        }
+        let start = Instant::now();
+        for frame in &mut *burst {
+            let bytes = frame.bytes_mut();
+            bytes[22] = bytes[22].wrapping_sub(1);
+        }
+        black_box(burst);
+        time += start.elapsed();
     }
-    let start = Instant::now();
-    for frame in &mut *frames {
-        let bytes = frame.bytes_mut();
-        bytes[22] = bytes[22].wrapping_sub(1);
-    }
-    black_box(frames);
-    start.elapsed()
-}
-
-fn report(name: &str, times: &mut [Duration], allocations: Option<usize>) {
-    times.sort_unstable();
-    let nanoseconds = |time: Duration| time.as_secs_f64() * 1e9 / FRAMES as f64;
-    let (best, median) = (nanoseconds(times[0]), nanoseconds(times[times.len() / 2]));
-    let allocations = allocations.map_or(String::new(), |count| count.to_string());
-    println!(
-        "{name:26} {:9.1} {:9.1} {median:11.1} {best:9.1} {allocations:>14}",
-        1e3 / best,
-        1e3 / median,
-    );
+    time
 }
 
 /// Frames as a UMEM has them: one behind the other.
@@ -308,6 +293,7 @@ fn snapshot(kind: Kind, fib: Arc<Fib>) -> Snapshot {
             v4: NODE,
             v6: RouterAddresses::GATEWAY_V6,
         },
+        bridges: Default::default(),
     }
 }
 
@@ -388,74 +374,15 @@ fn packet(kind: Kind, destination: Ipv4Addr, number: u32) -> Packet {
     packet
 }
 
-fn machine() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let cpu_info = read("/proc/cpuinfo");
-    let model = cpu_info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name\t: "));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!(
-        "{}, {cores} cores, Linux {}; load average {}",
-        model.unwrap_or("unknown processor"),
-        read("/proc/sys/kernel/osrelease").trim(),
-        read("/proc/loadavg").trim(),
-    )
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("UNDERPASS_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        now.map_or(1, |d| d.as_nanos() as u64)
-    })
-}
-
-/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// An address that may be forwarded to, in a prefix: each prefix is as likely as the other.
-    fn inside(&mut self, nets: &[Ipv4Net]) -> Ipv4Addr {
-        loop {
-            let net = nets[self.below(nets.len() as u64) as usize];
-            let host = self.next() as u32 & net.hostmask().to_bits();
-            let address = Ipv4Addr::from_bits(net.network().to_bits() | host);
-            let first = address.octets()[0];
-            if first != 0 && first != 127 && first < 224 {
-                return address;
-            }
+/// An address that may be forwarded to, in a prefix: each prefix is as likely as the other.
+fn inside(random: &mut Random, nets: &[Ipv4Net]) -> Ipv4Addr {
+    loop {
+        let net = nets[random.below(nets.len() as u64) as usize];
+        let host = random.next() as u32 & net.hostmask().to_bits();
+        let address = Ipv4Addr::from_bits(net.network().to_bits() | host);
+        let first = address.octets()[0];
+        if first != 0 && first != 127 && first < 224 {
+            return address;
         }
     }
-}
-
-/// The IPv4 part of a full Internet table, where the shared test data is present.
-fn internet() -> Option<Vec<Ipv4Net>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/prefixes.txt.gz");
-    let Ok(file) = fs::File::open(&path) else {
-        println!("full table: skipped, no {}", path.display());
-        return None;
-    };
-    let mut text = String::new();
-    let mut decoder = flate2::read::GzDecoder::new(file);
-    decoder.read_to_string(&mut text).expect("a gzip file");
-    Some(
-        text.lines()
-            .filter_map(|line| line.trim().parse().ok())
-            .collect(),
-    )
 }

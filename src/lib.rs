@@ -15,6 +15,10 @@
 //!    worker/slow_path  crossbeam-channel → one thread, etherparse, rate limited → tx
 //! ```
 //!
+//! With a fast path (`port/xdp/fast.bpf.c`, off by default) packets that need nothing but a header more or
+//! less are forwarded by an XDP program before a worker sees them, from maps that `control/fast_path`
+//! keeps equal to the snapshot; what it is not sure of comes up as above.
+//!
 //! # The modules, in the order in which a packet meets them
 //!
 //! | module | what it holds | may use |
@@ -27,9 +31,11 @@
 //! | [`worker`] | the only hot loop, pinning, publishing, counters, the slow path | `forward`, `port` |
 //! | [`kernel`] | what we read from and write to the host: netlink, ethtool, sysctls | `wire` |
 //! | [`resources`] | Calico's resource types, the node's configuration | `wire` |
-//! | [`datastore`] | a directory of resources as a stream of updates | `resources` |
+//! | [`datastore`] | where resources are kept (a directory, etcd), and changes of them as a stream of updates | `resources` |
+//! | [`ipam`] | pools cut into blocks, blocks that nodes claim, addresses handed out | `datastore`, `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
+//! | [`workload`] | a workload's address, link and endpoint, by hand or for a container runtime (CNI) | `ipam`, `datastore`, `resources`, `kernel`, `forward`, `wire` |
 //! | [`bench`] | load, systems under test, trial search, report | `kernel`, `observe`, `port`, `worker`, `resources`, `packet`, `wire` |
 //! | [`cli`] | the verbs and their tables | all |
 //!
@@ -43,9 +49,12 @@
 //! * **block**: a /26 (by default) of an IP pool, routed as one to the node it belongs to.
 //! * **drop reason**: the one name under which a packet that did not leave is counted.
 //! * **far end**: the node that a tunnel packet is addressed to.
+//! * **fast path**: the XDP program that forwards what needs no worker.
+//! * **flood**: to send a bridged frame to everybody but its sender.
 //! * **headroom**: free bytes before a packet, into which an outer header is pushed.
 //! * **next hop**: an index that routes point to; it leads to an adjacency.
 //! * **punt**: to hand a packet from the packet path to the slow path.
+//! * **station**: whoever has an Ethernet address in a bridge.
 //! * **steer**: to take a packet from the kernel into an AF_XDP socket.
 //! * **underlay**: the network between nodes; **uplink**: a node's port on it.
 //! * **VNI**: VXLAN network identifier; **VTEP**: VXLAN tunnel end point.
@@ -57,6 +66,7 @@ pub mod control;
 pub mod datastore;
 pub mod fib;
 pub mod forward;
+pub mod ipam;
 pub mod kernel;
 pub mod observe;
 pub mod packet;
@@ -64,3 +74,4 @@ pub mod port;
 pub mod resources;
 pub mod wire;
 pub mod worker;
+pub mod workload;

@@ -452,6 +452,7 @@ fn end_by(snapshot: &Snapshot, next_hop: NextHop) -> End {
         ports: snapshot.ports.clone(),
         tunnels: snapshot.tunnels.clone(),
         router: snapshot.router,
+        bridges: snapshot.bridges.clone(),
     };
     Sender::new().end(&probe, FAR)
 }

@@ -1,5 +1,10 @@
 //! Files: the examples in config/, Calico's own examples, and what is said about wrong ones.
 
+#[path = "config_files/identity.rs"]
+mod identity;
+#[path = "config_files/validation.rs"]
+mod validation;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,10 +43,12 @@ fn every_file_in_config_is_in_order() {
         }
     }
     assert!(configurations > 0);
-    for entry in fs::read_dir(root("config/datastore")).unwrap() {
-        let parsed = load::read(&entry.unwrap().path());
-        assert_eq!(parsed.problems, []);
-        assert!(!parsed.resources.is_empty());
+    for directory in ["config/datastore", "config/resources"] {
+        for entry in fs::read_dir(root(directory)).unwrap() {
+            let parsed = load::read(&entry.unwrap().path());
+            assert_eq!(parsed.problems, []);
+            assert!(!parsed.resources.is_empty());
+        }
     }
 }
 
@@ -69,6 +76,11 @@ fn the_example_configuration_shows_the_defaults() {
         shown
             .replace("kind: Xdp, io: Some(Auto)", "kind: Xdp, io: None")
             .replace("queues: Some(1)", "queues: None")
+            // Off unless it is there.
+            .replace(
+                "Some(WorkloadInterfaces { prefix: \"cali\", max: 110, io: Auto })",
+                "None",
+            )
             .replace("count: Some(1)", "count: None")
             .replace("Some(\"/run/underpass/worker1.sock\")", "None")
     };
@@ -89,39 +101,119 @@ fn uncomment(line: &str) -> String {
     }
 }
 
-/// Documents of Calico's own documentation that are not valid, and why.
-const INVALID: [(&str, &str); 3] = [
-    ("ippool-1", "'<CIDR>' is not a CIDR"),
-    ("ippool-1", "'<CIDR>' is not a CIDR"),
-    ("ippool-2", "'<CIDR>' is not a CIDR"),
+/// Documents of Calico's own documentation that are not valid: the file, and why. Most have a place
+/// for the reader to fill in.
+const INVALID: &[(&str, &str)] = &[
+    ("BGPConfiguration.yaml", "'x.x.x.x/16' is not a CIDR"),
+    ("BGPConfiguration.yaml", "'x.x.x.x/16' is not a CIDR"),
+    (
+        "BGPConfiguration.yaml",
+        "'<workload cluster's AS number>' is not an AS number",
+    ),
+    ("BGPPeer.yaml", "'<ToR IP>' is not a peer's address"),
+    (
+        "BGPPeer.yaml",
+        "'<workload cluster's AS number>' is not an AS number",
+    ),
+    (
+        "BGPPeer.yaml",
+        "'<parent cluster's AS number>' is not an AS number",
+    ),
+    (
+        "BGPPeer.yaml",
+        "'<parent cluster's AS number>' is not an AS number",
+    ),
+    ("BGPPeer.yaml", "'<ToR IP>' is not a peer's address"),
+    // Ports of a rule without a protocol: what Calico's own validator refuses.
+    (
+        "GlobalNetworkPolicy.yaml",
+        "rules that specify ports must set protocol to TCP or UDP or SCTP",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "rules that specify ports must set protocol to TCP or UDP or SCTP",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'<your management CIDR>' is not a CIDR",
+    ),
+    // Remarks that stand in the values.
+    ("GlobalNetworkPolicy.yaml", "'8  Ping request' does not fit"),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'3  Destination unreachable' does not fit",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'<log-everything-in-cluster>' is not a name",
+    ),
+    // Host bits, which Calico's validator refuses in rules.
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'1.2.3.4/16' is not strictly masked",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'10.20.30.40/32  Cluster IP A' is not a CIDR",
+    ),
+    (
+        "GlobalNetworkPolicy.yaml",
+        "'192.168.0.0/16  Pod CIDR' is not a CIDR",
+    ),
+    // The rules stand in the list of types.
+    (
+        "GlobalNetworkPolicy.yaml",
+        "spec.types[1]: a mapping does not fit here",
+    ),
+    ("HostEndpoint.yaml", "'INSERT_IP_HERE'"),
+    ("IPPool.yaml", "'<CIDR>' is not a CIDR"),
+    ("IPPool.yaml", "'<CIDR>' is not a CIDR"),
+    ("IPPool.yaml", "'<CIDR>' is not a CIDR"),
+    ("NetworkPolicy.yaml", "'<namespace>' is not a name"),
+    ("NetworkPolicy.yaml", "'<gateway-namespace>' is not a name"),
 ];
 
 #[test]
 fn calicos_own_examples_are_accepted() {
+    let Some(files) = calicos_examples() else {
+        println!("skipped: Calico's examples are not beside the repository");
+        return;
+    };
     let mut refused = Vec::new();
-    for file in ["Node.yaml", "IPPool.yaml", "WorkloadEndpoint.yaml"] {
-        let path = root("../shared/data/calico").join(file);
-        let Ok(text) = fs::read_to_string(&path) else {
-            println!("skipped: Calico's examples are not beside the repository");
-            return;
-        };
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
         let documents = text.matches("\napiVersion:").count();
         let parsed = load::read(&path);
+        let name = path.file_name().unwrap().to_str().unwrap();
         assert_eq!(
             parsed.resources.len() + parsed.problems.len(),
             documents,
-            "{file}: {:#?}",
+            "{name}: {:#?}",
             parsed.problems
         );
-        refused.extend(parsed.problems);
+        for problem in parsed.problems {
+            refused.push((name.to_owned(), problem.to_string()));
+        }
+        for (resource, _) in parsed.resources {
+            let json = serde_json::to_vec(&resource).unwrap();
+            assert_eq!(load::from_json(&json), Ok(resource), "{name}");
+        }
     }
-    let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
     assert_eq!(refused.len(), INVALID.len(), "{refused:#?}");
-    for (problem, (_, reason)) in refused.iter().zip(INVALID) {
-        assert!(problem.contains("IPPool.yaml:"), "{problem}");
-        assert!(problem.contains("spec.cidr: "), "{problem}");
+    for ((file, problem), (in_file, reason)) in refused.iter().zip(INVALID) {
+        assert_eq!(file, in_file, "{problem}");
         assert!(problem.contains(reason), "{problem}");
     }
+}
+
+/// The files of example resources beside the repository, if they are there.
+fn calicos_examples() -> Option<Vec<PathBuf>> {
+    let entries = fs::read_dir(root("../shared/data/calico")).ok()?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    // The manifest holds Kubernetes' kinds.
+    files.retain(|file| !file.ends_with("octetz-calico.yaml"));
+    files.sort();
+    Some(files)
 }
 
 #[test]
@@ -303,7 +395,7 @@ items:
     assert_eq!(
         problems(text),
         [
-            "x.yaml:6:7: kind: unknown kind 'Noode'; write one of Node, IPPool, BlockAffinity, WorkloadEndpoint",
+            "x.yaml:6:7: kind: unknown kind 'Noode'; write one of Node, IPPool, IPReservation, IPAMConfiguration, BlockAffinity, WorkloadEndpoint, HostEndpoint, BGPConfiguration, BGPPeer, BGPFilter, FelixConfiguration, Tier, NetworkPolicy, GlobalNetworkPolicy, NetworkSet, GlobalNetworkSet, Profile",
             "x.yaml:9:13: apiVersion: 'v1' is not the version of any resource here; write projectcalico.org/v3",
             "x.yaml:13:7: not YAML: unclosed bracket '['; correct the syntax",
             "x.yaml:17:18: metadata.name: 'D' is not a name; write at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at the start and end of each part",
@@ -367,7 +459,7 @@ fn affinities_endpoints_and_nodes_are_checked() {
         ),
         (
             "WorkloadEndpoint",
-            "spec: {node: a, interfaceName: c, ports: [{port: 0, protocol: TCP}]}",
+            "spec: {node: a, interfaceName: c, ports: [{name: a, port: 0, protocol: TCP}]}",
             "spec.ports[0].port: 0 is not a port",
         ),
         (
@@ -524,6 +616,70 @@ fn wrong_configurations_are_refused_by_line_and_field() {
             "fence.reversePath: 'none' is not a value of this field; write one of strict, loose, off",
         ),
         (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 16777216}]",
+            "dir/c.yaml:5:26: bridges[0].vni: 16777216 does not fit into 24 bits",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 4096}]",
+            "dir/c.yaml:5:26: bridges[0].vni: VNI 4096 on UDP port 4789 is the routed network; write another VNI, or another udpPort",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5}, {name: y, vni: 5}]",
+            "bridges[1].vni: VNI 5 on UDP port 4789 is also bridges[0].vni",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5}, {name: x, vni: 6}]",
+            "bridges[1].name: 'x' is also bridges[0].name",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, udpPort: 0}]",
+            "bridges[0].udpPort: 0 is not a port",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [c]}]",
+            "bridges[0].ports[0]: 'c' is no workload port; name the interface of one of `workloads`",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [b]}]",
+            "bridges[0].ports[0]: 'b' is of kind tun, which carries no Ethernet frames; make it kind: tap",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [a]}, {name: y, vni: 6, ports: [a]}]",
+            "bridges[1].ports[0]: 'a' is also bridges[0].ports[0]; put each port into one bridge",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, remotes: [10.0.0.1, \"fd00::1\"]}]",
+            "bridges[0].remotes[1]: fd00::1 is not of the underlay's family, ipv4",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, remotes: [239.1.1.1]}]",
+            "bridges[0].remotes[0]: 239.1.1.1 is not a tunnel end point's address",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, forwarding: [{mac: \"02:00:00:00:00:01\"}]}]",
+            "bridges[0].forwarding[0]: a station is behind a port or behind a remote; write either `port` or `remote`",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, forwarding: [{mac: \"02:00:00:00:00:01\", port: a}]}]",
+            "bridges[0].forwarding[0].port: 'a' is no port of this bridge",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, knownNodes: false, forwarding: [{mac: \"02:00:00:00:00:01\", remote: 10.0.0.1}]}]",
+            "bridges[0].forwarding[0].remote: 10.0.0.1 is no remote of this bridge; add it to `remotes`",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, ports: [a], forwarding: [{mac: \"01:00:00:00:00:01\", port: a}]}]",
+            "bridges[0].forwarding[0].mac: 01:00:00:00:00:01 is not one station's address",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, limit: 0}]",
+            "bridges[0].limit: 0 is no number of stations; write a number from 1 to 262144",
+        ),
+        (
+            "workloads: [{interface: a}, {interface: b, kind: tun}]\nbridges: [{name: x, vni: 5, aging: 0}]",
+            "bridges[0].aging: unknown field; remove it, or write 'ageing'",
+        ),
+        (
             "health: localhost",
             "health: 'localhost': invalid socket address syntax; write an address and a port",
         ),
@@ -642,6 +798,19 @@ fn a_check_reports_the_configuration_and_the_datastore() {
         shown.contains("all.yaml:6:1: spec.interfaceName: node n1 has no port cali1"),
         "{shown}"
     );
+
+    let bridged = "node: n1\nuplink: {interface: eth0}\n\
+        workloads: [{interface: cali1}, {interface: cali9}]\n\
+        bridges: [{name: tenants, vni: 5, ports: [cali1, cali9]}]\ndatastore: {directory: d}\n";
+    fs::write(&file, bridged).unwrap();
+    let shown = check(&file).to_string();
+    assert!(
+        shown.contains(
+            "spec.interfaceName: cali1 is in the bridge tenants, where nothing is routed"
+        ),
+        "{shown}"
+    );
+    assert!(!shown.contains("cali9"), "it needs no endpoint: {shown}");
 }
 
 /// However deep it nests, a file is refused or read; it does not exhaust a thread's stack.

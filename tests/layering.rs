@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kernel", &["wire"]),
     ("resources", &["wire"]),
     ("datastore", &["resources", "wire"]),
+    ("ipam", &["datastore", "resources", "wire"]),
     (
         "observe",
         &["worker", "forward", "fib", "port", "packet", "wire"],
@@ -25,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "control",
         &[
             "observe",
+            "ipam",
             "datastore",
             "resources",
             "kernel",
@@ -33,6 +35,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "fib",
             "port",
             "packet",
+            "wire",
+        ],
+    ),
+    (
+        "workload",
+        &[
+            "ipam",
+            "datastore",
+            "resources",
+            "kernel",
+            "forward",
             "wire",
         ],
     ),
@@ -53,9 +66,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "workload",
             "bench",
             "control",
             "observe",
+            "ipam",
             "datastore",
             "resources",
             "kernel",

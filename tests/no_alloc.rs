@@ -80,6 +80,13 @@ fn the_cases_are_of_every_fate_that_the_packet_path_knows() {
         R::NoFrame,
         R::HandoffFull,
         R::Shutdown,
+        // Those of bridges, whose cases are in tests/bridge.rs.
+        R::BridgeSource,
+        R::BridgeStatic,
+        R::BridgeFlapping,
+        R::BridgeSplitHorizon,
+        R::BridgeLinkLocal,
+        R::BridgeNobody,
     ]);
     let known: BTreeSet<DropReason> = reasons.union(&others).copied().collect();
     let missing: Vec<_> = DropReason::ALL

@@ -99,6 +99,34 @@ fn a_client_that_reads_nothing_delays_nobody_for_long() {
     drop(deaf);
 }
 
+/// Requests that never end, bodies that never come, and silence: more of each than the server takes at a
+/// time.
+#[test]
+fn clients_that_do_not_finish_delay_nobody() {
+    let node = Arc::new(FakeNode::new("worker1"));
+    let server = HealthServer::start(node, Some(ANY.parse().unwrap()), None).unwrap();
+    let address = server.addresses()[0];
+    let mut slow = Vec::new();
+    for nth in 0..120 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let part: &[u8] = match nth % 3 {
+            0 => b"",
+            1 => b"GET /liveness HTTP/1.1\r\nHost:",
+            _ => b"POST /liveness HTTP/1.1\r\nContent-Length: 1000\r\n\r\nbegun",
+        };
+        // One that had to give its place up already cannot be written to.
+        let _ = stream.write_all(part);
+        slow.push(stream);
+        if nth % 20 == 19 {
+            assert_eq!(get(address, "/liveness").0, 200);
+        }
+    }
+    let (code, _) = request(address, "POST /liveness HTTP/1.1\r\nContent-Length: 1000");
+    assert_eq!(code, 405);
+    assert_eq!(request(address, "no request").0, 400);
+    drop(server);
+}
+
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
     request(address, &format!("GET {path} HTTP/1.1"))
 }

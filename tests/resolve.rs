@@ -223,6 +223,30 @@ fn a_block_outside_every_pool_goes_direct_with_a_warning() {
     assert!(wanted.warnings[0].contains("lies in no IPPool"));
 }
 
+/// IPAM's blocks say so too: an address of node2's block that node3 has, and one that node2 has itself.
+#[test]
+fn addresses_that_ipam_lent_to_other_nodes_are_routed_one_by_one() {
+    let block = document(
+        "IPAMBlock",
+        "10-65-1-64-30",
+        "cidr: 10.65.1.64/30, affinity: 'host:node2', allocations: [null, 0, 1, null], \
+         unallocated: [0, 3], attributes: [{handle_id: a, secondary: {node: node3}}, \
+         {handle_id: b, secondary: {node: node2}}]",
+    );
+    let own = affinity("b4", "node2", "10.65.1.64/30");
+    let pool = pool("p", "cidr: 10.65.0.0/16, ipipMode: Always");
+    let wanted = wanted(&[NODES, BLOCKS, &pool, &own, &block]);
+    assert_eq!(
+        remote(&wanted, "10.65.1.64/30"),
+        "node2 via 192.168.0.2 ipip"
+    );
+    assert_eq!(
+        remote(&wanted, "10.65.1.65/32"),
+        "node3 via 192.168.1.3 ipip"
+    );
+    assert_eq!(route(&wanted, "10.65.1.66/32"), None);
+}
+
 #[test]
 fn borrowed_addresses_are_routed_one_by_one() {
     let pool = pool("p", "cidr: 10.65.0.0/16, ipipMode: CrossSubnet");

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
-use underpass::control::resolve::{Encap, Target, Wanted, resolve};
-use underpass::resources::{ClusterState, EncapMode, NodeName, load};
+use underpass::control::resolve::{Encap, Resolver, Target, Wanted, resolve};
+use underpass::resources::{ClusterState, EncapMode, NodeName, Resource, ResourceKey, load};
 
 const NODES: u8 = 5;
 
@@ -225,5 +225,60 @@ proptest! {
                 prop_assert!(known || same_address, "{} -> {}", name, node);
             }
         }
+    }
+}
+
+/// A world's resources; some nodes have a tunnel's address among the workloads'.
+fn resources(world: &World) -> BTreeMap<ResourceKey, Resource> {
+    let mut text = yaml(world);
+    for i in (0..NODES).step_by(2) {
+        let plain = format!("{{name: n{i}}}\nspec: {{bgp: {{");
+        let tunnel = format!("{plain}ipv4IPIPTunnelAddr: 10.65.0.{}, ", 40 * i + 1);
+        text = text.replace(&plain, &tunnel);
+    }
+    let parsed = load::parse(Path::new("world.yaml"), &text);
+    assert_eq!(parsed.problems, [], "{text}");
+    let keyed = parsed.resources.into_iter().map(|(r, _)| (r.key(), r));
+    keyed.collect()
+}
+
+proptest! {
+    /// From world to world by single changes: what is wanted never depends on what was.
+    #[test]
+    fn following_changes_ends_where_starting_anew_does(
+        worlds in prop::collection::vec(worlds(), 1..4),
+        local in 0..NODES,
+        every in 1..6usize,
+    ) {
+        let local: NodeName = format!("n{local}").parse().unwrap();
+        let mut state = ClusterState::default();
+        let mut resolver = Resolver::new(&state, &local);
+        let mut follower = resolver.wanted().clone();
+        let mut present = BTreeMap::new();
+        let mut changes = 0;
+        for world in &worlds {
+            let next = resources(world);
+            let keys: std::collections::BTreeSet<_> =
+                present.keys().chain(next.keys()).cloned().collect();
+            for key in keys {
+                match next.get(&key) {
+                    Some(resource) if present.get(&key) == Some(resource) => continue,
+                    Some(resource) => resolver.put(&mut state, resource.clone()),
+                    None => resolver.delete(&mut state, &key),
+                }
+                changes += 1;
+                if changes % every == 0 {
+                    let delta = resolver.settle(&state);
+                    prop_assert_eq!(resolver.wanted(), &resolve(&state, &local));
+                    follower.update(resolver.wanted(), &delta);
+                    prop_assert_eq!(&follower, resolver.wanted());
+                }
+            }
+            present = next;
+        }
+        let delta = resolver.settle(&state);
+        follower.update(resolver.wanted(), &delta);
+        prop_assert_eq!(&follower, &resolve(&state, &local));
+        prop_assert!(resolver.settle(&state).is_empty());
     }
 }

@@ -142,7 +142,7 @@ fn a_narrow_link_is_learnt_and_told_to_the_inner_sender() {
         let [Action::Tell(event), Action::Originate(told)] = &actions[..] else {
             panic!("{actions:?}");
         };
-        assert_eq!(*event, Event::PathMtu(FAR_NODE, Mtu(1400)));
+        assert_eq!(*event, Event::PathMtu(FAR_NODE.into(), Mtu(1400)));
         let sliced = SlicedPacket::from_ip(told).unwrap();
         let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
             panic!("{sliced:?}")
@@ -192,7 +192,10 @@ fn a_short_quotation_teaches_and_tells_nobody() {
     let why = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
     let (fate, actions) = heard(&snapshot, &error(why, &outer[..28]));
     assert_eq!(fate, Fate::Absorbed);
-    assert_eq!(actions, [Action::Tell(Event::PathMtu(FAR_NODE, Mtu(1400)))]);
+    assert_eq!(
+        actions,
+        [Action::Tell(Event::PathMtu(FAR_NODE.into(), Mtu(1400)))]
+    );
 }
 
 #[test]

@@ -7,9 +7,17 @@ CONFIG_DIR=$LAB_DIR/nodes
 node_config() { printf '%s/%s.yaml\n' "$CONFIG_DIR" "$1"; }
 node_socket() { printf '/run/underpass/%s.sock\n' "$1"; }
 
+# With DATASTORE=static everything is written down; with dir and etcd only nodes and pool are, and blocks
+# and pods' addresses are IPAM's.
 write_datastore() { # write_datastore MODE
     mkdir -p "$DATASTORE_DIR" "$CONFIG_DIR"
     local node
+    if [[ $DATASTORE != static ]]; then
+        [[ $DATASTORE != etcd ]] || start_etcd
+        for node in "${NODES[@]}"; do node_resource "$node" | store "Node/$node"; done
+        write_pool "$1"
+        return
+    fi
     for node in "${NODES[@]}"; do node_resource "$node"; done >"$DATASTORE_DIR/nodes.yaml"
     for node in "${NODES[@]}"; do block_resource "$node"; done >"$DATASTORE_DIR/blocks.yaml"
     for node in "${NODES[@]}"; do workload_resource "$node"; done >"$DATASTORE_DIR/workloads.yaml"
@@ -18,10 +26,80 @@ write_datastore() { # write_datastore MODE
 
 # The one file that a mode is: renamed into place, so that a watcher never reads half of it.
 write_pool() { # write_pool MODE
+    pool_resource "$1" | store IPPool/lab
+}
+
+# Puts the resource on standard input into the datastore, in place of the one of that kind and name.
+store() { # store KIND/NAME
     local temporary
     temporary=$(mktemp "$LAB_DIR/pool.XXXXXX")
-    pool_resource "$1" >"$temporary"
-    mv "$temporary" "$DATASTORE_DIR/pool.yaml"
+    sed 1{/^---$/d} >"$temporary"
+    if [[ $DATASTORE == etcd ]]; then
+        store_in_etcd "$1" "$temporary"
+        rm -f "$temporary"
+    elif [[ $1 == IPPool/* ]]; then
+        mv "$temporary" "$DATASTORE_DIR/pool.yaml"
+    else
+        mv "$temporary" "$DATASTORE_DIR/${1//\//-}.yaml"
+    fi
+}
+
+# Under Calico's key, as JSON, by etcd's own gateway.
+store_in_etcd() { # store_in_etcd KIND/NAME FILE
+    local plural=${1%%/*}s
+    local key=/calico/resources/v3/projectcalico.org/${plural,,}/${1#*/}
+    local value
+    value=$(python3 -c 'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))' <"$2")
+    in_ns master curl -sSf "$ETCD/v3/kv/put" -o /dev/null \
+        -d "{\"key\": \"$(printf %s "$key" | base64 -w 0)\", \"value\": \"$(printf %s "$value" | base64 -w 0)\"}"
+}
+
+ETCD=http://${NODE_IP[master]}:2379
+
+# One etcd for the cluster, on the master: reached over the underlay, as underpass carries none of it.
+start_etcd() {
+    mkdir -p "$LAB_DIR/etcd" "$PID_DIR" "$LOG_DIR"
+    setsid ip netns exec "$(namespace_of master)" etcd --data-dir "$LAB_DIR/etcd" \
+        --listen-client-urls "$ETCD" --advertise-client-urls "$ETCD" --listen-peer-urls http://127.0.0.1:2380 \
+        </dev/null >"$LOG_DIR/etcd.log" 2>&1 {LOCK}>&- &
+    printf '%s\n' $! >"$PID_DIR/etcd"
+    wait_until 20 in_ns master curl -sf -o /dev/null "$ETCD/health" || die "etcd does not answer: $LOG_DIR/etcd.log"
+}
+
+stop_etcd() {
+    local pid
+    pid=$(cat "$PID_DIR/etcd" 2>/dev/null) || return 0
+    ! grep -qzxF "$LAB_DIR/etcd" "/proc/$pid/cmdline" 2>/dev/null || kill "$pid"
+    rm -rf "$PID_DIR/etcd" "$LAB_DIR/etcd"
+}
+
+# Each pod gets its address from IPAM, and its link with it.
+add_pods() {
+    local node pod bin
+    bin=$(underpass_bin)
+    for node in "${NODES[@]}"; do
+        pod=${NODE_POD[$node]}
+        in_ns "$node" "$bin" workload add "$pod" --config "$(node_config "$node")" --interface "${NODE_PORT[$node]}" \
+            --netns "$(namespace_of "$pod")" >/dev/null || die "$pod: no address (scripts/lab logs $node)"
+    done
+    for node in "${NODES[@]}"; do
+        pod=${NODE_POD[$node]}
+        wait_until 20 in_ns "$pod" ping -qc 1 -W 1 "$POD_GATEWAY" >/dev/null || die "$pod: its node does not serve it (scripts/lab logs $node)"
+        printf '%s %s %s\n' "$node" "$pod" "$(pod_address "$pod")"
+    done >"$LAB_DIR/state/pods"
+    read_pods
+}
+
+pod_address() { ip_in "$1" -4 -o addr show dev eth0 | awk '{ sub("/.*", "", $4); print $4 }'; }
+
+# What IPAM gave, in place of the lab's own description.
+read_pods() {
+    local node pod address
+    [[ -e $LAB_DIR/state/pods ]] || return 0
+    while read -r node pod address; do
+        POD_IP[$pod]=$address
+        NODE_BLOCK[$node]=${address%.*}.$((${address##*.} / 64 * 64))/26
+    done <"$LAB_DIR/state/pods"
 }
 
 pool_resource() {
@@ -99,15 +177,29 @@ node_configuration() { # node_configuration NODE xdp|tun CPU
     cat <<YAML
 node: $1
 uplink: { interface: eth0, io: auto }
-workloads:
-  - $(workload_port "$1" "$2")
+$(workload_ports "$1" "$2")
 host: { tun: tunl0 }
 workers: { count: 1, cpus: [$3] }
-datastore: { directory: $DATASTORE_DIR }
+datastore: $(datastore_field)
 health: 127.0.0.1:9099
 metrics: 127.0.0.1:9091
 control: $(node_socket "$1")
+${UNDERPASS_TEST_FAST_PATH:+fastPath: $UNDERPASS_TEST_FAST_PATH}
 YAML
+}
+
+datastore_field() {
+    case $DATASTORE in
+        etcd) printf '{ etcd: { endpoints: ["%s"] } }\n' "$ETCD" ;;
+        *) printf '{ directory: %s }\n' "$DATASTORE_DIR" ;;
+    esac
+}
+
+workload_ports() { # workload_ports NODE xdp|tun
+    case $DATASTORE in
+        static) printf 'workloads:\n  - %s\n' "$(workload_port "$1" "$2")" ;;
+        *) printf 'workloadInterfaces: { prefix: cali, max: 8 }\n' ;;
+    esac
 }
 
 workload_port() { # workload_port NODE xdp|tun

@@ -2,12 +2,16 @@
 //!
 //! `/proc/stat` has every core's time by kind, but in ticks: coarse over a trial, and with everything
 //! else that runs on the machine. `schedstat` has the run time of each thread in nanoseconds, with the
-//! softirq work that the kernel did while the thread ran. Costs are reckoned from the second; the
-//! first is reported beside it, and shows how busy the machine was with other things.
+//! softirq work that the kernel did while the thread ran, unless the kernel accounts for interrupts
+//! apart (CONFIG_IRQ_TIME_ACCOUNTING). Costs are reckoned from the second, and where it lacks softirq
+//! work, that is taken from the first, which then is exact. The first is also reported for each core,
+//! and shows how busy the machine was with other things.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Sub;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -66,6 +70,31 @@ impl Watched {
                 .sum(),
         }
     }
+}
+
+impl Usage {
+    /// A core's time in softirq that no thread's run time includes.
+    pub fn softirq_apart(&self, cpu: usize) -> Duration {
+        if !accounts_for_interrupts() {
+            return Duration::ZERO;
+        }
+        let core = self.cores.iter().find(|core| core.cpu == cpu);
+        Duration::from_secs_f64(core.map_or(0.0, |core| core.softirq.max(0.0)))
+    }
+}
+
+/// Whether the kernel takes the time of interrupts out of that of the threads that they interrupt.
+fn accounts_for_interrupts() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let written = fs::read_to_string(format!("/boot/config-{}", release.trim()));
+        let config = written.ok().or_else(|| {
+            let packed = Command::new("zcat").arg("/proc/config.gz").output().ok()?;
+            String::from_utf8(packed.stdout).ok()
+        });
+        config.is_some_and(|text| text.contains("CONFIG_IRQ_TIME_ACCOUNTING=y"))
+    })
 }
 
 impl Sub for Usage {

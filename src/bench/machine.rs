@@ -11,8 +11,9 @@ pub struct Machine {
     pub cpu: String,
     /// CPUs that may be used.
     pub cpus: usize,
-    /// The CPU's nominal frequency in MHz; cycles are reckoned from it.
-    pub mhz: f64,
+    /// The frequency of the CPU's time stamp counter in MHz, where it has one that never changes; cycles
+    /// are reckoned from it.
+    pub tsc_mhz: Option<f64>,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// The kernel's release and build.
@@ -40,7 +41,7 @@ impl Machine {
         Self {
             cpu: field(&cpuinfo, "model name"),
             cpus: crate::worker::affinity::available().len(),
-            mhz: field(&cpuinfo, "cpu MHz").parse().unwrap_or(0.0),
+            tsc_mhz: tsc_mhz(&cpuinfo),
             memory_mib: first_number(&memory) / 1024,
             kernel: format!("{} {}", release.trim(), build.trim()),
             os: os_name(&read("/etc/os-release")),
@@ -69,6 +70,15 @@ fn field(text: &str, name: &str) -> String {
         (key.trim() == name).then(|| value.trim().to_owned())
     };
     text.lines().find_map(value).unwrap_or_default()
+}
+
+/// x86 does not measure its delay loop where the counter's frequency is known, but derives it from that:
+/// two turns of it a cycle (`calibrate_delay` in init/calibrate.c, `lpj_fine`).
+fn tsc_mhz(cpuinfo: &str) -> Option<f64> {
+    let flags = field(cpuinfo, "flags");
+    flags.split(' ').find(|flag| *flag == "constant_tsc")?;
+    let bogomips: f64 = field(cpuinfo, "bogomips").parse().ok()?;
+    Some(bogomips / 2.0)
 }
 
 fn first_number(text: &str) -> u64 {
@@ -112,6 +122,17 @@ mod tests {
         assert_eq!(field(text, "cpu MHz"), "2600.000");
         assert_eq!(field(text, "flags"), "");
         assert_eq!(os_name("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
+    }
+
+    #[test]
+    fn cycles_need_a_counter_whose_frequency_is_known() {
+        let cpu = "flags\t\t: fpu tsc constant_tsc\nbogomips\t: 3992.49\n";
+        assert_eq!(tsc_mhz(cpu), Some(1996.245));
+        assert_eq!(tsc_mhz(&cpu.replace("constant_tsc", "")), None);
+        assert_eq!(
+            tsc_mhz("CPU implementer\t: 0x41\nBogoMIPS\t: 50.00\n"),
+            None
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Measuring one system in one direction at one size.
+//! Measuring what is between two ends: its throughput, its latency, what it costs.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::cpu::{Usage, Watched, kernel_threads};
 use super::error::{BenchError, Result};
 use super::load::profile::{FrameSize, Profile};
 use super::load::{Load, Order, Outcome};
+use super::namespace::Namespace;
 use super::options::Options;
 use super::report::{Ceiling, Cost, Latency, Round, Softirq};
 use super::run_command;
@@ -20,26 +21,57 @@ use super::topology::{Direction, Topology};
 /// Packets a second at which it is seen whether anything arrives at all, and for how long.
 const FIRST_LOOK: f64 = 20_000.0;
 const FIRST_LOOK_DURATION: Duration = Duration::from_millis(20);
-/// How often that is tried: neighbours and routes may have to settle.
+/// How often that is tried.
 const FIRST_LOOKS: usize = 25;
 
 /// The least rate that is searched at.
 const LEAST_RATE: f64 = 2_000.0;
 
-/// A running system with the load in place.
+/// Where the load begins and where it ends.
+#[derive(Debug)]
+pub struct Ends<'a> {
+    /// Where packets are sent from: a namespace and its device.
+    pub from: (&'a Namespace, &'a str),
+    /// Where they arrive.
+    pub to: (&'a Namespace, &'a str),
+    /// What they look like; the size varies.
+    pub profile: Profile,
+}
+
+/// Something to be measured, with the load in place.
 pub struct Bench<'a> {
-    topology: &'a Topology,
-    system: System,
-    direction: Direction,
+    what: String,
+    ends: Ends<'a>,
     options: &'a Options,
     load: Load,
-    watched: Watched,
+    /// Whose time it costs, where that is on this machine.
+    watched: Option<Watched>,
     interrupted: &'a AtomicBool,
 }
 
 impl<'a> Bench<'a> {
-    /// Puts generator and sink in place, and sees that packets arrive.
+    /// Puts generator and sink at two ends.
     pub fn new(
+        what: String,
+        ends: Ends<'a>,
+        options: &'a Options,
+        interrupted: &'a AtomicBool,
+    ) -> Result<Self> {
+        let mut load = Load::new(ends.profile.clone(), options.generator_cpu)?;
+        let (namespace, device) = ends.to;
+        load.attach_sink(namespace, device)?;
+        Ok(Self {
+            what,
+            ends,
+            options,
+            load,
+            watched: None,
+            interrupted,
+        })
+    }
+
+    /// A system that runs on the bench's own nodes; sees that packets pass.
+    pub fn of_system(
         topology: &'a Topology,
         running: &Running,
         system: System,
@@ -47,36 +79,31 @@ impl<'a> Bench<'a> {
         options: &'a Options,
         interrupted: &'a AtomicBool,
     ) -> Result<Self> {
-        let size = options.sizes[0];
-        let mut load = Load::new(
-            profile(topology, system, direction, size, options),
-            options.generator_cpu,
-        )?;
-        let (namespace, device) = topology.sink(direction);
-        load.attach_sink(namespace, device)?;
-        let mut bench = Self {
-            topology,
-            system,
-            direction,
-            options,
-            load,
-            watched: watched(topology, running, direction, options)?,
-            interrupted,
-        };
-        bench.first_look(running)?;
+        let ends = ends(topology, system, direction, options);
+        let what = format!("{system} {}", direction.name());
+        let mut bench = Self::new(what, ends, options, interrupted)?;
+        bench.watched = Some(watched(topology, running, direction, options)?);
+        if !bench.passes()? {
+            return Err(BenchError::System {
+                system: system.name().to_owned(),
+                reason: format!(
+                    "no packet arrives ({}): the generator sends from {}, the sink is at {}; {}",
+                    direction.name(),
+                    bench.ends.from.1,
+                    bench.ends.to.1,
+                    running.diagnosis(),
+                ),
+            });
+        }
         Ok(bench)
     }
 
     /// Searches the throughput, then measures latency and cost at parts of it.
     pub fn measure(&mut self, size: FrameSize, ceiling: &Ceiling) -> Result<Round> {
-        let profile = profile(
-            self.topology,
-            self.system,
-            self.direction,
+        self.load.set_profile(Profile {
             size,
-            self.options,
-        );
-        self.load.set_profile(profile)?;
+            ..self.ends.profile.clone()
+        })?;
         let plan = Plan {
             most: ceiling.rate,
             least: LEAST_RATE.min(ceiling.rate / 2.0),
@@ -115,9 +142,18 @@ impl<'a> Bench<'a> {
             round.reordered += outcome.received.reordered;
             round.duplicates += outcome.received.duplicates;
         }
-        let before = self.watched.usage();
-        let outcome = self.send(pdr, self.options.latency_trial)?;
-        let used = self.watched.usage() - before;
+        let Some(watched) = self.watched.clone() else {
+            return Ok(());
+        };
+        // Only while packets are sent: what polls without ever sleeping uses time also afterwards.
+        let mut seen = Vec::new();
+        let mut look = || seen.push(watched.usage());
+        let (namespace, device) = self.ends.from;
+        let order = order(pdr, self.options.latency_trial);
+        let load = &mut self.load;
+        let outcome = load.run_watched(namespace, device, order, &mut look, self.interrupted)?;
+        let after = seen.pop().unwrap_or_default();
+        let used = after - seen.pop().unwrap_or_default();
         round.reordered += outcome.received.reordered;
         round.duplicates += outcome.received.duplicates;
         round.cost = Some(self.cost(&outcome, &used, ceiling));
@@ -129,13 +165,16 @@ impl<'a> Bench<'a> {
         let (sent, received) = (outcome.sent, outcome.received);
         let own = (sent.packets + sent.warm_up) as f64 * ceiling.packet_ns
             + sent.idle_runs as f64 * ceiling.idle_ns;
+        let generator = self.options.generator_cpu;
+        let in_generator = sent.cpu + used.softirq_apart(generator);
         let sender = match self.options.softirq {
             Softirq::Node => 0.0,
-            Softirq::Sender => (sent.cpu.as_nanos() as f64 - own).max(0.0),
+            Softirq::Sender => (in_generator.as_nanos() as f64 - own).max(0.0),
         };
+        let kernel_threads = used.kernel_threads + used.softirq_apart(self.options.node_cpu);
         let packets = (received.packets + received.late).max(1) as f64;
         let process_ns = used.processes.as_nanos() as f64 / packets;
-        let kernel_thread_ns = used.kernel_threads.as_nanos() as f64 / packets;
+        let kernel_thread_ns = kernel_threads.as_nanos() as f64 / packets;
         let packet_ns = process_ns + kernel_thread_ns + sender / packets;
         let seconds = self.options.latency_trial.as_secs_f64();
         Cost {
@@ -143,7 +182,7 @@ impl<'a> Bench<'a> {
             packets: received.packets,
             seconds,
             packet_ns,
-            packet_cycles: packet_ns * self.options.mhz / 1000.0,
+            packet_cycles: self.options.tsc_mhz.map(|mhz| packet_ns * mhz / 1000.0),
             process_ns,
             kernel_thread_ns,
             sender_ns: sender / packets,
@@ -151,33 +190,29 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn first_look(&mut self, running: &Running) -> Result<()> {
+    /// Whether anything arrives; neighbours and routes may have to settle.
+    pub fn passes(&mut self) -> Result<bool> {
         for _ in 0..FIRST_LOOKS {
             let outcome = self.send(FIRST_LOOK, FIRST_LOOK_DURATION)?;
             if outcome.received.packets > 0 {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Err(BenchError::System {
-            system: self.system.name().to_owned(),
-            reason: format!(
-                "no packet arrives ({}): the generator sends from {}, the sink is at {}; {}",
-                self.direction.name(),
-                self.topology.generator(self.direction).1,
-                self.topology.sink(self.direction).1,
-                running.diagnosis(),
-            ),
-        })
+        Ok(false)
     }
 
     fn send(&mut self, rate: f64, duration: Duration) -> Result<Outcome> {
-        let order = Order {
-            rate: Some(rate),
-            duration,
-            limit: None,
-        };
-        let (namespace, device) = self.topology.generator(self.direction);
+        let (namespace, device) = self.ends.from;
+        let order = order(rate, duration);
         self.load.run(namespace, device, order, self.interrupted)
+    }
+}
+
+fn order(rate: f64, duration: Duration) -> Order {
+    Order {
+        rate: Some(rate),
+        duration,
+        limit: None,
     }
 }
 
@@ -193,9 +228,8 @@ impl Device for Bench<'_> {
             seconds: duration.as_secs_f64(),
         };
         log::debug!(
-            "{} {}: {rate:.0} pps for {duration:?}: sent {} of {}, received {}, loss {:.4} %",
-            self.system,
-            self.direction.name(),
+            "{}: {rate:.0} pps for {duration:?}: sent {} of {}, received {}, loss {:.4} %",
+            self.what,
             trial.sent,
             trial.intended,
             trial.received,
@@ -213,22 +247,23 @@ pub fn ceiling(
     interrupted: &AtomicBool,
 ) -> Result<Ceiling> {
     let direction = Direction::Encap;
-    let mut load = Load::new(
-        profile(topology, System::Native, direction, size, options),
-        options.generator_cpu,
-    )?;
+    let ends = ends(topology, System::Native, direction, options);
+    let profile = Profile {
+        size,
+        ..ends.profile
+    };
+    let mut load = Load::new(profile, options.generator_cpu)?;
     let (ingress, device) = topology.ingress(direction);
     load.attach_discard(ingress, device)?;
-    let (namespace, device) = topology.generator(direction);
     let mut send = |rate, limit| {
+        let before = load.discarded()?;
         let order = Order {
             rate,
             duration: options.trial,
             limit,
         };
-        let before = load.discarded()?;
-        let sent = load.run_cold(namespace, device, order, interrupted)?.sent;
-        Ok((sent, load.discarded()? - before))
+        let sent = load.run_cold(ends.from.0, ends.from.1, order, interrupted)?;
+        Ok((sent.sent, load.discarded()? - before))
     };
     // Frames that the ring of the far end has no room for are none of the generator's merit.
     let (first, again) = (send(None, None)?, send(None, None)?);
@@ -243,20 +278,49 @@ pub fn ceiling(
     })
 }
 
-fn profile(
-    topology: &Topology,
+impl Bench<'_> {
+    /// What the generator gives to the device at most, whatever becomes of it.
+    pub fn offered(&mut self, size: FrameSize) -> Result<Ceiling> {
+        self.load.set_profile(Profile {
+            size,
+            ..self.ends.profile.clone()
+        })?;
+        let order = Order {
+            rate: None,
+            duration: self.options.first_trial,
+            limit: None,
+        };
+        let (namespace, device) = self.ends.from;
+        let sent = self
+            .load
+            .run(namespace, device, order, self.interrupted)?
+            .sent;
+        Ok(Ceiling {
+            size,
+            rate: sent.packets as f64 / order.duration.as_secs_f64(),
+            packet_ns: sent.cpu.as_nanos() as f64 / (sent.packets + sent.warm_up).max(1) as f64,
+            idle_ns: 0.0,
+        })
+    }
+}
+
+fn ends<'a>(
+    topology: &'a Topology,
     system: System,
     direction: Direction,
-    size: FrameSize,
     options: &Options,
-) -> Profile {
-    topology.profile(
-        direction,
-        system.outer(),
-        size,
-        options.flows,
-        options.destinations,
-    )
+) -> Ends<'a> {
+    Ends {
+        from: topology.generator(direction),
+        to: topology.sink(direction),
+        profile: topology.profile(
+            direction,
+            system.outer(),
+            options.sizes[0],
+            options.flows,
+            options.destinations,
+        ),
+    }
 }
 
 /// Whose time counts as the nodes'.
@@ -286,6 +350,12 @@ fn watched(
 /// Gives a thread or process real-time priority.
 pub fn realtime(pid: Pid) -> Result<()> {
     run_command("chrt", &["--fifo", "--pid", "1", &pid.to_string()]).map(drop)
+}
+
+/// Takes real-time priority from a process that has inherited it.
+pub fn ordinary(pid: Pid) -> Result<()> {
+    let arguments = ["--other", "--all-tasks", "--pid", "0", &pid.to_string()];
+    run_command("chrt", &arguments).map(drop)
 }
 
 fn latency(load: f64, histogram: &Histogram<u64>) -> Latency {

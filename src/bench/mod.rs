@@ -7,6 +7,7 @@
 
 mod cpu;
 mod error;
+pub mod given;
 pub mod load;
 mod machine;
 mod measure;
@@ -20,14 +21,16 @@ pub mod topology;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 pub use cpu::CoreTime;
 pub use error::{BenchError, Result};
 pub use machine::Machine;
-pub use options::Options;
+pub use options::{MOST_DESTINATIONS, Options, Routes};
 pub use report::{Report, Softirq};
 
+use crate::resources::time::rfc3339;
+use given::{Given, Interfaces};
 use load::profile::FrameSize;
 use measure::Bench;
 use report::{Ceiling, FORMAT, Method, TcpRound};
@@ -56,11 +59,14 @@ pub fn run(
     options.check()?;
     let machine = Machine::look();
     let mut options = options.clone();
-    options.mhz = machine.mhz;
+    options.tsc_mhz = machine.tsc_mhz;
+    let directory = namespace::PrivateDirectory::new()?;
     let place = Place {
-        directory: namespace::private_directory()?,
+        directory: directory.path(),
         cpu: options.node_cpu,
         destinations: options.destinations,
+        routes: options.routes,
+        realtime: options.realtime,
     };
     let begun = Instant::now();
     let mut run = Run {
@@ -73,12 +79,15 @@ pub fn run(
         done: 0,
         of: 0,
     };
-    run.choose_systems();
-    run.raise_priority();
-    run.ceilings()?;
-    for round in 0..options.rounds {
-        run.round(round)?;
+    let done = match &options.given {
+        Some(given) => run.between(given),
+        None => run.all_systems(),
+    };
+    // What is being done when a signal comes may fail by it, as the programs that it runs get it, too.
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(BenchError::Interrupted);
     }
+    done?;
     let mut report = run.report;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -107,6 +116,46 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn all_systems(&mut self) -> Result<()> {
+        self.choose_systems();
+        self.raise_priority();
+        self.ceilings()?;
+        for round in 0..self.options.rounds {
+            self.round(round)?;
+        }
+        Ok(())
+    }
+
+    /// What is between two interfaces of this machine.
+    fn between(&mut self, given: &Given) -> Result<()> {
+        let interfaces = Interfaces::look(given)?;
+        let (rounds, sizes) = (self.options.rounds, self.options.sizes.clone());
+        self.of = rounds * sizes.len();
+        self.raise_priority();
+        for round in 0..rounds {
+            let ends = interfaces.ends(self.options);
+            let what = format!("{} to {}", given.from, given.to);
+            let mut bench = Bench::new(what.clone(), ends, self.options, self.interrupted)?;
+            if !bench.passes()? {
+                return Err(given.nothing_arrives());
+            }
+            for size in &sizes {
+                self.step(&format!("round {}/{rounds}: {what}, {size}", round + 1))?;
+                let mut most = bench.offered(*size)?;
+                if let Some(line) = interfaces.line_rate(*size) {
+                    most.rate = most.rate.min(line);
+                }
+                if round == 0 {
+                    self.report.generator.push(most);
+                }
+                let found = bench.measure(*size, &most)?;
+                let cell = self.report.cell(System::Given, Direction::Path, *size);
+                cell.rounds.push(found);
+            }
+        }
+        Ok(())
+    }
+
     fn choose_systems(&mut self) {
         for system in &self.options.systems {
             match system.missing() {
@@ -139,6 +188,7 @@ impl Run<'_> {
         }
         if let Err(error) = measure::realtime(nix::unistd::getpid()) {
             self.report.method.realtime = false;
+            self.place.realtime = false;
             self.report
                 .notes
                 .push(format!("without real-time priority: {error}"));
@@ -169,7 +219,9 @@ impl Run<'_> {
         }
         for system in systems {
             match self.turn(round, system) {
-                Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+                Err(_) if self.interrupted.load(Ordering::Relaxed) => {
+                    return Err(BenchError::Interrupted);
+                }
                 Err(error) => {
                     let note = format!("round {}, {system}: {error}", round + 1);
                     log::warn!("{note}");
@@ -185,7 +237,7 @@ impl Run<'_> {
         for direction in self.directions(system) {
             let topology = Topology::build()?;
             let running = system.start(&topology, direction, &self.place)?;
-            let mut bench = Bench::new(
+            let mut bench = Bench::of_system(
                 &topology,
                 &running,
                 system,
@@ -220,10 +272,10 @@ impl Run<'_> {
                 self.options.rounds
             ))?;
             let topology = Topology::build()?;
-            let _running = system.start(&topology, Direction::Path, &self.place)?;
             for site in [&topology.a, &topology.b] {
                 site.set_offloads(offloads)?;
             }
+            let _running = system.start(&topology, Direction::Path, &self.place)?;
             let measured = tcp::measure(&topology, duration, self.options, self.interrupted)?;
             self.add_tcp(system, offloads, measured);
         }
@@ -237,7 +289,6 @@ impl Run<'_> {
         }
         match system {
             System::Native | System::KernelVxlan | System::KernelIpip => 2,
-            System::Ovs => 0,
             _ => 1,
         }
     }
@@ -274,7 +325,7 @@ fn empty_report(options: &Options, machine: Machine) -> Report {
     Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: utc(SystemTime::now()),
+        started: rfc3339(SystemTime::now()),
         seconds: 0.0,
         machine,
         method: Method {
@@ -286,8 +337,15 @@ fn empty_report(options: &Options, machine: Machine) -> Report {
             destinations: options.destinations,
             generator_cpu: options.generator_cpu,
             node_cpu: options.node_cpu,
+            routes: options.routes,
             softirq: options.softirq,
             realtime: options.realtime,
+            interfaces: options.given.as_ref().map(|given| report::GivenInterfaces {
+                from: given.from.clone(),
+                to: given.to.clone(),
+                source: given.source,
+                destination: given.destination,
+            }),
         },
         generator: Vec::new(),
         cells: Vec::new(),
@@ -312,52 +370,7 @@ fn run_command(program: &str, arguments: &[&str]) -> Result<String> {
     })
 }
 
-/// `2026-01-31T12:00:00Z`, by the civil calendar (Howard Hinnant's `civil_from_days`).
-fn utc(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
 /// The sizes that a run may have, for the command line.
 pub fn size(text: &str) -> Result<FrameSize, String> {
     text.parse()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn dates_are_the_calendar_s() {
-        for (seconds, date) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_827_696, "2000-02-29T12:34:56Z"),
-            (4_102_444_799, "2099-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), date);
-        }
-    }
 }

@@ -174,25 +174,40 @@ pub fn pin(pid: Pid, cpu: usize) -> Result<()> {
         .map_err(BenchError::errno(format!("pinning {pid} to CPU {cpu}")))
 }
 
-/// A directory of files that goes with this process: a file system in memory that is mounted only
-/// for this thread, those it starts from now on, and their children.
-pub fn private_directory() -> Result<PathBuf> {
-    let directory = PathBuf::from("/run/underpass-bench");
-    std::fs::create_dir_all(&directory)
-        .map_err(BenchError::io(format!("making {}", directory.display())))?;
-    private_mounts()?;
-    mount(
-        Some("underpass-bench"),
-        &directory,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .map_err(BenchError::errno(format!(
-        "mounting {}",
-        directory.display()
-    )))?;
-    Ok(directory)
+/// A directory of files that goes with this process: a file system in memory that is mounted nowhere.
+#[derive(Debug)]
+pub struct PrivateDirectory(File);
+
+impl PrivateDirectory {
+    /// Makes one. It is mounted in a mount namespace that ends at once, and is held by a descriptor.
+    pub fn new() -> Result<Self> {
+        let opened = thread::scope(|scope| joined(scope.spawn(Self::mounted).join()))?;
+        Ok(Self(opened))
+    }
+
+    /// A path by which this process and its children reach it.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.0.as_raw_fd()
+        ))
+    }
+
+    fn mounted() -> Result<File> {
+        private_mounts()?;
+        // Any directory will do: only this thread sees what lies on it.
+        let place = Path::new("/proc");
+        mount(
+            Some("underpass-bench"),
+            place,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )
+        .map_err(BenchError::errno("mounting a file system in memory"))?;
+        File::open(place).map_err(BenchError::io("opening a directory in memory"))
+    }
 }
 
 fn own_sysfs() -> Result<()> {

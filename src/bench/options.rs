@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{BenchError, Result};
-use super::load::profile::FrameSize;
+use super::given::Given;
+use super::load::profile::{self, FrameSize};
 use super::report::Softirq;
 use super::systems::System;
 use super::topology::Direction;
+
+/// Addresses that a workload can have: half of its node's half of the pool.
+pub const MOST_DESTINATIONS: u32 = 16384;
 
 /// What is measured, and how thoroughly.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +29,8 @@ pub struct Options {
     pub flows: u32,
     /// Destinations: a power of two.
     pub destinations: u32,
+    /// How far nodes have routes of their own for them.
+    pub routes: Routes,
     /// The relative width of the search's bounds.
     pub width: f64,
     /// A trial's length while bounds are looked for.
@@ -48,13 +56,37 @@ pub struct Options {
     /// Whether the load and the nodes run before everything else on the machine (SCHED_FIFO), so that
     /// what else runs there disturbs less.
     pub realtime: bool,
-    /// The CPU's nominal frequency in MHz.
-    pub mhz: f64,
+    /// The frequency of the CPU's time stamp counter, from which cycles are reckoned.
+    pub tsc_mhz: Option<f64>,
+    /// Interfaces to measure between, in place of systems on nodes of the bench's own.
+    pub given: Option<Given>,
+}
+
+/// The routes that a node has to the other node's workloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Routes {
+    /// One for each 64 addresses, as Calico's blocks are by default.
+    #[default]
+    Blocks,
+    /// One for each address.
+    Hosts,
+}
+
+impl Routes {
+    /// Their prefix length.
+    pub const fn length(self) -> u8 {
+        match self {
+            Self::Blocks => 26,
+            Self::Hosts => 32,
+        }
+    }
 }
 
 impl Options {
-    /// A thorough run, on the first and the last CPU that this process may use.
-    pub fn thorough() -> Result<Self> {
+    /// What a user gets who asks for nothing else, on the first and the last CPU that this process may
+    /// use: about half an hour.
+    pub fn standard() -> Result<Self> {
         let cpus = crate::worker::affinity::available();
         let (Some(first), Some(last)) = (cpus.first(), cpus.last()) else {
             return Err(BenchError::Option("no CPU may be used".to_owned()));
@@ -71,37 +103,53 @@ impl Options {
             rounds: 3,
             flows: 1024,
             destinations: 1024,
+            routes: Routes::default(),
             width: 0.01,
-            first_trial: Duration::from_millis(100),
-            trial: Duration::from_millis(500),
+            first_trial: Duration::from_millis(50),
+            trial: Duration::from_millis(300),
             trials: 3,
-            budget: 60,
-            latency_trial: Duration::from_secs(1),
+            budget: 40,
+            latency_trial: Duration::from_millis(500),
             loads: vec![0.1, 0.5, 0.9],
             tcp: Some(Duration::from_secs(3)),
             generator_cpu: *first,
             node_cpu: *last,
             softirq: Softirq::default(),
             realtime: true,
-            mhz: 0.0,
+            tsc_mhz: None,
+            given: None,
         })
     }
 
-    /// A short run: a minute.
+    /// All sizes of RFC 2544 and a mix of them, all directions, longer trials: hours.
+    pub fn thorough() -> Result<Self> {
+        let sizes = FrameSize::RFC_2544.into_iter();
+        Ok(Self {
+            directions: Direction::ALL.to_vec(),
+            sizes: sizes.chain([FrameSize::Imix]).collect(),
+            rounds: 5,
+            first_trial: Duration::from_millis(100),
+            trial: Duration::from_secs(1),
+            budget: 80,
+            latency_trial: Duration::from_secs(2),
+            tcp: Some(Duration::from_secs(10)),
+            ..Self::standard()?
+        })
+    }
+
+    /// A short run: a minute or two.
     pub fn quick() -> Result<Self> {
         Ok(Self {
             directions: vec![Direction::Encap],
             sizes: vec![FrameSize::Bytes(64)],
-            rounds: 2,
-            width: 0.05,
-            first_trial: Duration::from_millis(50),
+            rounds: 3,
+            width: 0.03,
             trial: Duration::from_millis(100),
             trials: 1,
-            budget: 16,
+            budget: 30,
             latency_trial: Duration::from_millis(200),
-            loads: vec![0.5, 0.9],
             tcp: None,
-            ..Self::thorough()?
+            ..Self::standard()?
         })
     }
 
@@ -117,8 +165,12 @@ impl Options {
         if !(0.001..=0.5).contains(&self.width) {
             return wrong("the width is a part of the rate: write a number from 0.001 to 0.5");
         }
-        if self.destinations > 16384 {
+        if self.destinations > MOST_DESTINATIONS {
             return wrong("destinations: write a power of two up to 16384");
+        }
+        profile::check(self.flows, self.destinations)?;
+        if self.trial.is_zero() || self.latency_trial.is_zero() || self.first_trial.is_zero() {
+            return wrong("a trial takes some time");
         }
         if self.generator_cpu == self.node_cpu {
             return wrong("the generator and the nodes need a CPU each");

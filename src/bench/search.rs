@@ -119,7 +119,8 @@ impl Bounds {
 /// What a search found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// For each goal, in the order in which they were given.
+    /// For each goal, in the order in which they were given. All follow from the same trials, so a
+    /// stricter goal never has the higher rate.
     pub bounds: Vec<Bounds>,
     /// Packets a second that arrived when as many as possible were sent (FD.io CSIT: MRR).
     pub overload: f64,
@@ -135,26 +136,23 @@ pub fn search<D: Device>(device: &mut D, goals: &[Goal], plan: &Plan) -> Result<
         made: 0,
     };
     let (overload, seen) = search.overload()?;
-    let mut found = vec![
-        Bounds {
-            lower: None,
-            upper: None
-        };
-        goals.len()
-    ];
     let mut order: Vec<usize> = (0..goals.len()).collect();
     order.sort_by(|a, b| goals[*b].loss_ratio.total_cmp(&goals[*a].loss_ratio));
     let (mut quick, mut full) = (search.phase(true), search.phase(false));
     let mut guess = seen;
-    for index in order {
-        let rough = search.close_in(goals[index], &mut quick, guess, None)?;
+    for index in &order {
+        let rough = search.close_in(goals[*index], &mut quick, guess, None)?;
         let at = rough.lower.unwrap_or(plan.least);
-        let bounds = search.close_in(goals[index], &mut full, at, rough.upper)?;
+        let bounds = search.close_in(goals[*index], &mut full, at, rough.upper)?;
         guess = bounds.lower.unwrap_or(plan.least);
-        found[index] = bounds;
+    }
+    // Trials for a stricter goal may have moved the bounds of a looser one, and opened them again.
+    for index in &order {
+        let at = full.bounds(goals[*index]).lower.unwrap_or(plan.least);
+        search.close_in(goals[*index], &mut full, at, None)?;
     }
     Ok(Found {
-        bounds: found,
+        bounds: goals.iter().map(|goal| full.bounds(*goal)).collect(),
         overload,
         trials: search.made,
     })

@@ -85,8 +85,6 @@ pub struct Site {
     pub tunnel_address: Ipv4Addr,
     /// The first of the workload's addresses.
     pub workload_address: Ipv4Addr,
-    /// The first address of the node's blocks.
-    pub block: Ipv4Addr,
     number: u8,
 }
 
@@ -104,9 +102,6 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// Where workloads' addresses come from.
 pub const POOL: &str = "192.168.0.0/16";
-
-/// Addresses in each node's blocks: half of the pool.
-pub const BLOCK_LENGTH: u8 = 17;
 
 /// The MTU of workloads: a 1500-byte link less VXLAN's 50, whatever the mode, so that all modes carry
 /// the same packets.
@@ -131,7 +126,6 @@ impl Topology {
                 address: Ipv4Addr::new(10, 30, 0, 10 + number),
                 tunnel_address: Ipv4Addr::new(192, 168, 128 * (number - 1), 1),
                 workload_address: Ipv4Addr::new(192, 168, 128 * (number - 1) + 64, 0),
-                block: Ipv4Addr::new(192, 168, 128 * (number - 1), 0),
                 number,
             })
         };
@@ -348,6 +342,17 @@ impl Site {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Switches NAPI on for the workload's device as well, to which a fast path redirects.
+    pub fn enable_workload_napi(&self) -> Result<()> {
+        self.workload.run(|| {
+            let (mirror, mut ethtool) = tools()?;
+            match mirror.link_named(&self.eth) {
+                Some(link) => ethtool.set_gro(link, true).map_err(kernel),
+                None => Ok(()),
+            }
         })
     }
 

@@ -1,10 +1,13 @@
 //! What can be written on the command line.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::{BenchArguments, EnterArguments};
+use super::ipam::IpamArguments;
+use super::resource::ResourceVerb;
 use crate::bench::namespace::ENTER;
 use crate::bench::systems::wire;
 
@@ -36,6 +39,8 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Addresses in use, what is wrong with their records, and their settings
+    Ipam(IpamArguments),
     /// Show a running node's route table
     Routes {
         #[command(flatten)]
@@ -60,6 +65,16 @@ pub enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Show where the stations of a running node's bridges are
+    Fdb {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Only those of the bridge of this name
+        #[arg(short, long, value_name = "NAME")]
+        bridge: Option<String>,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
     /// Show how a running node and its parts are
     Status {
         #[command(flatten)]
@@ -67,6 +82,16 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
     },
+    /// Give a workload an address and an interface, and take both back
+    #[command(subcommand)]
+    Workload(WorkloadVerb),
+    /// Be a container runtime's network plugin (CNI); also what `underpass` is when CNI_COMMAND is set
+    Cni,
+    /// Look at the node that runs on this machine
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Ask a running node whether it is well; the exit code says so, for probes
+    Health(HealthArguments),
     /// Find out how large a packet gets through to another node
     ProbeMtu {
         #[command(flatten)]
@@ -77,12 +102,33 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
     },
+    /// Have a running node forward by its fast path, or by its workers alone
+    FastPath {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// Which of the two
+        #[arg(value_enum)]
+        switch: Switch,
+    },
     /// Copy what crosses a running node's ports into a pcapng file, or print a line a packet
     Capture {
         #[command(flatten)]
         node: NodeArguments,
         #[command(flatten)]
         capture: CaptureArguments,
+    },
+    #[command(flatten)]
+    Resource(ResourceVerb),
+    /// Print what a shell needs to complete underpass's command lines
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each verb
+    Man {
+        /// The directory for them
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
     },
     /// Measure what each mode costs on this machine, against the kernel's routing and others
     Bench(BenchArguments),
@@ -98,6 +144,105 @@ pub enum Verb {
     },
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorkloadVerb {
+    /// Assign an address, make the interface in the workload's network namespace, store the endpoint
+    Add(WorkloadAddArguments),
+    /// Undo that, or what there is of it
+    Del {
+        #[command(flatten)]
+        which: WorkloadNameArguments,
+        /// The node's end of its link, if not the usual name
+        #[arg(long, value_name = "IF")]
+        interface: Option<String>,
+    },
+    /// Show this node's workloads
+    List {
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Show a workload's endpoint
+    Show {
+        #[command(flatten)]
+        which: WorkloadNameArguments,
+    },
+}
+
+/// Which workload is meant.
+#[derive(Debug, Clone, Args)]
+pub struct WorkloadNameArguments {
+    /// The workload's name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its namespace in the datastore
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Its interface's name inside
+    #[arg(long, value_name = "IF", default_value = "eth0")]
+    pub endpoint: String,
+    /// The configuration of the node that it is on
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct WorkloadAddArguments {
+    #[command(flatten)]
+    pub which: WorkloadNameArguments,
+    /// The node's end of its link [default: cali and a hash of the name]
+    #[arg(long, value_name = "IF")]
+    pub interface: Option<String>,
+    /// Its network namespace, by name or path [default: its name]
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// A pool to take the address from; may be given several times [default: any that fits]
+    #[arg(long, value_name = "POOL")]
+    pub pool: Vec<String>,
+    /// The address that it is to have; one of each family at most [default: any free one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Vec<IpAddr>,
+    /// A label, KEY=VALUE; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
+}
+
+/// Where a node's configuration is by default.
+const CONFIG: &str = "/etc/underpass/node.yaml";
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeVerb {
+    /// Show whether it runs, its BGP sessions and what is odd about it
+    Status {
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+}
+
+/// What to ask a node, and where. Without any question: whether it is live and ready.
+#[derive(Debug, Clone, Args)]
+pub struct HealthArguments {
+    /// Whether every part of it runs, else it should be restarted
+    #[arg(long)]
+    pub live: bool,
+    /// Whether every part of it does its work
+    #[arg(long)]
+    pub ready: bool,
+    /// Whether its BGP sessions are established; a node without BGP has none to wait for
+    #[arg(long)]
+    pub bgp_ready: bool,
+    /// The node that runs with this configuration
+    #[arg(long, value_name = "FILE", conflicts_with = "address")]
+    pub config: Option<PathBuf>,
+    /// Where the node serves its health
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9099")]
+    pub address: SocketAddr,
 }
 
 /// Which running node is meant. Without any of these: the only one that runs here.
@@ -136,6 +281,12 @@ pub struct CaptureArguments {
     /// A UDP port on which VXLAN is spoken, beside 4789 and 8472
     #[arg(long, value_name = "PORT")]
     pub vxlan_port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -23,6 +23,12 @@ pub fn text(report: &CounterReport, all: bool) -> String {
         drops => text.push_str(&self::drops(drops)),
     }
     text.push_str(&format!("\npunted to the slow path: {}\n", report.punted));
+    if let Some(packets) = report.fast_path {
+        let received = report.balance().received;
+        text.push_str(&format!(
+            "forwarded by the fast path: {packets} of {received}\n"
+        ));
+    }
     text.push_str(&balance(&report.balance()));
     text
 }
@@ -99,10 +105,15 @@ fn balance(balance: &Balance) -> String {
         sent,
         dropped,
         absorbed,
+        waiting,
     } = balance;
+    let waiting = match waiting {
+        0 => String::new(),
+        some => format!(" + waiting {some}"),
+    };
     format!(
         "balance: in {received} + originated {originated} = out {sent} + dropped {dropped} + \
-         absorbed {absorbed} {verdict}\n"
+         absorbed {absorbed}{waiting} {verdict}\n"
     )
 }
 
@@ -152,6 +163,11 @@ balance: in 1000 + originated 3 = out 990 + dropped 11 + absorbed 2 ✓
 "
         );
         report.absorbed = 0;
+        report.waiting = 2;
+        let waits = text(&report, false);
+        assert!(waits.ends_with(" + absorbed 0 + waiting 2 ✓\n"), "{waits}");
+        report.waiting = 0;
+        report.fast_path = Some(970);
         report.ports[0].xdp = None;
         report.set_drops(&[0; DropReason::COUNT]);
         let text = text(&report, false);
@@ -160,6 +176,10 @@ balance: in 1000 + originated 3 = out 990 + dropped 11 + absorbed 2 ✓
             "{text}"
         );
         assert!(!text.contains("AF_XDP COUNTER"), "{text}");
+        assert!(
+            text.contains("\nforwarded by the fast path: 970 of 1000\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,11 +5,18 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod documents;
+mod fdb;
 mod functions;
+mod health;
+mod ipam;
+mod node_status;
 mod probe;
+mod resource;
 mod routes;
 mod status;
 mod table;
+mod workload;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -18,7 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use crate::control::RunOptions;
-use args::{Arguments, Format, Verb};
+use args::{Arguments, Format, NodeVerb, Switch, Verb};
 use client::Client;
 pub use functions::Functions;
 
@@ -32,7 +39,12 @@ const USAGE: u8 = 2;
 
 /// Runs the command line and says how it ended: 0 well, 1 failed, 2 a wrong command line.
 pub fn main() -> ExitCode {
-    main_with(&Functions::default(), std::env::args_os())
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    // Container runtimes start plugins without any argument.
+    if arguments.len() == 1 && std::env::var_os(crate::workload::cni::COMMAND).is_some() {
+        arguments.push("cni".into());
+    }
+    main_with(&Functions::default(), arguments)
 }
 
 /// [`main`] with given arguments, the first being the program's name, and a given node.
@@ -59,6 +71,10 @@ pub fn main_with(
             for line in lines {
                 eprintln!("underpass: {line}");
             }
+            ExitCode::from(FAILED)
+        }
+        Err(Failure::Said(text)) => {
+            eprintln!("{text}");
             ExitCode::from(FAILED)
         }
     }
@@ -99,6 +115,11 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
+        Verb::Fdb {
+            node,
+            bridge,
+            output,
+        } => fdb::show(&Client::find(&node, functions)?, bridge.as_deref(), output),
         Verb::Status { node, output } => {
             match Client::find(&node, functions)?.ask(&Request::Status)? {
                 Reply::Status(report) if output == Format::Json => print_json(&report),
@@ -106,13 +127,38 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
+        Verb::Node(NodeVerb::Status { node }) => {
+            let answer = Client::find(&node, functions).and_then(|c| c.ask(&Request::Status));
+            match answer.map_err(node_status::not_running)? {
+                Reply::Status(report) => print(&node_status::text(&report)),
+                other => Err(client::unexpected(&other)),
+            }
+        }
+        Verb::Workload(verb) => workload::run(&verb),
+        Verb::Cni => match workload::cni()? {
+            true => Ok(()),
+            // What is wrong has been told on standard output, where a runtime looks.
+            false => Err(Failure::Told(Vec::new())),
+        },
+        Verb::Health(arguments) => health::run(&arguments),
         Verb::ProbeMtu { node, far, output } => {
             probe::run(&Client::find(&node, functions)?, far, output)
         }
+        Verb::FastPath { node, switch } => {
+            let on = switch == Switch::On;
+            match Client::find(&node, functions)?.ask(&Request::FastPath { on })? {
+                Reply::Status(_) => Ok(()),
+                other => Err(client::unexpected(&other)),
+            }
+        }
         Verb::Capture { node, capture } => capture::run(Client::find(&node, functions)?, &capture),
+        Verb::Ipam(arguments) => ipam::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
         Verb::BenchWire { interfaces } => bench::wire(&interfaces),
+        Verb::Resource(verb) => resource::run(verb),
+        Verb::Completions { shell } => documents::completions(shell),
+        Verb::Man { directory } => documents::manual(&directory),
         Verb::Version => print(concat!("underpass ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
@@ -122,6 +168,8 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
 enum Failure {
     /// What to tell the user, a line each.
     Told(Vec<String>),
+    /// What to tell the user in the very words of another program.
+    Said(String),
     /// Nobody reads the output any more, as with `underpass routes | head`: no fault of ours.
     OutputClosed,
 }

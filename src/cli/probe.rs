@@ -29,13 +29,22 @@ fn text(report: &MtuReport) -> String {
     let why = match &report.limit {
         MtuLimit::Uplink { interface, mtu } => format!("the uplink {interface} is {mtu}"),
         MtuLimit::Link { router } => format!("the link after {router} is {outer}"),
-        MtuLimit::Silent => format!(
-            "it is lost, and no ICMP error says where; set tunnel.mtu: {inner} on both nodes"
+        // tunnel.mtu has no say where there is no tunnel.
+        MtuLimit::Silent if *overhead == 0 => format!(
+            "it is lost, and no ICMP error says where; give the workloads an MTU of {inner}"
         ),
+        MtuLimit::Silent => format!(
+            "it is lost, and no ICMP error says where; set tunnel.mtu: {inner} on both nodes, or \
+             tunnel.probePaths"
+        ),
+    };
+    let fits = match overhead {
+        0 => format!("no tunnel: {inner}"),
+        _ => format!("inner {inner} + {overhead} = {outer}"),
     };
     let node = report.node.as_deref().unwrap_or("unknown node");
     format!(
-        "{} ({node}, {}): inner {inner} + {overhead} = {outer} fits, {next} does not: {why}\n",
+        "{} ({node}, {}): {fits} fits, {next} does not: {why}\n",
         report.destination, report.far_end
     )
 }
@@ -72,10 +81,16 @@ mod tests {
             ),
             (
                 MtuLimit::Silent,
-                "it is lost, and no ICMP error says where; set tunnel.mtu: 1450 on both nodes\n",
+                "it is lost, and no ICMP error says where; set tunnel.mtu: 1450 on both nodes, or \
+                 tunnel.probePaths\n",
             ),
         ] {
             assert_eq!(text(&report(limit)), format!("{said}{why}"));
         }
+        let mut direct = report(MtuLimit::Silent);
+        (direct.inner, direct.overhead) = (1400, 0);
+        let said = "192.168.2.1 (worker2, 10.30.0.12): no tunnel: 1400 fits, 1401 does not: it is lost, \
+                    and no ICMP error says where; give the workloads an MTU of 1400\n";
+        assert_eq!(text(&direct), said);
     }
 }

@@ -1,7 +1,7 @@
 //! `underpass status`.
 
 use super::table::{Column, Table, cell};
-use crate::observe::report::StatusReport;
+use crate::observe::report::{BridgeStatus, StatusReport};
 
 /// The report as a summary line and tables.
 pub fn text(report: &StatusReport) -> String {
@@ -49,7 +49,41 @@ pub fn text(report: &StatusReport) -> String {
         let busy = format!("{:.1}%", worker.busy * 100.0);
         workers.row(vec![worker.id.to_string(), cell(worker.cpu), busy]);
     }
-    format!("{text}\n{}\n{}", components.text(), workers.text())
+    let bridges = bridges(&report.bridges);
+    format!("{text}\n{}\n{}{bridges}", components.text(), workers.text())
+}
+
+fn bridges(bridges: &[BridgeStatus]) -> String {
+    if bridges.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        Column::Left("BRIDGE"),
+        Column::Right("VNI"),
+        Column::Right("UDP PORT"),
+        Column::Left("ADDRESS"),
+        Column::Right("PORTS"),
+        Column::Right("REMOTES"),
+        Column::Right("STATIONS"),
+        Column::Right("LIMIT"),
+        Column::Right("REFUSED"),
+        Column::Right("MOVES"),
+    ]);
+    for bridge in bridges {
+        table.row(vec![
+            bridge.name.clone(),
+            bridge.vni.to_string(),
+            bridge.udp_port.to_string(),
+            cell(bridge.address),
+            bridge.ports.to_string(),
+            bridge.remotes.to_string(),
+            bridge.stations.to_string(),
+            bridge.limit.to_string(),
+            bridge.refused.to_string(),
+            bridge.moves.to_string(),
+        ]);
+    }
+    format!("\n{}", table.text())
 }
 
 fn routes(report: &StatusReport) -> String {
@@ -101,6 +135,19 @@ mod tests {
                 ready: false,
                 detail: "reads config/lab".to_owned(),
             }],
+            bridges: vec![BridgeStatus {
+                name: "tenants".to_owned(),
+                vni: 1,
+                udp_port: 8472,
+                address: Some([10, 30, 0, 11].into()),
+                ports: 2,
+                remotes: 3,
+                reachable: 3,
+                stations: 17,
+                limit: 8192,
+                refused: 0,
+                moves: 4,
+            }],
         };
         assert_eq!(
             text(&report),
@@ -113,6 +160,9 @@ datastore  waiting  reads config/lab
 
 WORKER  CPU   BUSY
      0    1  12.3%
+
+BRIDGE   VNI  UDP PORT  ADDRESS     PORTS  REMOTES  STATIONS  LIMIT  REFUSED  MOVES
+tenants    1      8472  10.30.0.11      2        3        17   8192        0      4
 "
         );
     }

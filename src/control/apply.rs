@@ -7,15 +7,18 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::control::bridges::Bridging;
+use crate::control::fast_path::FastPathMirror;
 use crate::control::fence::{self, Fence};
-use crate::control::resolve::{Encap, Target, Wanted};
+use crate::control::resolve::{Delta, Encap, Target, Wanted};
 use crate::fib::{Fib, FibWriter, NextHop};
 use crate::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, PortConfig, RouterAddresses, Snapshot,
-    TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, OuterTtl, Peers, PortConfig,
+    PortRole, RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -84,7 +87,7 @@ pub trait Facts {
     fn mtu(&self, port: PortId) -> Mtu;
 }
 
-/// What does not change while a node runs, but for the uplink's address.
+/// What does not change with the resources.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     /// The ports, by number; addresses that workloads may send from are filled in from the routes.
@@ -120,15 +123,23 @@ type Carriages = BTreeMap<(IpAddr, Option<IpNet>), Carriage>;
 pub struct Forwarding {
     fixed: Fixed,
     writer: FibWriter,
-    fib: std::sync::Arc<Fib>,
+    fib: Arc<Fib>,
     quiescence: Quiescence,
     published: Published<Snapshot>,
     wanted: Wanted,
     routes: BTreeMap<IpNet, Hop>,
     carriages: Carriages,
     hops: BTreeMap<Hop, NextHop>,
+    /// How many routes lead to each hop.
+    users: BTreeMap<Hop, usize>,
+    /// By next hop, as published.
+    adjacencies: Vec<Adjacency>,
+    /// Interfaces whose ports came or went since the last update.
+    replugged: BTreeSet<String>,
     free: Vec<NextHop>,
     next: u32,
+    fast_path: Option<FastPathMirror>,
+    bridging: Bridging,
 }
 
 impl Forwarding {
@@ -137,7 +148,9 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new());
+        let peers = fence::peers(&fixed.fence, &wanted);
+        let bridges = Bridges::default();
+        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), peers, bridges);
         Self {
             fixed,
             writer,
@@ -148,9 +161,46 @@ impl Forwarding {
             routes: BTreeMap::new(),
             carriages: Carriages::new(),
             hops,
+            users: BTreeMap::new(),
+            adjacencies: Vec::new(),
+            replugged: BTreeSet::new(),
             free: Vec::new(),
             next: 0,
+            fast_path: None,
+            bridging: Bridging::default(),
         }
+    }
+
+    /// Has a fast path follow from now on, before there are routes.
+    pub fn set_fast_path(&mut self, mut mirror: FastPathMirror) {
+        mirror.update(&self.published.get());
+        self.fast_path = Some(mirror);
+    }
+
+    /// What the fast path follows by, if there is one.
+    pub fn fast_path(&self) -> Option<&FastPathMirror> {
+        self.fast_path.as_ref()
+    }
+
+    /// The same, to have ports join and leave.
+    pub fn fast_path_mut(&mut self) -> Option<&mut FastPathMirror> {
+        self.fast_path.as_mut()
+    }
+
+    /// The same with these bridges; workers see them from the next [`Forwarding::refresh`] on.
+    pub fn with_bridges(mut self, bridging: Bridging) -> Self {
+        self.bridging = bridging;
+        self
+    }
+
+    /// The bridges.
+    pub fn bridging(&self) -> &Bridging {
+        &self.bridging
+    }
+
+    /// Lets the bridges' time pass, in seconds.
+    pub fn tick(&mut self, now: u32) {
+        self.bridging.tick(now);
     }
 
     /// What workers read.
@@ -166,6 +216,26 @@ impl Forwarding {
     /// What does not change.
     pub fn fixed(&self) -> &Fixed {
         &self.fixed
+    }
+
+    /// Takes a workload's port over, which a worker serves from now on. Routes lead there with the next
+    /// [`Forwarding::apply`].
+    pub fn plug(&mut self, interface: &str, config: PortConfig) {
+        let id = config.id;
+        self.replugged.insert(interface.to_owned());
+        if config.role == PortRole::Workload {
+            self.fixed.workload_ports.insert(interface.to_owned(), id);
+        }
+        if let Some(port) = self.fixed.ports.get_mut(usize::from(id.0)) {
+            *port = config;
+        }
+    }
+
+    /// Forgets a workload's port. Routes lead elsewhere with the next [`Forwarding::apply`]; its worker
+    /// is to serve it until then.
+    pub fn unplug(&mut self, interface: &str) {
+        self.replugged.insert(interface.to_owned());
+        self.fixed.workload_ports.remove(interface);
     }
 
     /// Takes another Ethernet address of the uplink's over; whether it is another. The adjacencies
@@ -200,13 +270,14 @@ impl Forwarding {
             .map(|(hop, _)| hop)
     }
 
-    /// Other nodes' addresses that routes lead to.
+    /// Other nodes' addresses that routes or bridges lead to.
     pub fn remote_nodes(&self) -> BTreeSet<IpAddr> {
         let remote = |hop: &Hop| match hop {
             Hop::Remote(node, _) => Some(*node),
             _ => None,
         };
-        self.hops.keys().filter_map(remote).collect()
+        let routed = self.hops.keys().filter_map(remote);
+        routed.chain(self.bridging.remotes(&self.wanted)).collect()
     }
 
     /// How a node is reached for the destinations of a pool, if any route leads there.
@@ -217,41 +288,92 @@ impl Forwarding {
     /// Makes the routes what `wanted` says. Returns prefixes that the FIB could not take, with the
     /// reason.
     pub fn apply(&mut self, wanted: Wanted, facts: &dyn Facts) -> Vec<String> {
-        let routes = routes(&self.fixed, &wanted);
+        let delta = Delta::between(&self.wanted, &wanted);
+        self.change(&wanted, &delta, facts, true)
+    }
+
+    /// The same where it is known what has changed since the last call; only that is looked at.
+    pub fn update(&mut self, wanted: &Wanted, delta: &Delta, facts: &dyn Facts) -> Vec<String> {
+        let everything = delta.local || self.routes.is_empty();
+        self.change(wanted, delta, facts, everything)
+    }
+
+    fn change(
+        &mut self,
+        wanted: &Wanted,
+        delta: &Delta,
+        facts: &dyn Facts,
+        everything: bool,
+    ) -> Vec<String> {
+        self.wanted.update(wanted, delta);
+        let changes = self.changes(delta);
         // What old routes need stays until no worker follows them any more.
-        self.carriages.extend(carriages(&wanted));
-        self.wanted = wanted;
-        self.admit(&routes);
-        self.refresh(facts);
+        self.carry(changes.keys());
+        let touched = changes.values().flatten().cloned().collect();
+        self.admit(&touched);
+        let concerned =
+            |hop: &Hop| everything || !matches!(hop, Hop::Remote(..)) || touched.contains(hop);
+        self.adapt(concerned, facts);
+        self.publish(everything || !delta.peers.is_empty(), facts);
         // The new adjacencies are published: once every worker has seen them, routes may use them.
         self.quiescence.synchronize();
-        let refused = self.write(&routes);
-        self.routes = routes;
-        self.retire();
+        let (refused, unused) = self.write(changes);
+        self.retire(&unused);
+        let quiescence = &self.quiescence;
+        self.bridging
+            .retire(&self.wanted, || quiescence.synchronize());
         refused
     }
 
     /// Computes the adjacencies anew from what is known now and publishes them: a neighbour learnt,
     /// moved or lost is one write, whatever the number of routes.
     pub fn refresh(&mut self, facts: &dyn Facts) {
-        let mut adjacencies = vec![Adjacency::Unreachable; self.next as usize];
-        for (hop, index) in &self.hops {
-            adjacencies[index.0 as usize] = self.adjacency(hop, facts);
+        self.adapt(|_| true, facts);
+        self.publish(false, facts);
+    }
+
+    /// The routes that may be others than before, as they shall be.
+    fn changes(&mut self, delta: &Delta) -> BTreeMap<IpNet, Option<Hop>> {
+        let workloads = &self.wanted.workloads;
+        let replugged = std::mem::take(&mut self.replugged);
+        let replugged = replugged
+            .iter()
+            .filter_map(|interface| workloads.get(interface))
+            .flat_map(|workload| &workload.addresses)
+            .map(|address| IpNet::from(*address));
+        let mut prefixes: BTreeSet<IpNet> = delta.routes.keys().copied().collect();
+        prefixes.extend(replugged);
+        if self.routes.is_empty() {
+            prefixes.extend(self.wanted.routes.keys());
+            prefixes.extend(own_prefixes());
         }
-        let Self {
-            fixed,
-            wanted,
-            fib,
-            hops,
-            ..
-        } = self;
-        self.published
-            .publish(snapshot(fixed, wanted, fib, hops, adjacencies));
+        let shall_be = |prefix| (prefix, route(&self.fixed, &self.wanted, prefix));
+        prefixes.into_iter().map(shall_be).collect()
+    }
+
+    /// Notes how other nodes are reached for these prefixes.
+    fn carry<'a>(&mut self, prefixes: impl Iterator<Item = &'a IpNet>) {
+        for prefix in prefixes {
+            if let Some(Target::Remote {
+                far_end,
+                pool,
+                encap,
+                ..
+            }) = self.wanted.routes.get(prefix)
+            {
+                let carriage = match encap {
+                    Encap::None => Carriage::Direct,
+                    Encap::Ipip => Carriage::Ipip,
+                    Encap::Vxlan { vtep_mac, .. } => Carriage::Vxlan(*vtep_mac),
+                };
+                self.carriages.insert((*far_end, *pool), carriage);
+            }
+        }
     }
 
     /// Gives a next hop to what has none yet.
-    fn admit(&mut self, routes: &BTreeMap<IpNet, Hop>) {
-        for hop in routes.values() {
+    fn admit(&mut self, hops: &BTreeSet<Hop>) {
+        for hop in hops {
             if !self.hops.contains_key(hop) {
                 let index = self.free.pop().unwrap_or_else(|| {
                     self.next += 1;
@@ -262,53 +384,118 @@ impl Forwarding {
         }
     }
 
-    /// Writes the difference to the FIB: what is new or changed, the longest prefixes first, then what
-    /// goes, the shortest first. So an address goes from its old way straight to its new one, and
-    /// never by that of a prefix which covers it only in between.
-    fn write(&mut self, routes: &BTreeMap<IpNet, Hop>) -> Vec<String> {
-        let changed = routes
-            .iter()
-            .filter(|(prefix, hop)| self.routes.get(prefix) != Some(hop));
-        let mut changed: Vec<_> = changed.collect();
-        changed.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
-        let mut refused = Vec::new();
-        for (prefix, hop) in changed {
-            let Some(index) = self.hops.get(hop) else {
-                continue;
-            };
-            if let Err(error) = self.writer.insert(*prefix, *index) {
-                refused.push(format!("{prefix}: {error}"));
-            }
+    /// Computes the adjacencies of those hops anew.
+    fn adapt(&mut self, concerned: impl Fn(&Hop) -> bool, facts: &dyn Facts) {
+        let mut adjacencies = std::mem::take(&mut self.adjacencies);
+        adjacencies.resize(self.next as usize, Adjacency::Unreachable);
+        for (hop, index) in self.hops.iter().filter(|(hop, _)| concerned(hop)) {
+            adjacencies[index.0 as usize] = self.adjacency(hop, facts);
         }
-        let gone = self
-            .routes
-            .keys()
-            .filter(|prefix| !routes.contains_key(prefix));
-        let mut gone: Vec<_> = gone.collect();
-        gone.sort_by_key(|prefix| prefix.prefix_len());
-        for prefix in gone {
-            self.writer.remove(prefix);
-        }
-        refused
+        self.adjacencies = adjacencies;
     }
 
-    /// Frees the next hops that no route leads to any more, once no worker can hold them.
-    fn retire(&mut self) {
-        let used: BTreeSet<&Hop> = self.routes.values().collect();
-        let unused: Vec<Hop> = self
-            .hops
-            .keys()
-            .filter(|hop| !used.contains(hop))
-            .cloned()
+    /// Has workers see what is known now; `peers` says whether other nodes are others than before.
+    fn publish(&mut self, peers: bool, facts: &dyn Facts) {
+        let peers = match peers {
+            true => fence::peers(&self.fixed.fence, &self.wanted),
+            false => self.published.get().tunnels.peers.clone(),
+        };
+        let Self {
+            fixed,
+            wanted,
+            fib,
+            hops,
+            adjacencies,
+            fast_path,
+            bridging,
+            ..
+        } = self;
+        let bridges = bridging.snapshot(fixed, wanted, facts);
+        let adjacencies = adjacencies.clone();
+        let snapshot = snapshot(fixed, wanted, fib, hops, adjacencies, peers, bridges);
+        let snapshot = Arc::new(snapshot);
+        self.published.publish(Arc::clone(&snapshot));
+        if let Some(mirror) = fast_path {
+            mirror.update(&snapshot);
+        }
+    }
+
+    /// Writes the changes to the FIB: what is new or changed, the longest prefixes first, then what
+    /// goes, the shortest first. So an address goes from its old way straight to its new one, and
+    /// never by that of a prefix which covers it only in between. Says what could not be written, and
+    /// which hops no route leads to any more.
+    fn write(&mut self, changes: BTreeMap<IpNet, Option<Hop>>) -> (Vec<String>, BTreeSet<Hop>) {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        for (prefix, hop) in changes {
+            match hop {
+                Some(hop) if self.routes.get(&prefix) != Some(&hop) => changed.push((prefix, hop)),
+                Some(_) => {}
+                None => gone.push(prefix),
+            }
+        }
+        changed.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
+        gone.sort_by_key(IpNet::prefix_len);
+        let (mut refused, mut left) = (Vec::new(), BTreeSet::new());
+        for (prefix, hop) in changed {
+            if let Some(index) = self.hops.get(&hop) {
+                match self.writer.insert(prefix, *index) {
+                    Ok(_) => {
+                        if let Some(mirror) = &mut self.fast_path {
+                            mirror.insert_route(prefix, *index);
+                        }
+                    }
+                    Err(error) => refused.push(format!("{prefix}: {error}")),
+                }
+            }
+            *self.users.entry(hop.clone()).or_default() += 1;
+            let old = self.routes.insert(prefix, hop);
+            left.extend(old.filter(|old| self.leave(old)));
+        }
+        for prefix in gone {
+            self.writer.remove(&prefix);
+            if let Some(mirror) = &mut self.fast_path {
+                mirror.remove_route(prefix);
+            }
+            let old = self.routes.remove(&prefix);
+            left.extend(old.filter(|old| self.leave(old)));
+        }
+        (refused, left)
+    }
+
+    /// One route less leads to a hop; whether it was the last.
+    fn leave(&mut self, hop: &Hop) -> bool {
+        let Some(users) = self.users.get_mut(hop) else {
+            return false;
+        };
+        *users -= 1;
+        let last = *users == 0;
+        if last {
+            self.users.remove(hop);
+        }
+        last
+    }
+
+    /// Frees those next hops that no route leads to any more, once no worker can hold them.
+    fn retire(&mut self, left: &BTreeSet<Hop>) {
+        let unused: Vec<&Hop> = left
+            .iter()
+            .filter(|hop| !self.users.contains_key(hop))
             .collect();
         if unused.is_empty() {
             return;
         }
         self.quiescence.synchronize();
-        let freed = unused.iter().filter_map(|hop| self.hops.remove(hop));
+        let mut freed = Vec::new();
+        for hop in unused {
+            freed.extend(self.hops.remove(hop));
+            if let Hop::Remote(node, pool) = hop {
+                self.carriages.remove(&(*node, *pool));
+            }
+        }
+        if let Some(mirror) = &mut self.fast_path {
+            mirror.retire(&freed);
+        }
         self.free.extend(freed);
-        self.carriages
-            .retain(|(node, pool), _| self.hops.contains_key(&Hop::Remote(*node, *pool)));
     }
 
     fn adjacency(&self, hop: &Hop, facts: &dyn Facts) -> Adjacency {
@@ -414,40 +601,46 @@ pub fn steered_prefixes(wanted: &Wanted) -> BTreeSet<IpNet> {
         let host = net.prefix_len() == net.max_prefix_len();
         host && node_addresses(wanted).contains(&net.addr())
     };
-    let local = |target: &Target| {
-        matches!(
-            target,
-            Target::Workload { .. } | Target::Host | Target::Blackhole
-        )
-    };
     wanted
         .routes
         .iter()
-        .filter(|(net, target)| local(target) && !own(net))
+        .filter(|(net, target)| is_steered(target) && !own(net))
         .map(|(net, _)| *net)
         .collect()
 }
 
-/// All routes: the wanted ones, the gateway's own addresses, and whatever else there is in the world
-/// by the host's kernel.
-fn routes(fixed: &Fixed, wanted: &Wanted) -> BTreeMap<IpNet, Hop> {
-    let mut routes: BTreeMap<IpNet, Hop> = BTreeMap::new();
-    if fixed.host.is_some() {
-        routes.insert(IpNet::V4(Ipv4Net::default()), Hop::Host);
-        routes.insert(IpNet::V6(Ipv6Net::default()), Hop::Host);
+/// Whether packets to such a target are this node's own.
+pub fn is_steered(target: &Target) -> bool {
+    matches!(
+        target,
+        Target::Workload { .. } | Target::Host | Target::Blackhole
+    )
+}
+
+/// Prefixes that have routes whatever is wanted, for [`route`].
+fn own_prefixes() -> [IpNet; 4] {
+    [
+        IpNet::V4(Ipv4Net::default()),
+        IpNet::V6(Ipv6Net::default()),
+        IpAddr::V4(RouterAddresses::GATEWAY_V4).into(),
+        IpAddr::V6(RouterAddresses::GATEWAY_V6).into(),
+    ]
+}
+
+/// A prefix's route: the gateway's own addresses, then what is wanted, and whatever else there is in
+/// the world by the host's kernel.
+fn route(fixed: &Fixed, wanted: &Wanted, prefix: IpNet) -> Option<Hop> {
+    let gateway: [IpAddr; 2] = [
+        RouterAddresses::GATEWAY_V4.into(),
+        RouterAddresses::GATEWAY_V6.into(),
+    ];
+    if gateway.iter().any(|own| IpNet::from(*own) == prefix) {
+        return Some(Hop::Router);
     }
-    for (net, target) in &wanted.routes {
-        routes.insert(*net, hop(fixed, net, target));
+    if let Some(target) = wanted.routes.get(&prefix) {
+        return Some(hop(fixed, &prefix, target));
     }
-    routes.insert(
-        IpNet::from(IpAddr::V4(RouterAddresses::GATEWAY_V4)),
-        Hop::Router,
-    );
-    routes.insert(
-        IpNet::from(IpAddr::V6(RouterAddresses::GATEWAY_V6)),
-        Hop::Router,
-    );
-    routes
+    (prefix.prefix_len() == 0 && fixed.host.is_some()).then_some(Hop::Host)
 }
 
 fn hop(fixed: &Fixed, net: &IpNet, target: &Target) -> Hop {
@@ -463,39 +656,20 @@ fn hop(fixed: &Fixed, net: &IpNet, target: &Target) -> Hop {
     }
 }
 
-fn carriages(wanted: &Wanted) -> Carriages {
-    let mut carriages = Carriages::new();
-    for target in wanted.routes.values() {
-        if let Target::Remote {
-            far_end,
-            pool,
-            encap,
-            ..
-        } = target
-        {
-            let carriage = match encap {
-                Encap::None => Carriage::Direct,
-                Encap::Ipip => Carriage::Ipip,
-                Encap::Vxlan { vtep_mac, .. } => Carriage::Vxlan(*vtep_mac),
-            };
-            carriages.insert((*far_end, *pool), carriage);
-        }
-    }
-    carriages
-}
-
 fn snapshot(
     fixed: &Fixed,
     wanted: &Wanted,
-    fib: &std::sync::Arc<Fib>,
+    fib: &Arc<Fib>,
     hops: &BTreeMap<Hop, NextHop>,
     adjacencies: Vec<Adjacency>,
+    peers: Peers,
+    bridges: Bridges,
 ) -> Snapshot {
     let mut ports = fixed.ports.clone();
-    let mut local_addresses = rustc_hash::FxHashSet::default();
+    let mut local_addresses = Addresses::default();
     local_addresses.extend(wanted.local.addresses());
     for (interface, workload) in &wanted.workloads {
-        local_addresses.extend(&workload.addresses);
+        local_addresses.extend(workload.addresses.iter().copied());
         if let Some(port) = fixed.workload_ports.get(interface) {
             let sources = &mut ports[usize::from(port.0)].sources.allowed;
             sources.extend(
@@ -509,13 +683,13 @@ fn snapshot(
     }
     let node_address = node_address(wanted);
     let v6_address = wanted.local.ipv6.map(|net| net.addr());
-    let reverse_path = fence::reverse_path(&fixed.fence, wanted, hops, adjacencies.len());
+    let reverse_path = fence::reverse_path(&fixed.fence, &peers, hops, adjacencies.len());
     Snapshot {
-        fib: std::sync::Arc::clone(fib),
+        fib: Arc::clone(fib),
         adjacencies,
         ports,
         tunnels: Tunnels {
-            peers: fence::peers(&fixed.fence, wanted),
+            peers,
             node_address,
             vxlan_port: fixed.vxlan_port,
             vni: fixed.vni,
@@ -533,5 +707,6 @@ fn snapshot(
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),
             v6: v6_address.unwrap_or(RouterAddresses::GATEWAY_V6),
         },
+        bridges,
     }
 }

@@ -28,6 +28,10 @@ pub fn check(config: &Path) -> Report {
             };
         }
     };
+    if config.datastore.etcd.is_some() {
+        // What is in etcd is no file, and is judged as it is read.
+        return Report::default();
+    }
     let listing = Directory::new(&config.datastore.directory).load();
     let state = listing.state();
     let wanted = resolve(&state, &config.node);
@@ -71,6 +75,7 @@ fn ports_without_workloads(config: &NodeConfig, wanted: &Wanted) -> Vec<String> 
     let ports = config.workloads.iter().enumerate();
     ports
         .filter(|(_, port)| !wanted.workloads.contains_key(port.interface.as_str()))
+        .filter(|(_, port)| config.bridge_of(&port.interface).is_none())
         .map(|(index, port)| {
             let fault = Fault::new(
                 format!("workloads[{index}].interface"),
@@ -94,14 +99,26 @@ fn workloads_without_ports(config: &NodeConfig, listing: &Listing) -> Vec<String
         let spec = &endpoint.spec;
         let has_port =
             |port: &crate::resources::config::WorkloadPort| port.interface == spec.interface_name;
-        if spec.node == config.node && !config.workloads.iter().any(has_port) {
-            let fault = Fault::new(
-                "spec.interfaceName",
-                format!("node {} has no port {}", config.node, spec.interface_name),
-                "add it under workloads in the node's configuration",
-            );
-            warnings.push(fault.at(origin.clone()).to_string());
+        if spec.node != config.node {
+            continue;
         }
+        let name = &spec.interface_name;
+        let (reason, remedy) = if let Some(bridge) = config.bridge_of(name) {
+            let bridge = &config.bridges[bridge].name;
+            (
+                format!("{name} is in the bridge {bridge}, where nothing is routed"),
+                "take it out of the bridge, or remove the endpoint",
+            )
+        } else if !config.workloads.iter().any(has_port) {
+            (
+                format!("node {} has no port {name}", config.node),
+                "add it under workloads in the node's configuration",
+            )
+        } else {
+            continue;
+        };
+        let fault = Fault::new("spec.interfaceName", reason, remedy);
+        warnings.push(fault.at(origin.clone()).to_string());
     }
     warnings
 }

@@ -16,7 +16,7 @@ pub struct Known<'a> {
     /// The kernel's tables.
     pub mirror: &'a Mirror,
     /// The ports.
-    pub ports: &'a [Description],
+    pub ports: &'a [Option<Description>],
     /// Where workloads are.
     pub links: &'a WorkloadLinks,
     /// The MTU of the host's TUN device.
@@ -57,14 +57,16 @@ impl Facts for Known<'_> {
         };
         match description.role {
             PortRole::Host => self.host_mtu,
-            PortRole::Uplink | PortRole::Workload => self.device_mtu(description),
+            PortRole::Uplink | PortRole::Workload | PortRole::Bridge(_) => {
+                self.device_mtu(description)
+            }
         }
     }
 }
 
 impl Known<'_> {
     fn port(&self, id: PortId) -> Option<&Description> {
-        self.ports.get(usize::from(id.0))
+        self.ports.get(usize::from(id.0))?.as_ref()
     }
 
     fn device_mtu(&self, port: &Description) -> Mtu {

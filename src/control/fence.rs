@@ -43,7 +43,7 @@ pub fn peers(fence: &Fence, wanted: &Wanted) -> Peers {
 /// neighbour that is not resolved makes no source wrong.
 pub fn reverse_path(
     fence: &Fence,
-    wanted: &Wanted,
+    peers: &Peers,
     hops: &BTreeMap<Hop, NextHop>,
     count: usize,
 ) -> ReversePath {
@@ -51,15 +51,14 @@ pub fn reverse_path(
     if mode == ReversePathMode::Off {
         return ReversePath::default();
     }
-    let numbers: BTreeMap<IpAddr, PeerId> = numbers(wanted).collect();
     let mut leads_to = vec![LeadsTo::Nowhere; count];
     for (hop, next_hop) in hops {
         let Some(entry) = leads_to.get_mut(next_hop.0 as usize) else {
             continue;
         };
         *entry = match hop {
-            Hop::Remote(address, _) => match numbers.get(address) {
-                Some(node) => LeadsTo::Node(*node),
+            Hop::Remote(address, _) => match peers.node(*address) {
+                Some(node) => LeadsTo::Node(node),
                 None => LeadsTo::Elsewhere,
             },
             Hop::Workload(..) | Hop::Host | Hop::Router => LeadsTo::Elsewhere,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::resolve::{Encap, Target as WantedTarget, Wanted};
+use super::resolve::{Delta, Encap, LocalNode, Target as WantedTarget, Wanted};
 use crate::kernel::{Error, Netlink, OwnRoute, Target, sysctl};
 use crate::wire::Mtu;
 
@@ -18,6 +18,8 @@ pub struct HostSide {
     interface: u32,
     addresses: BTreeSet<IpAddr>,
     routes: BTreeMap<IpNet, Option<IpAddr>>,
+    /// Routes that the kernel refused to change.
+    refused: BTreeSet<IpNet>,
     mtu: Option<Mtu>,
 }
 
@@ -33,13 +35,14 @@ impl HostSide {
             interface,
             addresses: BTreeSet::new(),
             routes: BTreeMap::new(),
+            refused: BTreeSet::new(),
             mtu: None,
         })
     }
 
     /// Makes the kernel's side what is wanted: new first, then what goes. What the kernel refuses is
-    /// logged and tried again with the next update.
-    pub fn update(&mut self, wanted: &Wanted, mtu: Mtu) {
+    /// logged and tried again with the next update. `delta` says what has changed since the last one.
+    pub fn update(&mut self, wanted: &Wanted, delta: &Delta, mtu: Mtu) {
         self.set_mtu(mtu);
         let addresses = tunnel_addresses(wanted);
         for address in &addresses {
@@ -50,7 +53,7 @@ impl HostSide {
                 keep(added, || self.addresses.insert(*address));
             }
         }
-        self.update_routes(&wanted_routes(wanted));
+        self.update_routes(wanted, delta);
         for address in self.addresses.clone().difference(&addresses) {
             let removed = self
                 .netlink
@@ -67,44 +70,57 @@ impl HostSide {
         }
     }
 
-    fn update_routes(&mut self, routes: &BTreeMap<IpNet, Option<IpAddr>>) {
-        for (destination, source) in routes {
-            if self.routes.get(destination) == Some(source) {
+    fn update_routes(&mut self, wanted: &Wanted, delta: &Delta) {
+        let mut prefixes = std::mem::take(&mut self.refused);
+        prefixes.extend(delta.routes.keys());
+        if delta.local || self.routes.is_empty() {
+            prefixes.extend(self.routes.keys());
+            prefixes.extend(wanted.routes.keys());
+        }
+        let (there, gone): (Vec<_>, Vec<_>) = prefixes
+            .into_iter()
+            .map(|prefix| (prefix, wanted_route(wanted, prefix)))
+            .partition(|(_, route)| route.is_some());
+        for (destination, source) in there {
+            let source = source.flatten();
+            if self.routes.get(&destination) == Some(&source) {
                 continue;
             }
             let route = OwnRoute {
-                destination: *destination,
+                destination,
                 target: Target::Interface {
                     interface: self.interface,
                     gateway: None,
                     onlink: false,
                 },
-                source: *source,
+                source,
                 metric: 0,
             };
             let replaced = self.netlink.replace_route(&route);
-            keep(replaced, || self.routes.insert(*destination, *source));
+            if keep(replaced, || self.routes.insert(destination, source)).is_none() {
+                self.refused.insert(destination);
+            }
         }
-        let gone: Vec<IpNet> = self
-            .routes
-            .keys()
-            .filter(|net| !routes.contains_key(net))
-            .copied()
-            .collect();
-        for destination in gone {
+        for (destination, _) in gone {
+            if !self.routes.contains_key(&destination) {
+                continue;
+            }
             let deleted = self.netlink.delete_route(destination, 0);
-            keep(deleted, || self.routes.remove(&destination));
+            if keep(deleted, || self.routes.remove(&destination)).is_none() {
+                self.refused.insert(destination);
+            }
         }
     }
 }
 
 /// Notes what was done, or says why it could not be.
-fn keep<T, U>(result: Result<T, Error>, done: impl FnOnce() -> U) {
+fn keep<T, U>(result: Result<T, Error>, done: impl FnOnce() -> U) -> Option<U> {
     match result {
-        Ok(_) => {
-            done();
+        Ok(_) => Some(done()),
+        Err(error) => {
+            log::error!("the host's routes: {error}");
+            None
         }
-        Err(error) => log::error!("the host's routes: {error}"),
     }
 }
 
@@ -118,40 +134,26 @@ fn tunnel_addresses(wanted: &Wanted) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// What host processes reach through the TUN device, and the source address that they should have:
-/// the tunnel's if packets are tunnelled, so that answers are too; else the node's own.
-fn wanted_routes(wanted: &Wanted) -> BTreeMap<IpNet, Option<IpAddr>> {
+/// How host processes reach a prefix through the TUN device, if they do: the source address that they
+/// should have is the tunnel's if packets are tunnelled, so that answers are too; else the node's own.
+fn wanted_route(wanted: &Wanted, prefix: IpNet) -> Option<Option<IpAddr>> {
     let local = &wanted.local;
-    let node = |net: &IpNet| match net {
-        IpNet::V4(_) => local.ipv4.map(|net| IpAddr::V4(net.addr())),
-        IpNet::V6(_) => local.ipv6.map(|net| IpAddr::V6(net.addr())),
+    let is_v4 = prefix.addr().is_ipv4();
+    let tunnel = match wanted.routes.get(&prefix)? {
+        WantedTarget::Remote { encap, .. } => tunnel_source(local, encap, is_v4),
+        WantedTarget::Workload { .. } | WantedTarget::Blackhole => None,
+        WantedTarget::Host | WantedTarget::Unreachable => return None,
     };
-    let vxlan = |net: &IpNet| match net {
-        IpNet::V4(_) => local.vxlan_tunnel_addr.map(IpAddr::V4),
-        IpNet::V6(_) => local.vxlan_tunnel_addr_v6.map(IpAddr::V6),
-    };
-    let source = |net: &IpNet, target: &WantedTarget| match target {
-        WantedTarget::Remote {
-            encap: Encap::Ipip, ..
-        } => local.ipip_tunnel_addr.map(IpAddr::V4).or_else(|| node(net)),
-        WantedTarget::Remote {
-            encap: Encap::Vxlan { .. },
-            ..
-        } => vxlan(net).or_else(|| node(net)),
-        _ => node(net),
-    };
-    let reached = |target: &WantedTarget| {
-        matches!(
-            target,
-            WantedTarget::Remote { .. } | WantedTarget::Workload { .. } | WantedTarget::Blackhole
-        )
-    };
-    wanted
-        .routes
-        .iter()
-        .filter(|(_, target)| reached(target))
-        .map(|(net, target)| (*net, source(net, target)))
-        .collect()
+    Some(tunnel.or_else(|| local.address(is_v4)))
+}
+
+fn tunnel_source(local: &LocalNode, encap: &Encap, is_v4: bool) -> Option<IpAddr> {
+    match encap {
+        Encap::None => None,
+        Encap::Ipip => local.ipip_tunnel_addr.map(IpAddr::V4),
+        Encap::Vxlan { .. } if is_v4 => local.vxlan_tunnel_addr.map(IpAddr::V4),
+        Encap::Vxlan { .. } => local.vxlan_tunnel_addr_v6.map(IpAddr::V6),
+    }
 }
 
 /// In direct mode answers to the host come by the uplink, while the way back leads through the TUN:

@@ -6,13 +6,20 @@
 //! ```
 
 pub mod apply;
+pub mod bridges;
 pub mod check;
+mod echo;
 pub mod facts;
+pub mod fast_path;
 pub mod fence;
 pub mod host;
 pub mod nat;
 pub mod node;
+pub mod overheads;
 pub mod path_mtu;
+pub mod path_prober;
+mod plugging;
+pub mod plugs;
 pub mod ports;
 pub mod probe;
 pub mod report;

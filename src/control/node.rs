@@ -3,33 +3,42 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod paths;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, select, tick};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
-use super::apply::{Facts, Fixed, Forwarding, Hop, Way, node_addresses, steered_prefixes};
+use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
+use super::bridges::Bridging;
 use super::facts::Known;
+use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::nat::OutgoingNat;
-use super::path_mtu::{self, News, PathMtus};
+use super::overheads::Overheads;
+use super::path_mtu::PathMtus;
+use super::path_prober::PathProber;
 use super::ports::{self, OpenPorts, UPLINK};
-use super::resolve::{Wanted, resolve};
+use super::probe::Prober;
+use super::resolve::{Delta, Resolver};
 use super::threads::{Handles, Threads};
-use super::view::{Question, View};
+use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
-use crate::datastore::{Directory, Update, Watch};
+use crate::datastore::{self, Selection, Update, Watch};
 use crate::forward::{Dscp, OuterTtl};
 use crate::kernel::{Mirror, Netlink, capabilities};
 use crate::observe::NodeView;
 use crate::observe::control_socket::ControlSocket;
 use crate::observe::health::HealthServer;
-use crate::observe::report::{RouteRow, StatusReport};
+use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
 use crate::resources::config::{self, NodeConfig};
-use crate::resources::{ClusterState, Fault, Problem};
+use crate::resources::{ClusterState, Fault, Kind, Problem};
 use crate::wire::Mtu;
 use crate::worker::slow_path::Event;
 
@@ -46,6 +55,9 @@ pub struct RunOptions {
 
 /// How often neighbours in use are confirmed and threads looked after.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often workloads whose Ethernet addresses were learnt are asked for them.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the datastore may take to say what it holds.
 const FIRST_SYNC: Duration = Duration::from_secs(10);
@@ -66,22 +78,31 @@ pub fn run(options: &RunOptions) -> Result<(), String> {
 }
 
 /// A running node.
-struct Node {
-    config: NodeConfig,
+pub(super) struct Node {
+    pub(super) config: NodeConfig,
     started: Instant,
-    mirror: Mirror,
+    pub(super) mirror: Mirror,
     announcements: Receiver<()>,
-    ports: OpenPorts,
+    pub(super) ports: OpenPorts,
+    pub(super) shown: PortTable,
     host: Option<HostSide>,
     nat: OutgoingNat,
     watch: Watch,
     state: ClusterState,
+    resolver: Resolver,
+    overheads: Overheads,
     problems: Vec<Problem>,
-    forwarding: Forwarding,
+    pub(super) forwarding: Forwarding,
     links: WorkloadLinks,
     paths: PathMtus,
-    handles: Handles,
+    prober: PathProber,
+    paths_probed: Instant,
+    pub(super) fast_path: Option<FastPathSide>,
+    pub(super) handles: Handles,
     questions: Receiver<Question>,
+    /// Says that there are more ports to open or close.
+    pub(super) more_plugs: (Sender<()>, Receiver<()>),
+    last_asked: Instant,
     _socket: ControlSocket,
     _health: HealthServer,
 }
@@ -106,27 +127,39 @@ impl Node {
             None => None,
         };
 
-        let directory = Directory::new(&config.datastore.directory);
-        let watch = directory.watch().map_err(|problem| problem.to_string())?;
+        let watch = datastore::open(&config.datastore)
+            .and_then(|datastore| datastore.watch(&watched(), None))
+            .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
-        let wanted = resolve(&state, &config.node);
+        let resolver = Resolver::new(&state, &config.node);
         if !state.nodes.contains_key(&config.node) {
             return Err(no_node(&config, &problems));
         }
 
         let fixed = fixed(&config, &ports);
-        let forwarding = Forwarding::new(fixed, wanted.clone());
+        let bridging = Bridging::new(&config, &ports.bridge_ports);
+        let mut forwarding =
+            Forwarding::new(fixed, resolver.wanted().clone()).with_bridges(bridging);
+        let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
+            .map_err(|problem| problem.to_string())?;
+        let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        if let Some(follower) = follower {
+            forwarding.set_fast_path(follower);
+        }
         let links = WorkloadLinks::default();
         let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
             .and_then(Threads::start)
             .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let (view, questions) = View::new(
-            counters,
-            ports.descriptions.clone(),
-            switch,
-            handles.uplink(),
-        );
-        let view: std::sync::Arc<dyn NodeView> = std::sync::Arc::new(view);
+        let prober = handles
+            .uplink()
+            .map(|uplink| Arc::new(Prober::new(uplink, switch.clone())));
+        let counted = Counted {
+            threads: counters,
+            fast_path: fast_path.as_ref().map(FastPathSide::counters),
+        };
+        let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
+        let (view, questions) = View::new(counted, &shown, switch, prober.clone());
+        let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
         let announcements = watch_kernel(&mirror);
@@ -136,22 +169,32 @@ impl Node {
             announcements,
             mirror,
             ports,
+            shown,
             host,
             nat: OutgoingNat::new(config.node.as_str(), tun),
             watch,
             state,
             problems: Vec::new(),
+            overheads: Overheads::new(resolver.wanted()),
+            resolver,
             forwarding,
             links,
-            paths: PathMtus::default(),
+            paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
+            prober: PathProber::start(prober),
+            paths_probed: started,
+            fast_path,
             handles,
             questions,
+            more_plugs: bounded(1),
+            last_asked: started,
             _socket: socket.map_err(|error| error.to_string())?,
             _health: health.map_err(|error| error.to_string())?,
             config,
         };
         node.note_problems(problems);
-        node.apply(wanted);
+        node.log_warnings(&[]);
+        node.apply(&Delta::default());
+        node.follow_ports();
         node.probe_nodes();
         Ok(node)
     }
@@ -164,13 +207,15 @@ impl Node {
             self.forwarding.routes().len(),
             self.config.worker_count(),
             self.config.uplink.interface,
-            self.ports.descriptions[usize::from(UPLINK.0)].io,
+            self.uplink_io(),
         );
         let updates = self.watch.updates();
         let events = self.handles.events();
+        let measured = self.prober.measured();
         let ticks = tick(TICK);
         let mut changed = false;
         let mut failure = None;
+        let more = self.more_plugs.1.clone();
         loop {
             select! {
                 recv(updates) -> update => match update {
@@ -179,13 +224,19 @@ impl Node {
                 },
                 recv(self.announcements) -> _ => self.follow_kernel(),
                 recv(events) -> event => if let Ok(event) = event { self.heed(event) },
+                recv(measured) -> path => if let Ok(path) = path { self.take_measurement(&path) },
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
                 },
+                recv(more) -> _ => self.follow_ports(),
                 recv(ticks) -> _ => {
                     self.probe_nodes();
+                    self.ask_workloads();
+                    self.follow_ports();
                     self.nat.look_after();
-                    self.forget_old_paths();
+                    self.look_after_paths();
+                    self.look_after_fast_path();
+                    self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
                         failure = Some(died);
                         break;
@@ -205,18 +256,24 @@ impl Node {
     /// something still to act on.
     fn take(&mut self, update: Update, changed: bool) -> bool {
         match update {
-            Update::Put { resource, .. } => self.state.put(*resource),
-            Update::Delete(key) => {
-                self.state.delete(&key);
-            }
+            Update::Put { resource, .. } => self.resolver.put(&mut self.state, *resource),
+            Update::Delete(key) => self.resolver.delete(&mut self.state, &key),
             Update::Problems(problems) => {
                 self.note_problems(problems);
                 return changed;
             }
             Update::InSync => {
                 if changed {
-                    let wanted = resolve(&self.state, &self.config.node);
-                    self.apply(wanted);
+                    let known = self.forwarding.wanted().warnings.clone();
+                    let delta = self.resolver.settle(&self.state);
+                    self.overheads.update(self.resolver.wanted(), &delta);
+                    self.log_warnings(&known);
+                    if delta.is_empty() {
+                        self.nat.update(&self.state);
+                    } else {
+                        self.apply(&delta);
+                    }
+                    self.follow_ports();
                 }
                 return false;
             }
@@ -224,16 +281,22 @@ impl Node {
         true
     }
 
-    /// Makes everything what is wanted. What sends packets our way comes last, what takes them away
-    /// from a route first learns the new one.
-    fn apply(&mut self, wanted: Wanted) {
-        for warning in &wanted.warnings {
-            if !self.forwarding.wanted().warnings.contains(warning) || self.started_now() {
-                log::warn!("{warning}");
-            }
+    fn log_warnings(&self, known: &[String]) {
+        let known: BTreeSet<&String> = known.iter().collect();
+        let warnings = self.resolver.wanted().warnings.iter();
+        for warning in warnings.filter(|warning| !known.contains(warning)) {
+            log::warn!("{warning}");
         }
-        self.links.configure(&wanted, &self.ports.workload_ports);
-        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), &wanted);
+    }
+
+    /// Makes everything what is wanted, of which `delta` has changed. What sends packets our way comes
+    /// last, what takes them away from a route first learns the new one.
+    pub(super) fn apply(&mut self, delta: &Delta) {
+        let first = self.forwarding.routes().is_empty();
+        let wanted = self.resolver.wanted();
+        let workload_ports = &self.forwarding.fixed().workload_ports;
+        self.links.configure(wanted, workload_ports);
+        let host_mtu = self.host_mtu();
         let facts = Known {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
@@ -243,21 +306,15 @@ impl Node {
             largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
-        for refused in self.forwarding.apply(wanted, &facts) {
+        for refused in self.forwarding.update(wanted, delta, &facts) {
             log::error!("no room in the route table for {refused}");
         }
-        let wanted = self.forwarding.wanted();
-        let steering = &mut self.ports.uplink_steering;
-        let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
-        let steered = steering
-            .set_vxlan_port(self.config.vxlan.port)
-            .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
-            .and_then(|()| steering.set_local_prefixes(&prefixes));
-        if let Err(error) = steered {
-            log::error!("steering: {error}");
+        if first || delta.local || delta.is_of(wanted, is_steered) {
+            self.steer();
         }
+        let wanted = self.resolver.wanted();
         if let Some(host) = &mut self.host {
-            host.update(wanted, host_mtu);
+            host.update(wanted, delta, host_mtu);
         }
         self.nat.update(&self.state);
         let after = self.forwarding.routes().len();
@@ -267,13 +324,32 @@ impl Node {
         );
     }
 
+    /// Has the uplink take from the kernel what is ours.
+    fn steer(&mut self) {
+        let wanted = self.resolver.wanted();
+        let more_ports = self.forwarding.bridging().udp_ports();
+        let steering = &mut self.ports.uplink_steering;
+        let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
+        let steered = steering
+            .set_vxlan_port(self.config.vxlan.port)
+            .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
+            .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
+            .and_then(|()| steering.set_local_prefixes(&prefixes));
+        if let Err(error) = steered {
+            log::error!("steering: {error}");
+        }
+    }
+
     /// Has adjacencies follow the kernel's neighbours, links and routes.
     fn follow_kernel(&mut self) {
         match self.mirror.process() {
             Ok(changes) if changes.any() => {
                 if changes.links {
+                    self.ports.plugs.hurry(&changes.interfaces);
+                    self.follow_ports();
                     self.warn_of_large_mtus(&changes.interfaces);
                     self.follow_uplink_address();
+                    self.look_after_fast_path();
                 }
                 self.refresh();
             }
@@ -282,10 +358,17 @@ impl Node {
         }
     }
 
+    fn look_after_fast_path(&mut self) {
+        if let Some(fast_path) = &mut self.fast_path {
+            fast_path.look_after(&self.mirror);
+        }
+    }
+
     /// What was refused at the start can be set later: packets are kept to what buffers hold then.
     fn warn_of_large_mtus(&self, changed: &std::collections::BTreeSet<String>) {
         let largest = self.ports.largest;
-        for port in self.ports.descriptions.iter().filter(|port| port.local) {
+        let ports = self.ports.descriptions.iter().flatten();
+        for port in ports.filter(|port| port.local) {
             let link = self.mirror.link_named(&port.device);
             if let Some(link) =
                 link.filter(|link| link.mtu > largest && changed.contains(&link.name))
@@ -315,7 +398,7 @@ impl Node {
     }
 
     fn refresh(&mut self) {
-        let host_mtu = host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted());
+        let host_mtu = self.host_mtu();
         let facts = Known {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
@@ -344,36 +427,7 @@ impl Node {
                 Some(Hop::Remote(node, _)) => self.probe(node),
                 _ => {}
             },
-            Event::PathMtu(far_end, mtu) => self.learn_path(far_end.into(), mtu),
-        }
-    }
-
-    /// Believes the underlay that only packets up to `mtu` reach a node.
-    fn learn_path(&mut self, far_end: IpAddr, mtu: Mtu) {
-        let Way::Known(_, known) = self.facts().way(far_end) else {
-            return;
-        };
-        match self.paths.learn(Instant::now(), far_end, mtu, known) {
-            News::Lowered => {
-                log::info!("{far_end}: the path takes packets of {mtu} bytes, not {known}");
-                self.refresh();
-            }
-            News::Full => log::warn!(
-                "{far_end}: the path takes packets of {mtu} bytes only, and {} path MTUs are \
-                 remembered already: larger ones will be lost until an older entry expires",
-                path_mtu::CAPACITY
-            ),
-            News::Ignored => {}
-        }
-    }
-
-    fn forget_old_paths(&mut self) {
-        let expired = self.paths.expire(Instant::now());
-        for far_end in &expired {
-            log::info!("{far_end}: its path MTU is forgotten, and learnt anew if need be");
-        }
-        if !expired.is_empty() {
-            self.refresh();
+            Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
         }
     }
 
@@ -400,10 +454,30 @@ impl Node {
         }
     }
 
+    /// Asks workloads where they are: one may have come back with another Ethernet address without a
+    /// word.
+    fn ask_workloads(&mut self) {
+        if self.last_asked.elapsed() < ASK_EVERY {
+            return;
+        }
+        self.last_asked = Instant::now();
+        for (port, address) in self.links.learnt() {
+            self.handles.ask_workload(port, address);
+        }
+    }
+
+    fn uplink_io(&self) -> &str {
+        let uplink = self.ports.descriptions.get(usize::from(UPLINK.0));
+        uplink
+            .and_then(Option::as_ref)
+            .map_or("", |port| port.io.as_str())
+    }
+
     fn answer(&self, question: Question) {
         // An observer that has gone wants no answer.
         match question {
             Question::Routes(answer) => drop(answer.send(self.routes())),
+            Question::Fdb(answer) => drop(answer.send(self.fdb())),
             Question::Status(answer) => drop(answer.send(self.status())),
             Question::Probe(far, answer) => drop(answer.send(self.probe_target(&far))),
         }
@@ -418,15 +492,25 @@ impl Node {
         report::routes(&self.config, &self.forwarding, &self.state, &self.facts())
     }
 
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.forwarding.bridging().rows(self.forwarding.wanted())
+    }
+
     fn status(&self) -> StatusReport {
-        report::status(
+        let mut status = report::status(
             &self.config,
             self.started,
             &self.forwarding,
             &self.problems,
             &self.handles,
             &self.ports,
-        )
+            self.fast_path.as_ref(),
+        );
+        let wanted = self.forwarding.wanted();
+        status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
+        let components = status.bridges.iter().map(report::bridge_component);
+        status.components.extend(components.collect::<Vec<_>>());
+        status
     }
 
     fn facts(&self) -> Known<'_> {
@@ -434,7 +518,7 @@ impl Node {
             mirror: &self.mirror,
             ports: &self.ports.descriptions,
             links: &self.links,
-            host_mtu: host_mtu(&self.config, self.uplink_mtu(), self.forwarding.wanted()),
+            host_mtu: self.host_mtu(),
             paths: &self.paths,
             largest: self.ports.largest,
         }
@@ -452,8 +536,12 @@ impl Node {
         self.problems = problems;
     }
 
-    fn started_now(&self) -> bool {
-        self.forwarding.routes().is_empty()
+    /// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
+    fn host_mtu(&self) -> Mtu {
+        match &self.config.host {
+            Some(host) if host.mtu > 0 => Mtu(host.mtu),
+            _ => self.uplink_mtu().less(self.overheads.largest()),
+        }
     }
 
     fn uplink_mtu(&self) -> Mtu {
@@ -465,15 +553,14 @@ impl Node {
     }
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
-    fn stop(self) {
+    fn stop(mut self) {
+        self.ports.unsteer_all();
         let OpenPorts {
             uplink_steering,
-            workload_steering,
             workers,
             ..
         } = self.ports;
         drop(uplink_steering);
-        drop(workload_steering);
         let closed = self.handles.stop();
         drop(closed);
         drop(workers);
@@ -508,20 +595,10 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
     }
 }
 
-/// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
-fn host_mtu(config: &NodeConfig, uplink: Mtu, wanted: &Wanted) -> Mtu {
-    if let Some(host) = &config.host
-        && host.mtu > 0
-    {
-        return Mtu(host.mtu);
-    }
-    let overhead = wanted
-        .routes
-        .values()
-        .map(report::overhead)
-        .max()
-        .unwrap_or(0);
-    uplink.less(overhead)
+/// What a node acts on: everything but IPAM's handles. Its blocks say which addresses are borrowed.
+fn watched() -> Selection {
+    let kinds = Kind::ALL.iter().copied();
+    Selection::kinds(kinds.filter(|kind| *kind != Kind::IpamHandle))
 }
 
 /// Everything that the datastore holds at the start.

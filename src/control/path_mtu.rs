@@ -1,7 +1,15 @@
-//! Path MTUs learnt from the underlay's ICMP errors, a far end each (RFC 1191 section 6.3).
+//! Path MTUs, a far end each: what the underlay's ICMP errors say (RFC 1191 section 6.3), held against
+//! what packets of our own find (RFC 4821, RFC 8899).
 //!
-//! What is learnt is forgotten after ten minutes: the path may have changed for the better, and the
-//! next packet that is too large tells if it has not. Bounded, and says so when it is full.
+//! ```text
+//!  an error says M        M < floor ─▶ ignored       M ≥ 1280 ─▶ believed, then measured
+//!                         else, or after a lie ─▶ measured, then believed
+//!  measured: all fits ─▶ forgotten, the error was a lie    less fits ─▶ that is the path's MTU
+//!            nothing answers ─▶ the error is believed
+//! ```
+//!
+//! What is known is measured again each minute, and forgotten after ten. Bounded, and says so when it is
+//! full.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,78 +17,193 @@ use std::time::{Duration, Instant};
 
 use crate::wire::Mtu;
 
-/// How long a path MTU is believed (RFC 1191 section 6.3 recommends 10 minutes).
+/// How long a path MTU is believed (RFC 1191 section 6.3 recommends 10 minutes), and how long a far end
+/// is remembered that lies were told about.
 pub const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Far ends whose path MTU is remembered at most.
+/// How often a path whose MTU is known is measured again: it may have become wider.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a measurement is thought to hold: a path is not measured more often.
+pub const FRESH: Duration = Duration::from_secs(2);
+
+/// Far ends that something is remembered of at most.
 pub const CAPACITY: usize = 4096;
 
-/// No IPv4 path has less (RFC 1191 section 3).
-const LEAST_V4: Mtu = Mtu(68);
+/// Hardly any link has less, so an error that says so is not believed at once; and no IPv6 path has
+/// (RFC 8200 section 5).
+const CREDIBLE: Mtu = Mtu(1280);
 
-/// No IPv6 path has less (RFC 8200 section 5).
-const LEAST_V6: Mtu = Mtu(1280);
-
-/// The path MTUs that are believed now.
-#[derive(Debug, Default)]
+/// What is known of paths now.
+#[derive(Debug)]
 pub struct PathMtus {
-    learnt: BTreeMap<IpAddr, Learnt>,
+    floor: Mtu,
+    paths: BTreeMap<IpAddr, Path>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Learnt {
-    mtu: Mtu,
-    at: Instant,
+struct Path {
+    /// What is believed, and since when.
+    mtu: Option<(Mtu, Instant)>,
+    /// What an error said that is not believed yet.
+    claim: Option<Mtu>,
+    /// When a measurement refuted what an error had said.
+    lied: Option<Instant>,
+    /// When it was measured last, or when that was asked for.
+    measured: Option<Instant>,
 }
 
 /// What became of a piece of news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// The path MTU is lower now.
+    /// The path MTU is lower now; to be measured.
     Lowered,
-    /// Nothing new: not lower than what was known, or lower than any path's.
+    /// Not believed yet; to be measured.
+    Doubted,
+    /// The path MTU is higher again.
+    Raised,
+    /// Nothing new: not lower than what was known.
     Ignored,
+    /// Lower than any path's.
+    TooLow,
     /// There is no room for another far end.
     Full,
 }
 
 impl PathMtus {
-    /// Takes in that packets up to `mtu` reach a far end; `known` is what was believed so far, from
-    /// the uplink or from here. Only what is lower is news.
-    pub fn learn(&mut self, now: Instant, far_end: IpAddr, mtu: Mtu, known: Mtu) -> News {
+    /// Nothing known yet. No error is believed that says that an IPv4 path takes less than `floor`.
+    pub fn new(floor: Mtu) -> Self {
+        Self {
+            floor,
+            paths: BTreeMap::new(),
+        }
+    }
+
+    /// An ICMP error says that packets up to `mtu` reach a far end; `link` is what the uplink takes.
+    pub fn claim(&mut self, now: Instant, far_end: IpAddr, mtu: Mtu, link: Mtu) -> News {
         let least = if far_end.is_ipv4() {
-            LEAST_V4
+            self.floor
         } else {
-            LEAST_V6
+            CREDIBLE
         };
-        if mtu < least || mtu >= known || self.get(far_end).is_some_and(|known| mtu >= known) {
+        if mtu < least {
+            return News::TooLow;
+        }
+        if mtu >= self.get(far_end).unwrap_or(link) {
             return News::Ignored;
         }
-        if self.learnt.len() >= CAPACITY && !self.learnt.contains_key(&far_end) {
+        let Some(path) = self.path(far_end) else {
             return News::Full;
+        };
+        if mtu < CREDIBLE || path.lied.is_some() {
+            path.claim = Some(path.claim.map_or(mtu, |before| before.min(mtu)));
+            return News::Doubted;
         }
-        self.learnt.insert(far_end, Learnt { mtu, at: now });
+        path.mtu = Some((mtu, now));
         News::Lowered
     }
 
-    /// The path MTU that was learnt for a far end.
-    pub fn get(&self, far_end: IpAddr) -> Option<Mtu> {
-        self.learnt.get(&far_end).map(|learnt| learnt.mtu)
+    /// Packets of our own were sent: the largest that got through, if any did.
+    pub fn measured(
+        &mut self,
+        now: Instant,
+        far_end: IpAddr,
+        found: Option<Mtu>,
+        link: Mtu,
+    ) -> News {
+        let Some(path) = self.path(far_end) else {
+            return News::Full;
+        };
+        path.measured = Some(now);
+        let claim = path.claim.take();
+        let before = path.mtu.map(|(mtu, _)| mtu);
+        match found {
+            Some(found) if found >= link => {
+                if claim.is_some() || before.is_some() {
+                    path.lied = Some(now);
+                }
+                path.mtu = None;
+            }
+            Some(found) => path.mtu = Some((found, now)),
+            // It cannot be found out: what was said has to do.
+            None => {
+                if let Some(claim) = claim {
+                    path.mtu = Some((claim, now));
+                }
+            }
+        }
+        let after = path.mtu.map(|(mtu, _)| mtu);
+        match (before.unwrap_or(link), after.unwrap_or(link)) {
+            (before, after) if after < before => News::Lowered,
+            (before, after) if after > before => News::Raised,
+            _ => News::Ignored,
+        }
     }
 
-    /// Forgets what is too old; the far ends that it was about.
-    pub fn expire(&mut self, now: Instant) -> Vec<IpAddr> {
-        let old = |learnt: &Learnt| now.saturating_duration_since(learnt.at) >= LIFETIME;
-        let expired: Vec<_> = self
-            .learnt
-            .iter()
-            .filter(|(_, learnt)| old(learnt))
-            .map(|(far_end, _)| *far_end)
-            .collect();
-        for far_end in &expired {
-            self.learnt.remove(far_end);
+    /// Whether a far end's path may be measured now; says so once in [`FRESH`].
+    pub fn may_measure(&mut self, now: Instant, far_end: IpAddr) -> bool {
+        let Some(path) = self.path(far_end) else {
+            return false;
+        };
+        let fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
+        if path.measured.is_some_and(fresh) {
+            return false;
         }
+        path.measured = Some(now);
+        true
+    }
+
+    /// The far ends whose paths are to be measured again: a claim waits, or it is a minute ago.
+    pub fn due(&self, now: Instant) -> Vec<IpAddr> {
+        let due = |path: &&Path| {
+            let age = path.measured.map(|at| now.saturating_duration_since(at));
+            let patience = if path.claim.is_some() {
+                FRESH
+            } else {
+                LOOK_AGAIN
+            };
+            (path.claim.is_some() || path.mtu.is_some()) && age.is_none_or(|age| age >= patience)
+        };
+        let due = self.paths.iter().filter(|(_, path)| due(path));
+        due.map(|(far_end, _)| *far_end).collect()
+    }
+
+    /// The path MTU that is believed of a far end.
+    pub fn get(&self, far_end: IpAddr) -> Option<Mtu> {
+        let (mtu, _) = self.paths.get(&far_end)?.mtu?;
+        Some(mtu)
+    }
+
+    /// Forgets what is too old; the far ends whose path MTU is believed no more.
+    pub fn expire(&mut self, now: Instant) -> Vec<IpAddr> {
+        let old = |at: Instant| now.saturating_duration_since(at) >= LIFETIME;
+        let mut expired = Vec::new();
+        self.paths.retain(|far_end, path| {
+            if path.mtu.is_some_and(|(_, at)| old(at)) {
+                path.mtu = None;
+                expired.push(*far_end);
+            }
+            path.lied = path.lied.filter(|at| !old(*at));
+            let fresh = path
+                .measured
+                .is_some_and(|at| now.saturating_duration_since(at) < FRESH);
+            path.mtu.is_some() || path.claim.is_some() || path.lied.is_some() || fresh
+        });
         expired
+    }
+
+    fn path(&mut self, far_end: IpAddr) -> Option<&mut Path> {
+        let full = self.paths.len() >= CAPACITY;
+        match self.paths.entry(far_end) {
+            std::collections::btree_map::Entry::Occupied(path) => Some(path.into_mut()),
+            std::collections::btree_map::Entry::Vacant(_) if full => None,
+            std::collections::btree_map::Entry::Vacant(place) => Some(place.insert(Path {
+                mtu: None,
+                claim: None,
+                lied: None,
+                measured: None,
+            })),
+        }
     }
 }
 
@@ -92,54 +215,131 @@ mod tests {
     const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 30, 0, 12));
     const LINK: Mtu = Mtu(1500);
 
+    fn paths() -> (PathMtus, Instant) {
+        (PathMtus::new(Mtu(552)), Instant::now())
+    }
+
     #[test]
     fn only_what_is_lower_and_possible_is_learnt() {
-        let (mut paths, now) = (PathMtus::default(), Instant::now());
+        let (mut paths, now) = paths();
         for (mtu, news, then) in [
             (1500, News::Ignored, None),
             (9000, News::Ignored, None),
-            (67, News::Ignored, None),
+            (551, News::TooLow, None),
             (1400, News::Lowered, Some(Mtu(1400))),
             (1400, News::Ignored, Some(Mtu(1400))),
             (1420, News::Ignored, Some(Mtu(1400))),
-            (68, News::Lowered, Some(Mtu(68))),
+            (1280, News::Lowered, Some(Mtu(1280))),
+            (1279, News::Doubted, Some(Mtu(1280))),
         ] {
-            assert_eq!(paths.learn(now, FAR, Mtu(mtu), LINK), news, "{mtu}");
+            assert_eq!(paths.claim(now, FAR, Mtu(mtu), LINK), news, "{mtu}");
             assert_eq!(paths.get(FAR), then, "{mtu}");
         }
         let v6: IpAddr = "fd00::2".parse().unwrap();
-        assert_eq!(paths.learn(now, v6, Mtu(1279), LINK), News::Ignored);
-        assert_eq!(paths.learn(now, v6, Mtu(1280), LINK), News::Lowered);
+        assert_eq!(paths.claim(now, v6, Mtu(1279), LINK), News::TooLow);
+        assert_eq!(paths.claim(now, v6, Mtu(1280), LINK), News::Lowered);
+    }
+
+    #[test]
+    fn a_lie_is_found_out_and_the_next_one_not_believed() {
+        let (mut paths, now) = paths();
+        assert_eq!(paths.claim(now, FAR, Mtu(1300), LINK), News::Lowered);
+        assert_eq!(paths.measured(now, FAR, Some(LINK), LINK), News::Raised);
+        assert_eq!(paths.get(FAR), None);
+        assert_eq!(paths.claim(now, FAR, Mtu(1300), LINK), News::Doubted);
+        assert_eq!(paths.get(FAR), None);
+        assert_eq!(paths.measured(now, FAR, Some(LINK), LINK), News::Ignored);
+        // Ten minutes later it is believed again.
+        paths.expire(now + LIFETIME);
+        assert_eq!(
+            paths.claim(now + LIFETIME, FAR, Mtu(1300), LINK),
+            News::Lowered
+        );
+    }
+
+    #[test]
+    fn a_great_drop_is_believed_when_it_is_measured_or_cannot_be() {
+        let (mut paths, now) = paths();
+        assert_eq!(paths.claim(now, FAR, Mtu(600), LINK), News::Doubted);
+        assert_eq!(
+            paths.measured(now, FAR, Some(Mtu(620)), LINK),
+            News::Lowered
+        );
+        assert_eq!(
+            paths.get(FAR),
+            Some(Mtu(620)),
+            "what is measured, not what is said"
+        );
+        let other: IpAddr = [10, 30, 0, 13].into();
+        assert_eq!(paths.claim(now, other, Mtu(600), LINK), News::Doubted);
+        assert_eq!(paths.measured(now, other, None, LINK), News::Lowered);
+        assert_eq!(paths.get(other), Some(Mtu(600)));
+        // Silence alone proves nothing.
+        let third: IpAddr = [10, 30, 0, 14].into();
+        assert_eq!(paths.measured(now, third, None, LINK), News::Ignored);
+        assert_eq!(paths.get(third), None);
+    }
+
+    #[test]
+    fn a_path_that_became_wider_is_noticed_within_a_minute() {
+        let (mut paths, now) = paths();
+        paths.claim(now, FAR, Mtu(1400), LINK);
+        assert_eq!(paths.due(now), [FAR]);
+        assert!(paths.may_measure(now, FAR) && !paths.may_measure(now, FAR));
+        assert_eq!(
+            paths.measured(now, FAR, Some(Mtu(1400)), LINK),
+            News::Ignored
+        );
+        assert!(
+            paths
+                .due(now + LOOK_AGAIN - Duration::from_secs(1))
+                .is_empty()
+        );
+        assert_eq!(paths.due(now + LOOK_AGAIN), [FAR]);
+        let later = now + LOOK_AGAIN;
+        assert_eq!(
+            paths.measured(later, FAR, Some(Mtu(1450)), LINK),
+            News::Raised
+        );
+        assert_eq!(paths.get(FAR), Some(Mtu(1450)));
     }
 
     #[test]
     fn ten_minutes_later_it_is_forgotten() {
-        let (mut paths, start) = (PathMtus::default(), Instant::now());
-        paths.learn(start, FAR, Mtu(1400), LINK);
-        // A repetition is no reason to believe it for longer; something lower is.
+        let (mut paths, start) = paths();
+        paths.claim(start, FAR, Mtu(1400), LINK);
+        // A repetition is no reason to believe it for longer; something lower is, and a measurement.
         let later = start + LIFETIME - Duration::from_secs(1);
-        assert_eq!(paths.learn(later, FAR, Mtu(1400), LINK), News::Ignored);
+        assert_eq!(paths.claim(later, FAR, Mtu(1400), LINK), News::Ignored);
         assert!(paths.expire(later).is_empty());
         assert_eq!(paths.expire(start + LIFETIME), [FAR]);
         assert_eq!(paths.get(FAR), None);
-        paths.learn(start, FAR, Mtu(1400), LINK);
-        paths.learn(later, FAR, Mtu(1300), LINK);
+        paths.claim(start, FAR, Mtu(1400), LINK);
+        paths.claim(later, FAR, Mtu(1300), LINK);
         assert!(paths.expire(start + LIFETIME).is_empty());
         assert_eq!(paths.get(FAR), Some(Mtu(1300)));
+        paths.measured(later, FAR, Some(Mtu(1300)), LINK);
+        assert!(
+            paths
+                .expire(later + LIFETIME - Duration::from_secs(1))
+                .is_empty()
+        );
+        assert_eq!(paths.expire(later + LIFETIME), [FAR]);
+        assert!(paths.paths.is_empty());
     }
 
     #[test]
     fn a_full_table_says_so_and_keeps_what_it_has() {
-        let (mut paths, now) = (PathMtus::default(), Instant::now());
+        let (mut paths, now) = paths();
         let far = |n: usize| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n as u32));
         for n in 0..CAPACITY {
-            assert_eq!(paths.learn(now, far(n), Mtu(1400), LINK), News::Lowered);
+            assert_eq!(paths.claim(now, far(n), Mtu(1400), LINK), News::Lowered);
         }
-        assert_eq!(paths.learn(now, far(CAPACITY), Mtu(1400), LINK), News::Full);
-        assert_eq!(paths.learn(now, far(0), Mtu(1300), LINK), News::Lowered);
+        assert_eq!(paths.claim(now, far(CAPACITY), Mtu(1400), LINK), News::Full);
+        assert_eq!(paths.claim(now, far(0), Mtu(1300), LINK), News::Lowered);
         assert_eq!(paths.expire(now + LIFETIME).len(), CAPACITY);
         assert_eq!(
-            paths.learn(now, far(CAPACITY), Mtu(1400), LINK),
+            paths.claim(now, far(CAPACITY), Mtu(1400), LINK),
             News::Lowered
         );
     }

@@ -1,14 +1,19 @@
 //! The node's ports: opened in one place, shared out among the workers.
 //!
+//! Ports have numbers, 0 for the uplink; those of interfaces that come and go are set aside at the
+//! start, each with the worker that will serve it, and so are the frames that they will need:
+//! [`super::plugs`] opens and closes them.
+//!
 //! The uplink's queues go to all workers in turn; every other port has one worker. A worker's first
 //! AF_XDP socket is on the uplink, which is the device that lives longest.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::forward::{PortConfig, PortRole, WorkloadSources};
+use super::plugs::Plugs;
+use crate::forward::{BridgeId, PortConfig, PortRole, WorkloadSources};
 use crate::kernel::{Mirror, veth};
-use crate::packet::{FramePool, HEADROOM};
+use crate::packet::{BATCH, FramePool, HEADROOM};
 use crate::port::capture::{CaptureSwitch, Captured};
 use crate::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
 use crate::port::xdp::{
@@ -25,7 +30,9 @@ pub struct WorkerPorts {
     pub pool: FramePool,
     /// Its ports.
     pub ports: Vec<Box<dyn Port>>,
-    umem: WorkerUmem,
+    /// Frames of its memory that the control side keeps, for ports to be opened.
+    pub reserve: FramePool,
+    pub(super) umem: WorkerUmem,
 }
 
 /// All ports of a node, open.
@@ -34,20 +41,24 @@ pub struct OpenPorts {
     pub workers: Vec<WorkerPorts>,
     /// By port number, for the packet path.
     pub configs: Vec<PortConfig>,
-    /// By port number, for people.
-    pub descriptions: Vec<Description>,
+    /// By port number, for people; none for a port that is not open.
+    pub descriptions: Vec<Option<Description>>,
     /// By port number: the worker that alone serves it; none for the uplink, which all serve.
     pub owners: Vec<Option<usize>>,
-    /// The port of each workload interface.
+    /// The port of each workload interface that is routed and open at the start.
     pub workload_ports: BTreeMap<String, PortId>,
+    /// The port of each workload interface that is in a bridge, open or not.
+    pub bridge_ports: BTreeMap<String, PortId>,
+    /// Workload ports by AF_XDP, which come and go.
+    pub plugs: Plugs,
     /// The uplink's own Ethernet address.
     pub uplink_mac: MacAddr,
     /// The uplink's XDP program.
     pub uplink_steering: Steering,
-    /// The workload ports' XDP programs, held so that they stay attached.
-    pub workload_steering: Vec<Steering>,
     /// The largest packet that every worker's frames hold, link header not counted.
     pub largest: Mtu,
+    /// Under which ports can be captured.
+    pub(super) switch: CaptureSwitch,
 }
 
 /// A port as people know it.
@@ -75,6 +86,12 @@ const LARGE_FRAME: u32 = 4096;
 
 /// An 802.1Q tag.
 const VLAN_TAG: usize = 4;
+
+/// Entries of the rings of a port that is opened at run time, and so the frames reserved for it.
+pub(super) const PLUGGED_RING: u32 = 512;
+
+/// Frames beyond those that opening a port wants to see left.
+const RESERVE: u32 = 4 * BATCH as u32;
 
 /// The uplink's number.
 pub const UPLINK: PortId = PortId(0);
@@ -105,16 +122,24 @@ pub fn open(
         descriptions: Vec::new(),
         owners: Vec::new(),
         workload_ports: BTreeMap::new(),
-        workload_steering: Vec::new(),
+        bridge_ports: BTreeMap::new(),
+        plugs: Plugs::new(config),
     };
     let (uplink_mac, uplink_steering) = opening.uplink(config, queues).map_err(uplink())?;
     for (index, port) in config.workloads.iter().enumerate() {
-        let opened = opening.workload(index, port);
+        let bridge = config.bridge_of(&port.interface);
+        let role = bridge.map_or(PortRole::Workload, |index| {
+            PortRole::Bridge(BridgeId(index as u16))
+        });
+        let opened = opening.workload(index, port, role);
         opened.map_err(of(workload_field(config, index)))?;
     }
     if let Some(host) = &config.host {
         let opened = opening.host(&host.tun.to_string());
         opened.map_err(of("host.tun".to_owned()))?;
+    }
+    if let Some(interfaces) = &config.workload_interfaces {
+        (0..interfaces.max).for_each(|_| opening.set_aside());
     }
     Ok(OpenPorts {
         workers: opening.workers,
@@ -122,10 +147,12 @@ pub fn open(
         descriptions: opening.descriptions,
         owners: opening.owners,
         workload_ports: opening.workload_ports,
+        bridge_ports: opening.bridge_ports,
+        plugs: opening.plugs,
         uplink_mac,
         uplink_steering,
-        workload_steering: opening.workload_steering,
         largest: largest_packet(frame_size),
+        switch: switch.clone(),
     })
 }
 
@@ -149,10 +176,11 @@ struct Opening<'a> {
     switch: &'a CaptureSwitch,
     workers: Vec<WorkerPorts>,
     configs: Vec<PortConfig>,
-    descriptions: Vec<Description>,
+    descriptions: Vec<Option<Description>>,
     owners: Vec<Option<usize>>,
     workload_ports: BTreeMap<String, PortId>,
-    workload_steering: Vec<Steering>,
+    bridge_ports: BTreeMap<String, PortId>,
+    plugs: Plugs,
 }
 
 impl Opening<'_> {
@@ -174,14 +202,21 @@ impl Opening<'_> {
         let mac = self.describe(&interface, &interface, PortRole::Uplink, &ports[0].1, None);
         for (worker, mut port) in ports {
             port.set_mode(steering.mode(), &self.workers[worker].umem);
-            self.descriptions[0].io.clone_from(&port.capabilities().io);
+            if let Some(Some(uplink)) = self.descriptions.first_mut() {
+                uplink.io.clone_from(&port.capabilities().io);
+            }
             self.keep(worker, Box::new(port));
         }
         Ok((mac, steering))
     }
 
     /// Opens a workload's port; the workers take turns.
-    fn workload(&mut self, index: usize, config: &WorkloadPort) -> Result<(), PortError> {
+    fn workload(
+        &mut self,
+        index: usize,
+        config: &WorkloadPort,
+        role: PortRole,
+    ) -> Result<(), PortError> {
         let id = self.next_id();
         let worker = index % self.workers.len();
         let name = config.interface.to_string();
@@ -198,8 +233,10 @@ impl Opening<'_> {
                 let io = config.io.unwrap_or_default();
                 let steering = self.steer(&device, Role::Workload, io, &sockets)?;
                 port.set_mode(steering.mode(), &self.workers[worker].umem);
-                self.workload_steering.push(steering);
-                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                let index = self.mirror.link_named(&device).map_or(0, |link| link.index);
+                self.plugs
+                    .opened_at_start(&name, (id, role), index, port.held(), steering);
+                self.describe(&name, &device, role, &port, Some(worker));
                 self.keep(worker, Box::new(port));
             }
             PortKind::Tun | PortKind::Tap => {
@@ -212,29 +249,58 @@ impl Opening<'_> {
                     interface: device.clone(),
                     kind,
                     netns,
+                    super_packets: true,
+                    multi_queue: false,
                 };
                 let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
-                self.describe(&name, &device, PortRole::Workload, &port, Some(worker));
+                self.describe(&name, &device, role, &port, Some(worker));
                 let in_other_netns = config.netns.is_some();
-                self.descriptions[usize::from(id.0)].local = !in_other_netns;
+                if let Some(Some(description)) = self.descriptions.last_mut() {
+                    description.local = !in_other_netns;
+                }
                 self.keep(worker, Box::new(port));
             }
         }
-        self.workload_ports.insert(name, id);
+        match role {
+            PortRole::Bridge(_) => self.bridge_ports.insert(name, id),
+            _ => self.workload_ports.insert(name, id),
+        };
         Ok(())
     }
 
-    /// Opens the TUN device to the host's own kernel.
+    /// Opens the TUN device to the host's own kernel: a queue for each worker, so that none hands
+    /// packets over, or one where the kernel refuses that.
     fn host(&mut self, tun: &str) -> Result<(), PortError> {
         let id = self.next_id();
-        let options = TunTapOptions {
+        let options = |multi_queue| TunTapOptions {
             interface: tun.to_owned(),
             kind: TunTapKind::Tun,
             netns: None,
+            super_packets: true,
+            multi_queue,
         };
-        let port = TunTapPort::open(id, &options, &mut self.workers[0].pool)?;
-        self.describe(tun, tun, PortRole::Host, &port, Some(0));
-        self.keep(0, Box::new(port));
+        let several = if self.workers.len() > 1 {
+            let queues = self.workers.iter_mut();
+            let opened = queues.map(|own| TunTapPort::open(id, &options(true), &mut own.pool));
+            opened
+                .collect::<Result<Vec<_>, _>>()
+                .inspect_err(|error| log::info!("{tun}: one queue for all workers: {error}"))
+                .ok()
+        } else {
+            None
+        };
+        let (owner, ports) = match several {
+            Some(ports) => (None, ports),
+            None => {
+                let own = &mut self.workers[0].pool;
+                let port = TunTapPort::open(id, &options(false), own)?;
+                (Some(0), vec![port])
+            }
+        };
+        self.describe(tun, tun, PortRole::Host, &ports[0], owner);
+        for (worker, port) in ports.into_iter().enumerate() {
+            self.keep(worker, Box::new(port));
+        }
         Ok(())
     }
 
@@ -261,36 +327,17 @@ impl Opening<'_> {
         io: Io,
         sockets: &[(u32, i32)],
     ) -> Result<Steering, PortError> {
-        let wanted = match io {
-            Io::Auto => XdpModeWanted::Auto,
-            Io::Native => XdpModeWanted::Native,
-            Io::Generic => XdpModeWanted::Generic,
-        };
-        let mut steering = Steering::attach(interface, role, wanted)?;
-        for (queue, socket) in sockets {
-            steering.register(*queue, *socket)?;
-        }
-        self.finish_checksums(interface);
-        Ok(steering)
+        steer(self.mirror, interface, role, io, sockets)
     }
 
-    /// Has a veth's far end finish its packets, if it can be reached: AF_XDP hands on what it leaves
-    /// undone, checksums and segmentation alike. Where it cannot, the packet path completes
-    /// checksums.
-    fn finish_checksums(&self, interface: &str) {
-        let Some(link) = self.mirror.link_named(interface) else {
-            return;
-        };
-        match veth::disable_peer_tx_offloads(link) {
-            Ok(Some(features)) if !features.is_empty() => {
-                log::info!(
-                    "{interface}: switched off at its veth peer: {}",
-                    features.join(", ")
-                );
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("{interface}: its veth peer keeps its offloads: {error}"),
-        }
+    /// Sets a number aside for a workload's port that is opened later; the workers take turns.
+    fn set_aside(&mut self) {
+        let id = self.next_id();
+        self.configs.push(PortConfig::closed(id));
+        self.descriptions.push(None);
+        let owner = usize::from(id.0) % self.workers.len();
+        self.owners.push(Some(owner));
+        self.plugs.set_aside(id);
     }
 
     fn describe(
@@ -308,16 +355,16 @@ impl Opening<'_> {
             role,
             link: capabilities.link,
             sources: WorkloadSources::default(),
-            partial_checksums: role != PortRole::Host && self.may_leave_checksums(device),
+            partial_checksums: role != PortRole::Host && may_leave_checksums(self.mirror, device),
         });
-        self.descriptions.push(Description {
+        self.descriptions.push(Some(Description {
             name: name.to_owned(),
             device: device.to_owned(),
             role,
             io: capabilities.io.clone(),
             local: true,
             mtu: capabilities.mtu,
-        });
+        }));
         self.owners.push(owner);
         match capabilities.link {
             Link::Ethernet(mac) => mac,
@@ -325,16 +372,11 @@ impl Opening<'_> {
         }
     }
 
-    /// Whether senders behind a device may leave checksums to it: those of virtual devices do, and a
-    /// device that we cannot see may be one.
-    fn may_leave_checksums(&self, device: &str) -> bool {
-        self.mirror
-            .link_named(device)
-            .is_none_or(|link| link.kind.is_some())
-    }
-
     fn keep(&mut self, worker: usize, port: Box<dyn Port>) {
-        let name = self.descriptions[usize::from(port.id().0)].name.clone();
+        let described = self.descriptions.get(usize::from(port.id().0));
+        let name = described
+            .and_then(Option::as_ref)
+            .map_or_else(|| port.name().to_owned(), |port| port.name.clone());
         let captured = Captured::named(port, name, self.switch);
         self.workers[worker].ports.push(Box::new(captured));
     }
@@ -342,6 +384,53 @@ impl Opening<'_> {
     fn next_id(&self) -> PortId {
         PortId(self.configs.len() as u16)
     }
+}
+
+/// Attaches a device's XDP program, which steers each queue's packets to its socket.
+pub(super) fn steer(
+    mirror: &Mirror,
+    interface: &str,
+    role: Role,
+    io: Io,
+    sockets: &[(u32, i32)],
+) -> Result<Steering, PortError> {
+    let wanted = match io {
+        Io::Auto => XdpModeWanted::Auto,
+        Io::Native => XdpModeWanted::Native,
+        Io::Generic => XdpModeWanted::Generic,
+    };
+    let mut steering = Steering::attach(interface, role, wanted)?;
+    for (queue, socket) in sockets {
+        steering.register(*queue, *socket)?;
+    }
+    finish_checksums(mirror, interface);
+    Ok(steering)
+}
+
+/// Has a veth's far end finish its packets, if it can be reached: AF_XDP hands on what it leaves
+/// undone, checksums and segmentation alike. Where it cannot, the packet path completes checksums.
+fn finish_checksums(mirror: &Mirror, interface: &str) {
+    let Some(link) = mirror.link_named(interface) else {
+        return;
+    };
+    match veth::disable_peer_tx_offloads(link) {
+        Ok(Some(features)) if !features.is_empty() => {
+            log::info!(
+                "{interface}: switched off at its veth peer: {}",
+                features.join(", ")
+            );
+        }
+        Ok(_) => {}
+        Err(error) => log::warn!("{interface}: its veth peer keeps its offloads: {error}"),
+    }
+}
+
+/// Whether senders behind a device may leave checksums to it: those of virtual devices do, and a
+/// device that we cannot see may be one.
+pub(super) fn may_leave_checksums(mirror: &Mirror, device: &str) -> bool {
+    mirror
+        .link_named(device)
+        .is_none_or(|link| link.kind.is_some())
 }
 
 /// Which of the uplink's queues each worker serves.
@@ -389,22 +478,34 @@ fn open_memory(
     frame_size: u32,
 ) -> Result<Vec<WorkerPorts>, PortError> {
     let count = config.worker_count();
+    let reserved = reserved_frames(config);
     uplink
         .iter()
         .enumerate()
         .map(|(worker, uplink)| {
             let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
             let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
-            options.frames = options.frames.max(config.workers.frames);
+            options.frames = options.frames.max(config.workers.frames) + reserved;
             options.frame_size = frame_size;
-            let (umem, frames) = WorkerUmem::new(&options)?;
+            let (umem, mut frames) = WorkerUmem::new(&options)?;
+            let kept = frames.split_off(frames.len() - reserved as usize);
             Ok(WorkerPorts {
                 pool: FramePool::new(frames, HEADROOM),
                 ports: Vec::new(),
+                reserve: FramePool::new(kept, HEADROOM),
                 umem,
             })
         })
         .collect()
+}
+
+/// Frames that each worker's share of the ports that come later needs.
+fn reserved_frames(config: &NodeConfig) -> u32 {
+    let Some(interfaces) = &config.workload_interfaces else {
+        return 0;
+    };
+    let share = interfaces.max.div_ceil(config.worker_count()) as u32;
+    share * PLUGGED_RING + RESERVE
 }
 
 /// Small frames where every device's packets fit into them, else the largest there are: opening a

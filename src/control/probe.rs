@@ -7,12 +7,13 @@
 //! An answer is as large as its request. Where the way back is the narrower one and drops silently,
 //! that is what is measured.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::apply::{Forwarding, Hop};
+use super::echo::{self, Packet};
 use super::ports::UPLINK;
 use crate::forward::{self, Adjacency, Egress, Encapsulation, Verdict, WorkerState};
 use crate::observe::report::{MtuLimit, MtuReport};
@@ -20,9 +21,8 @@ use crate::packet::{Frame, HEADROOM};
 use crate::port::capture::{Capture, CaptureSwitch, Direction};
 use crate::resources::ClusterState;
 use crate::wire::ethernet::Ethernet;
-use crate::wire::icmp::{self, types};
-use crate::wire::ipv4::{self, Ipv4, protocol};
-use crate::wire::{Mtu, checksum, ethernet, udp, vxlan};
+use crate::wire::ipv4::protocol;
+use crate::wire::{Mtu, ethernet, udp, vxlan};
 use crate::worker::mailbox::{Mailbox, Message};
 
 /// How long an answer is waited for.
@@ -44,8 +44,8 @@ const CAPTURED: usize = 4096;
 #[derive(Debug)]
 pub struct Target {
     /// Who sends and who answers.
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     /// The far node's name and address.
     node: Option<String>,
     far_end: IpAddr,
@@ -63,12 +63,40 @@ pub fn target(
     far: &str,
 ) -> Result<Target, String> {
     let destination = match far.parse() {
-        Ok(IpAddr::V4(address)) => address,
-        Ok(IpAddr::V6(_)) => return Err("write an IPv4 address, or a node's name".to_owned()),
-        Err(_) => tunnel_address(state, far)?,
+        Ok(address) => address,
+        Err(_) => tunnel_address(state, far, None)?,
     };
+    way_to(forwarding, uplink, destination)
+}
+
+/// Finds where to send to learn of the path to a node's underlay address, if it has a tunnel address
+/// that is reached by it.
+pub fn target_by(
+    forwarding: &Forwarding,
+    state: &ClusterState,
+    uplink: (String, Mtu),
+    far_end: IpAddr,
+) -> Result<Target, String> {
+    let peer = forwarding.wanted().peers.get(&far_end);
+    let peer = peer.ok_or_else(|| format!("{far_end} is no known node's"))?;
+    let destination = tunnel_address(state, peer.node.as_str(), Some(far_end.is_ipv4()))?;
+    let target = way_to(forwarding, uplink, destination)?;
+    if target.far_end != far_end {
+        return Err(format!("{destination} is reached by {}", target.far_end));
+    }
+    Ok(target)
+}
+
+fn way_to(
+    forwarding: &Forwarding,
+    uplink: (String, Mtu),
+    destination: IpAddr,
+) -> Result<Target, String> {
     let snapshot = forwarding.published().get();
-    let next_hop = snapshot.fib.lookup_v4(destination);
+    let next_hop = match destination {
+        IpAddr::V4(address) => snapshot.fib.lookup_v4(address),
+        IpAddr::V6(address) => snapshot.fib.lookup_v6(address),
+    };
     let Some(Hop::Remote(far_end, _)) = next_hop.and_then(|index| forwarding.hop(index)) else {
         return Err(format!("{destination} is not behind another node"));
     };
@@ -82,20 +110,7 @@ pub fn target(
         }
         _ => return Err(format!("the underlay has no route to {far_end}")),
     };
-    let local = &forwarding.wanted().local;
-    let workload = forwarding
-        .wanted()
-        .workloads
-        .values()
-        .flat_map(|workload| &workload.addresses)
-        .find_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-    let source = local
-        .ipip_tunnel_addr
-        .or(local.vxlan_tunnel_addr)
-        .or(workload)
+    let source = own_address(forwarding, destination.is_ipv4())
         .ok_or("this node has neither a tunnel address nor a workload to send from")?;
     let node = forwarding.wanted().peers.get(far_end);
     Ok(Target {
@@ -109,7 +124,26 @@ pub fn target(
     })
 }
 
-fn tunnel_address(state: &ClusterState, name: &str) -> Result<Ipv4Addr, String> {
+/// What this node sends probes of that family from.
+fn own_address(forwarding: &Forwarding, v4: bool) -> Option<IpAddr> {
+    let wanted = forwarding.wanted();
+    let local = &wanted.local;
+    let tunnels = [local.ipip_tunnel_addr, local.vxlan_tunnel_addr].map(|own| own.map(IpAddr::V4));
+    let tunnels = tunnels
+        .into_iter()
+        .chain([local.vxlan_tunnel_addr_v6.map(IpAddr::V6)]);
+    let workloads = wanted
+        .workloads
+        .values()
+        .flat_map(|workload| workload.addresses.iter().copied());
+    tunnels
+        .flatten()
+        .chain(workloads)
+        .find(|address| address.is_ipv4() == v4)
+}
+
+/// A node's tunnel address: of that family, or IPv4 if it has both.
+fn tunnel_address(state: &ClusterState, name: &str, v4: Option<bool>) -> Result<IpAddr, String> {
     let Some((_, node)) = state.nodes.iter().find(|(known, _)| known.as_str() == name) else {
         let known: Vec<_> = state.nodes.keys().map(ToString::to_string).collect();
         return Err(format!(
@@ -117,11 +151,15 @@ fn tunnel_address(state: &ClusterState, name: &str) -> Result<Ipv4Addr, String> 
             known.join(", ")
         ));
     };
-    let v4 = |address| match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+    let of = |v4| {
+        node.tunnel_addrs()
+            .find(|address: &IpAddr| address.is_ipv4() == v4)
     };
-    node.tunnel_addrs().find_map(v4).ok_or(format!(
+    let address = match v4 {
+        Some(v4) => of(v4),
+        None => of(true).or_else(|| of(false)),
+    };
+    address.ok_or(format!(
         "node '{name}' has no tunnel address; write the address of one of its workloads"
     ))
 }
@@ -132,8 +170,9 @@ pub struct Prober {
     frame: Mutex<Frame>,
     uplink: Mailbox,
     switch: CaptureSwitch,
-    /// Tells one run's answers from the last one's.
-    runs: AtomicU16,
+    /// Tells one run's answers from the last one's, and from what somebody else makes up: it begins
+    /// where nobody knows.
+    runs: AtomicU32,
 }
 
 impl Prober {
@@ -143,16 +182,31 @@ impl Prober {
             frame: Mutex::new(Frame::leak(HEADROOM + 4096, HEADROOM)),
             uplink,
             switch,
-            runs: AtomicU16::new(std::process::id() as u16),
+            runs: AtomicU32::new(unguessable()),
         }
     }
 
     /// Finds the largest packet that gets through: up to half a minute where packets are lost
     /// without an error.
     pub fn probe(&self, target: &Target) -> Result<MtuReport, String> {
-        let Ok(mut frame) = self.frame.try_lock() else {
+        let Ok(frame) = self.frame.try_lock() else {
             return Err("another probe is running; try again when it has ended".to_owned());
         };
+        self.sweep(target, frame)
+    }
+
+    /// The largest packet, outer header included, that gets through; waits for its turn.
+    pub fn measure(&self, target: &Target) -> Result<Mtu, String> {
+        let frame = self.frame.lock().map_err(|error| error.to_string())?;
+        let report = self.sweep(target, frame)?;
+        Ok(Mtu(report.inner + report.overhead))
+    }
+
+    fn sweep(
+        &self,
+        target: &Target,
+        mut frame: MutexGuard<'_, Frame>,
+    ) -> Result<MtuReport, String> {
         let capture = self
             .switch
             .attach(std::slice::from_ref(&target.uplink), SNAP, CAPTURED)
@@ -164,8 +218,8 @@ impl Prober {
             capture: &capture,
             uplink: &self.uplink,
             frame: &mut frame,
-            identifier: self.runs.fetch_add(1, Ordering::Relaxed),
-            sequence: 0,
+            // Odd steps go through all numbers, and the next one is not next to this one.
+            number: self.runs.fetch_add(0x9e37_79b1, Ordering::Relaxed),
         };
         while let Some(size) = sweep.next() {
             let outcome = probe.try_size(size)?;
@@ -264,7 +318,7 @@ impl Sweep {
             Some(_) => MtuLimit::Silent,
         };
         Ok(MtuReport {
-            destination: target.destination.into(),
+            destination: target.destination,
             node: target.node.clone(),
             far_end: target.far_end,
             inner: fits,
@@ -280,14 +334,14 @@ struct Probe<'a> {
     capture: &'a Capture,
     uplink: &'a Mailbox,
     frame: &'a mut Frame,
-    identifier: u16,
-    sequence: u16,
+    /// What the last probe is known by: identifier and sequence number.
+    number: u32,
 }
 
 impl Probe<'_> {
     fn try_size(&mut self, size: u16) -> Result<Outcome, String> {
         for _ in 0..TRIES {
-            self.sequence = self.sequence.wrapping_add(1);
+            self.number = self.number.wrapping_add(1);
             self.send(size)?;
             let end = Instant::now() + WAIT;
             while let Ok(packet) = self.capture.packets().recv_deadline(end) {
@@ -302,7 +356,12 @@ impl Probe<'_> {
     }
 
     fn send(&mut self, size: u16) -> Result<(), String> {
-        let packet = self.request(usize::from(size));
+        let Target {
+            source,
+            destination,
+            ..
+        } = self.target;
+        let packet = echo::request(*source, *destination, self.number, usize::from(size));
         if !self.frame.fill(&packet, HEADROOM) {
             return Err(format!("{size} bytes are more than a frame holds"));
         }
@@ -318,124 +377,68 @@ impl Probe<'_> {
             .map_err(|_| "the worker of the uplink is too busy for a probe".to_owned())
     }
 
-    /// An echo request of this many bytes, DF set.
-    fn request(&self, size: usize) -> Vec<u8> {
-        let ip = Ipv4 {
-            header_len: ipv4::HEADER_LEN,
-            tos: 0,
-            total_len: size,
-            identification: 0,
-            dont_fragment: true,
-            more_fragments: false,
-            fragment_offset: 0,
-            ttl: 64,
-            protocol: protocol::ICMP,
-            source: self.target.source,
-            destination: self.target.destination,
-        };
-        let mut packet = vec![0x55; size];
-        ip.write(&mut packet);
-        let message = &mut packet[ipv4::HEADER_LEN..];
-        message[..4].copy_from_slice(&[types::ECHO_REQUEST, 0, 0, 0]);
-        message[4..6].copy_from_slice(&self.identifier.to_be_bytes());
-        message[6..8].copy_from_slice(&self.sequence.to_be_bytes());
-        let sum = checksum::of(message);
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
-        packet
-    }
-
     /// What a frame that came in by the uplink says about the probe that was sent last.
     fn read(&self, frame: &[u8]) -> Option<Outcome> {
         let header = Ethernet::parse(frame).ok()?;
-        let packet = frame.get(header.header_len()..)?;
-        let (ip, payload) = split(packet)?;
-        if ip.protocol == protocol::ICMP
-            && let Some((mtu, quoted)) = too_big(payload)
-            && self.inner(quoted).is_some_and(|inner| self.is_probe(inner))
+        let packet = Packet::read(frame.get(header.header_len()..)?)?;
+        if let Some((mtu, quoted)) = packet.too_big()
+            && Packet::read(quoted)
+                .and_then(|quoted| self.inner(quoted))
+                .is_some_and(|inner| self.is_probe(&inner))
         {
             let overhead = self.target.egress.encapsulation.overhead();
-            return Some(Outcome::TooBig(
-                ip.source.into(),
-                mtu.saturating_sub(overhead),
-            ));
+            return Some(Outcome::TooBig(packet.source, mtu.saturating_sub(overhead)));
         }
-        self.read_inner(self.inner(packet)?)
+        self.read_inner(&self.inner(packet)?)
     }
 
     /// What the packet within the tunnel says: the answer, or an error from behind the tunnel.
-    fn read_inner(&self, packet: &[u8]) -> Option<Outcome> {
-        let (ip, payload) = split(packet)?;
-        if ip.protocol != protocol::ICMP {
-            return None;
-        }
-        if let Some((mtu, quoted)) = too_big(payload)
-            && self.is_probe(quoted)
+    fn read_inner(&self, packet: &Packet<'_>) -> Option<Outcome> {
+        if let Some((mtu, quoted)) = packet.too_big()
+            && Packet::read(quoted).is_some_and(|quoted| self.is_probe(&quoted))
         {
-            return Some(Outcome::TooBig(ip.source.into(), mtu));
+            return Some(Outcome::TooBig(packet.source, mtu));
         }
-        let answers = ip.source == self.target.destination
-            && ip.destination == self.target.source
-            && payload.first() == Some(&types::ECHO_REPLY)
-            && self.has_our_numbers(payload);
+        let answers = packet.source == self.target.destination
+            && packet.destination == self.target.source
+            && packet.answered_number() == Some(self.number);
         answers.then_some(Outcome::Answered)
     }
 
     /// Whether a quoted packet is the probe. A router that quotes too little of it to tell counts as
     /// silent.
-    fn is_probe(&self, quoted: &[u8]) -> bool {
-        split(quoted).is_some_and(|(ip, payload)| {
-            ip.source == self.target.source
-                && ip.destination == self.target.destination
-                && ip.protocol == protocol::ICMP
-                && self.has_our_numbers(payload)
-        })
-    }
-
-    fn has_our_numbers(&self, message: &[u8]) -> bool {
-        message.get(4..6) == Some(&self.identifier.to_be_bytes()[..])
-            && message.get(6..8) == Some(&self.sequence.to_be_bytes()[..])
+    fn is_probe(&self, quoted: &Packet<'_>) -> bool {
+        quoted.source == self.target.source
+            && quoted.destination == self.target.destination
+            && quoted.asked_number() == Some(self.number)
     }
 
     /// The packet within a tunnel packet, which may be a first fragment or cut short.
-    fn inner<'a>(&self, packet: &'a [u8]) -> Option<&'a [u8]> {
-        let (ip, payload) = match packet.first()? >> 4 {
-            4 => split(packet)?,
-            _ => return None,
+    fn inner<'a>(&self, packet: Packet<'a>) -> Option<Packet<'a>> {
+        const BEFORE: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
+        let (tunnel, at) = match self.target.egress.encapsulation {
+            Encapsulation::None => return Some(packet),
+            Encapsulation::Ipip => (protocol::IPIP, 0),
+            Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6 => (protocol::UDP, BEFORE),
         };
-        match self.target.egress.encapsulation {
-            Encapsulation::None => Some(packet),
-            Encapsulation::Ipip => (ip.protocol == protocol::IPIP).then_some(payload),
-            Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6 => {
-                const BEFORE: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
-                (ip.protocol == protocol::UDP)
-                    .then(|| payload.get(BEFORE..))
-                    .flatten()
-            }
-        }
+        let inner = packet.payload.get(at..)?;
+        (packet.protocol == tunnel)
+            .then(|| Packet::read(inner))
+            .flatten()
     }
 }
 
-/// An IPv4 header and what follows it, of a packet that may be cut short.
-fn split(packet: &[u8]) -> Option<(Ipv4, &[u8])> {
-    let ip = Ipv4::parse_quoted(packet).ok()?;
-    let payload = packet.get(ip.header_len..)?;
-    (ip.fragment_offset == 0).then_some((ip, payload))
-}
-
-/// The MTU that a fragmentation needed names, and what it quotes.
-fn too_big(message: &[u8]) -> Option<(u16, &[u8])> {
-    let header: &[u8; icmp::HEADER_LEN] = message.first_chunk()?;
-    let matches = header[0] == types::DESTINATION_UNREACHABLE
-        && header[1] == icmp::codes::FRAGMENTATION_NEEDED;
-    let mtu = u16::from_be_bytes([header[6], header[7]]);
-    matches.then(|| (mtu, &message[icmp::HEADER_LEN..]))
+/// A number that nobody who does not see our packets knows.
+fn unguessable() -> u32 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 30, 0, 254));
+    const ROUTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 30, 0, 254));
 
     /// Sweeps a path that takes `path` bytes, and says what was found, by whose word, in how many
     /// steps.

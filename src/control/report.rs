@@ -7,12 +7,13 @@ use ipnet::IpNet;
 
 use super::apply::{Carriage, Facts, Forwarding, Hop, Way};
 use super::facts::Known;
+use super::fast_path::{FastPathMirror, FastPathSide};
 use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
 use crate::observe::report::{
-    Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState, StatusReport,
-    WorkerStatus,
+    BridgeStatus, Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState,
+    StatusReport, WorkerStatus,
 };
 use crate::resources::{ClusterState, NodeConfig, Problem};
 use crate::wire::Mtu;
@@ -94,6 +95,7 @@ fn row(
             row.interface = facts
                 .ports
                 .get(usize::from(port.0))
+                .and_then(Option::as_ref)
                 .map(|port| port.name.clone());
             row.mtu = Some(facts.mtu(*port).0);
             row.mac = facts.workload_mac(*port, *address);
@@ -176,6 +178,36 @@ fn pool(state: &ClusterState, destination: &IpNet) -> Option<String> {
     best.map(|pool| pool.metadata.name.to_string())
 }
 
+/// A bridge as a part of the node: it needs an address to send from.
+pub fn bridge_component(bridge: &BridgeStatus) -> Component {
+    let BridgeStatus {
+        ports,
+        remotes,
+        reachable,
+        stations,
+        limit,
+        refused,
+        ..
+    } = bridge;
+    let detail = match (bridge.address, refused) {
+        (None, _) => "the node has no address of the underlay's family".to_owned(),
+        (Some(_), 0) => format!(
+            "{ports} port(s), {reachable} of {remotes} remote(s) resolved, {stations} station(s) learnt"
+        ),
+        (Some(_), refused) => {
+            format!(
+                "full: {stations} of {limit} stations learnt, {refused} time(s) no room for one"
+            )
+        }
+    };
+    Component {
+        name: format!("bridge {}", bridge.name),
+        live: true,
+        ready: bridge.address.is_some(),
+        detail,
+    }
+}
+
 /// How the node and its parts are.
 pub fn status(
     config: &NodeConfig,
@@ -184,6 +216,7 @@ pub fn status(
     problems: &[Problem],
     handles: &Handles,
     ports: &OpenPorts,
+    fast_path: Option<&FastPathSide>,
 ) -> StatusReport {
     let address = super::apply::node_addresses(forwarding.wanted())
         .first()
@@ -197,7 +230,11 @@ pub fn status(
         uplink: Some(config.uplink.interface.to_string()),
         routes: counts(forwarding),
         workers: workers(handles),
-        components: components(forwarding, problems, handles, ports),
+        components: components(forwarding, problems, handles, ports)
+            .into_iter()
+            .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
+            .collect(),
+        bridges: Vec::new(),
     }
 }
 
@@ -238,6 +275,17 @@ fn workers(handles: &Handles) -> Vec<WorkerStatus> {
     handles.workers().enumerate().map(status).collect()
 }
 
+/// The fast path is an offload: the node does its work without it.
+fn fast_path_component(side: &FastPathSide, forwarding: &Forwarding) -> Component {
+    let failure = forwarding.fast_path().and_then(FastPathMirror::failure);
+    Component {
+        name: "fast path".to_owned(),
+        live: true,
+        ready: true,
+        detail: failure.map_or_else(|| side.detail(), |failure| format!("off: {failure}")),
+    }
+}
+
 fn components(
     forwarding: &Forwarding,
     problems: &[Problem],
@@ -262,7 +310,7 @@ fn components(
             detail: cpu.map_or("not pinned".to_owned(), |cpu| format!("on CPU {cpu}")),
         });
     }
-    for port in &ports.descriptions {
+    for port in ports.descriptions.iter().flatten() {
         components.push(Component {
             name: format!("port {}", port.name),
             live: true,
@@ -276,14 +324,30 @@ fn components(
     {
         uplink.detail = format!("{}: {fallback}", uplink.detail);
     }
-    let warnings = &forwarding.wanted().warnings;
-    if let Some(first) = warnings.first() {
+    for (name, reason) in ports.plugs.waiting() {
         components.push(Component {
-            name: "resources".to_owned(),
+            name: format!("port {name}"),
             live: true,
+            // One workload's trouble is no reason to send others elsewhere.
             ready: true,
-            detail: format!("{} warning(s), the first: {first}", warnings.len()),
+            detail: format!("waits: {reason}"),
         });
     }
+    components.extend(warnings(&forwarding.wanted().warnings));
     components
+}
+
+/// What is odd about the resources, the first few in full.
+fn warnings(sentences: &[String]) -> Vec<Component> {
+    const SHOWN: usize = 8;
+    let more = sentences.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("{more} more warnings; the log has them"));
+    let details = sentences.iter().take(SHOWN).cloned().chain(more);
+    let component = |detail| Component {
+        name: "resources".to_owned(),
+        live: true,
+        ready: true,
+        detail,
+    };
+    details.map(component).collect()
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use mio::Poll;
@@ -11,20 +12,26 @@ use mio::Poll;
 use super::apply::Forwarding;
 use super::ports::OpenPorts;
 use crate::forward::RouterAddresses;
+use crate::packet::Frame;
+use crate::port::xdp::fast_path;
 use crate::port::{Port, PortId};
 use crate::resources::NodeConfig;
+use crate::resources::config::FastPathWanted;
 use crate::wire::arp::{self, Arp};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::nd::{self, NeighbourMessage};
 use crate::wire::{MacAddr, Mtu};
 use crate::worker::affinity;
 use crate::worker::counters::Counters;
-use crate::worker::mailbox::{Inbox, Mailbox, Message, mailbox};
+use crate::worker::mailbox::{Inbox, Mailbox, Message, Plug, Unplugged, mailbox};
 use crate::worker::run::{Parts, Worker};
 use crate::worker::slow_path::{self, Event};
 
 /// Events of the slow path that wait for the control thread.
 const EVENTS: usize = 1024;
+
+/// How long a worker may take to give a port back: a round, or a batch of packets.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Threads that are ready to start.
 pub struct Threads {
@@ -76,6 +83,7 @@ impl Threads {
                 snapshot: forwarding.published(),
                 quiescence: forwarding.quiescence().register(),
                 counters: counted,
+                identifications: identifications(config),
             })?);
         }
         let slow_counters = Arc::new(Counters::new(port_count));
@@ -168,6 +176,31 @@ impl Handles {
         }
     }
 
+    /// Has a worker serve a port from now on.
+    pub fn open(&self, worker: usize, port: Box<dyn Port>) {
+        if let Some(mailbox) = self.mailboxes.get(worker) {
+            insist(mailbox, Message::Open(Plug(port)));
+        }
+    }
+
+    /// Has a worker give a port back, and with it as many frames as make `frames` with those that the
+    /// kernel holds; nothing if it does not answer.
+    pub fn close(&self, worker: usize, port: PortId, frames: usize) -> Option<Unplugged> {
+        let mailbox = self.mailboxes.get(worker)?;
+        let (back, given) = bounded(1);
+        insist(mailbox, Message::Close { port, frames, back });
+        given.recv_timeout(PATIENCE).ok()
+    }
+
+    /// Gives a worker frames of its own.
+    pub fn give_back(&self, worker: usize, frames: Vec<Frame>) {
+        if let Some(mailbox) = self.mailboxes.get(worker) {
+            frames
+                .into_iter()
+                .for_each(|frame| mailbox.give_back(frame));
+        }
+    }
+
     /// Stops the workers, then the slow path, and gives back the ports, still open.
     pub fn stop(self) -> Vec<Box<dyn Port>> {
         let Self {
@@ -177,7 +210,7 @@ impl Handles {
             ..
         } = self;
         for mailbox in &mailboxes {
-            stop(mailbox);
+            insist(mailbox, Message::Stop);
         }
         let ended = workers.into_iter().filter_map(|thread| thread.join().ok());
         let ports = ended.flatten().collect();
@@ -192,16 +225,25 @@ impl Handles {
     }
 }
 
-/// Tells a worker to stop, however full its mailbox is.
-fn stop(mailbox: &Mailbox) {
-    let mut message = Message::Stop;
+/// Tells a worker something, however full its mailbox is.
+fn insist(mailbox: &Mailbox, mut message: Message) {
     for _ in 0..1000 {
         match mailbox.post(message) {
             Ok(()) => return,
             Err(back) => message = back,
         }
-        thread::sleep(std::time::Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// How many give outer identifications: the workers, and the CPUs of the fast path, if there may be
+/// one, so that none gives another's.
+pub fn identifications(config: &NodeConfig) -> u16 {
+    let cpus = match config.fast_path {
+        FastPathWanted::Off => 0,
+        FastPathWanted::Auto | FastPathWanted::On => fast_path::cpus(),
+    };
+    (config.worker_count() + cpus) as u16
 }
 
 type Inboxes = Vec<(Poll, Inbox)>;

@@ -13,12 +13,15 @@ use super::probe::{Prober, Target};
 use crate::forward::PortRole;
 use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
-use crate::observe::report::{CounterReport, MtuReport, PortCounters, RouteRow, StatusReport};
+use crate::observe::report::{
+    CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport,
+};
 use crate::packet::DropReason;
-use crate::port::PortStatistics;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
+use crate::port::xdp::fast_path::FastCounters;
+use crate::port::{PortId, PortStatistics};
 use crate::worker::counters::Counters;
-use crate::worker::mailbox::Mailbox;
+use crate::worker::publish::Published;
 
 /// How long an observer waits for the control thread.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +33,8 @@ const CAPTURED: usize = 8192;
 pub enum Question {
     /// The route table.
     Routes(Sender<Vec<RouteRow>>),
+    /// The stations of its bridges.
+    Fdb(Sender<Vec<FdbRow>>),
     /// How the node and its parts are.
     Status(Sender<StatusReport>),
     /// Where to probe for what is behind another node.
@@ -39,28 +44,152 @@ pub enum Question {
 /// The observers' side.
 pub struct View {
     questions: Sender<Question>,
-    counters: Vec<Arc<Counters>>,
-    ports: Vec<Description>,
+    counted: Counted,
+    ports: Published<Vec<Row>>,
     switch: CaptureSwitch,
-    prober: Option<Prober>,
+    prober: Option<Arc<Prober>>,
+}
+
+/// Where a node's packets are counted.
+#[derive(Clone)]
+pub struct Counted {
+    /// By each worker, and by the slow path.
+    pub threads: Vec<Arc<Counters>>,
+    /// By the fast path, which no worker sees.
+    pub fast_path: Option<FastCounters>,
+}
+
+/// A port as observers see it.
+#[derive(Debug, Clone, Default)]
+struct Row {
+    /// None for a port that is not open.
+    description: Option<Description>,
+    /// What was counted under the port's number before it was opened.
+    before: Traffic,
+}
+
+/// The ports as observers see them, kept by the control side.
+pub struct PortTable {
+    counted: Counted,
+    rows: Vec<Row>,
+    published: Published<Vec<Row>>,
+}
+
+impl PortTable {
+    /// The ports that are open at the start.
+    pub fn new(counted: Counted, ports: Vec<Option<Description>>) -> Self {
+        let row = |description| Row {
+            description,
+            before: Traffic::default(),
+        };
+        let rows: Vec<Row> = ports.into_iter().map(row).collect();
+        Self {
+            counted,
+            published: Published::new(rows.clone()),
+            rows,
+        }
+    }
+
+    /// The ports are these now. Of one that was closed since, what it has moved is kept apart, so that
+    /// the next port of its number begins with nothing and the balance holds.
+    pub fn update(&mut self, ports: &[Option<Description>]) {
+        for (id, (row, port)) in self.rows.iter_mut().zip(ports).enumerate() {
+            if row.description.is_some() && port.is_none() {
+                row.before = Traffic::of(&self.counted, id);
+            }
+            row.description.clone_from(port);
+        }
+        self.published.publish(self.rows.clone());
+    }
+
+    fn published(&self) -> Published<Vec<Row>> {
+        self.published.clone()
+    }
+}
+
+/// What a port has moved.
+#[derive(Debug, Clone, Copy, Default)]
+struct Traffic {
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+}
+
+impl Traffic {
+    /// What was counted under a port's number.
+    fn of(counted: &Counted, id: usize) -> Self {
+        let fast = counted
+            .fast_path
+            .as_ref()
+            .map(|fast| fast.port(PortId(id as u16)));
+        let fast = fast.unwrap_or_default();
+        let mut sum = Self {
+            rx_packets: fast.rx_packets,
+            rx_bytes: fast.rx_bytes,
+            tx_packets: fast.tx_packets,
+            tx_bytes: fast.tx_bytes,
+        };
+        let threads = counted.threads.iter();
+        for port in threads.filter_map(|set| set.ports.get(id)) {
+            sum = sum.plus(Self {
+                rx_packets: port.rx_packets.get(),
+                rx_bytes: port.rx_bytes.get(),
+                tx_packets: port.tx_packets.get(),
+                tx_bytes: port.tx_bytes.get(),
+            });
+        }
+        sum
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets + more.rx_packets,
+            rx_bytes: self.rx_bytes + more.rx_bytes,
+            tx_packets: self.tx_packets + more.tx_packets,
+            tx_bytes: self.tx_bytes + more.tx_bytes,
+        }
+    }
+
+    fn minus(self, less: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.wrapping_sub(less.rx_packets),
+            rx_bytes: self.rx_bytes.wrapping_sub(less.rx_bytes),
+            tx_packets: self.tx_packets.wrapping_sub(less.tx_packets),
+            tx_bytes: self.tx_bytes.wrapping_sub(less.tx_bytes),
+        }
+    }
+
+    fn report(self, name: &str, kind: PortRole, io: &str) -> PortCounters {
+        PortCounters {
+            name: name.to_owned(),
+            kind: role_name(kind).to_owned(),
+            io: io.to_owned(),
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            tx_packets: self.tx_packets,
+            tx_bytes: self.tx_bytes,
+            ..PortCounters::default()
+        }
+    }
 }
 
 impl View {
-    /// A view of a node that counts in `counters`, and where its control thread finds questions.
-    /// Probes are sent by the worker of `uplink`.
+    /// A view of a node that counts in `counted`, and where its control thread finds questions.
+    /// Paths are measured by `prober`.
     pub fn new(
-        counters: Vec<Arc<Counters>>,
-        ports: Vec<Description>,
+        counted: Counted,
+        ports: &PortTable,
         switch: CaptureSwitch,
-        uplink: Option<Mailbox>,
+        prober: Option<Arc<Prober>>,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
             Self {
                 questions,
-                counters,
-                ports,
-                prober: uplink.map(|uplink| Prober::new(uplink, switch.clone())),
+                counted,
+                ports: ports.published(),
+                prober,
                 switch,
             },
             asked,
@@ -81,23 +210,31 @@ impl NodeView for View {
         self.ask(Question::Routes).unwrap_or_default()
     }
 
+    fn fdb(&self) -> Vec<FdbRow> {
+        self.ask(Question::Fdb).unwrap_or_default()
+    }
+
     fn counters(&self) -> CounterReport {
-        let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| of(c)).sum();
+        let sum = |of: &dyn Fn(&Counters) -> u64| self.counted.threads.iter().map(|c| of(c)).sum();
         let mut report = CounterReport {
-            ports: self
-                .ports
-                .iter()
-                .enumerate()
-                .map(|(id, port)| self.port(id, port))
-                .collect(),
+            ports: self.ports(),
             punted: sum(&|counters| counters.punted.get()),
             absorbed: sum(&|counters| counters.absorbed.get()),
             originated: sum(&|counters| counters.originated.get()),
+            waiting: sum(&|counters| counters.waiting.get()),
             ..CounterReport::default()
         };
         let mut drops = [0; DropReason::COUNT];
         for reason in DropReason::ALL {
             drops[*reason as usize] = sum(&|counters| counters.drops(*reason));
+        }
+        if let Some(fast) = &self.counted.fast_path {
+            let counts = (0..self.ports.get().len()).map(|id| fast.port(PortId(id as u16)));
+            let (moved, lost) = counts.fold((0, 0), |(moved, lost), port| {
+                (moved + port.rx_packets, lost + port.lost)
+            });
+            report.fast_path = Some(moved);
+            drops[DropReason::NoPort as usize] += lost;
         }
         report.set_drops(&drops);
         report
@@ -119,6 +256,15 @@ impl NodeView for View {
             .attach(&request.ports, request.snap_length, CAPTURED)
     }
 
+    fn switch_fast_path(&self, on: bool) -> Result<(), String> {
+        let fast = self.counted.fast_path.as_ref().ok_or(
+            "the node has no fast path; write fastPath: auto into its configuration and restart it",
+        )?;
+        fast.switch(on);
+        log::info!("the fast path is {} now", if on { "on" } else { "off" });
+        Ok(())
+    }
+
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String> {
         let target = self
             .ask(|answer| Question::Probe(request.far.clone(), answer))
@@ -129,23 +275,33 @@ impl NodeView for View {
 }
 
 impl View {
-    fn port(&self, id: usize, port: &Description) -> PortCounters {
-        let mut report = PortCounters {
-            name: port.name.clone(),
-            kind: role_name(port.role).to_owned(),
-            io: port.io.clone(),
-            ..PortCounters::default()
-        };
+    /// The open ports, and what those that were closed have moved, as one.
+    fn ports(&self) -> Vec<PortCounters> {
+        let rows = self.ports.get();
+        let open = rows.iter().enumerate().filter_map(|(id, row)| {
+            let port = row.description.as_ref()?;
+            Some(self.port(id, port, row.before))
+        });
+        let mut ports: Vec<_> = open.collect();
+        let closed = rows
+            .iter()
+            .fold(Traffic::default(), |sum, row| sum.plus(row.before));
+        if closed.rx_packets + closed.tx_packets > 0 {
+            ports.push(closed.report("(closed)", PortRole::Workload, "-"));
+        }
+        ports
+    }
+
+    fn port(&self, id: usize, port: &Description, before: Traffic) -> PortCounters {
+        let moved = Traffic::of(&self.counted, id).minus(before);
+        let mut report = moved.report(&port.name, port.role, &port.io);
         let mut device = PortStatistics::default();
         for counters in self
-            .counters
+            .counted
+            .threads
             .iter()
-            .filter_map(|counters| counters.ports.get(id))
+            .filter_map(|set| set.ports.get(id))
         {
-            report.rx_packets += counters.rx_packets.get();
-            report.rx_bytes += counters.rx_bytes.get();
-            report.tx_packets += counters.tx_packets.get();
-            report.tx_bytes += counters.tx_bytes.get();
             add(&mut device, &counters.device.get());
         }
         report.xdp = port.io.starts_with("af_xdp").then(|| device.into());
@@ -166,5 +322,6 @@ fn role_name(role: PortRole) -> &'static str {
         PortRole::Uplink => "uplink",
         PortRole::Workload => "workload",
         PortRole::Host => "host",
+        PortRole::Bridge(_) => "bridge",
     }
 }

@@ -39,6 +39,14 @@ impl WorkloadLinks {
         self.learnt.insert((port, address), mac) != Some(mac)
     }
 
+    /// Addresses whose place only their workloads have told: it may change without a word.
+    pub fn learnt(&self) -> impl Iterator<Item = (PortId, IpAddr)> {
+        let known = self.learnt.keys();
+        known
+            .filter(|at| !self.configured.contains_key(at))
+            .copied()
+    }
+
     /// Where an address is. What the endpoint says wins.
     pub fn mac(&self, port: PortId, address: IpAddr) -> Option<MacAddr> {
         let at = (port, address);

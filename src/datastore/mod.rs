@@ -5,16 +5,33 @@
 //! them followed by [`Update::InSync`] again. Nothing may be cleaned up before the first one.
 
 mod directory;
-mod files;
+mod error;
+mod etcd;
+mod interface;
+mod metadata;
 
+use std::fmt;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
+use crate::resources::datastore as config;
 use crate::resources::{Origin, Problem, Resource, ResourceKey};
 
-pub use directory::Directory;
-pub use files::Listing;
+pub use directory::{Directory, Listing};
+pub use error::DatastoreError;
+pub use etcd::Etcd;
+pub(crate) use etcd::keys::name_of_cidr;
+pub use interface::{Datastore, Health, List, Presence, Result, Selection};
+
+/// Opens the datastore that a configuration names. Nothing is asked of it yet.
+pub fn open(config: &config::Datastore) -> Result<Arc<dyn Datastore>> {
+    Ok(match &config.etcd {
+        None => Arc::new(Directory::new(&config.directory)),
+        Some(etcd) => Arc::new(Etcd::new(etcd)?),
+    })
+}
 
 /// A change of what is kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,16 +52,27 @@ pub enum Update {
 }
 
 /// A running watch; dropping it ends it.
-#[derive(Debug)]
 pub struct Watch {
     updates: Option<Receiver<Update>>,
-    /// Closed to stop the thread; nothing is ever sent.
-    stop: Option<Sender<()>>,
-    waker: mio::Waker,
+    /// Has the thread stop, and says whether it will.
+    stop: Box<dyn FnMut() -> bool + Send>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
+    /// A watch whose thread sends updates until `stop` is called or nobody takes them any more.
+    fn new(
+        updates: Receiver<Update>,
+        thread: JoinHandle<()>,
+        stop: impl FnMut() -> bool + Send + 'static,
+    ) -> Self {
+        Self {
+            updates: Some(updates),
+            stop: Box::new(stop),
+            thread: Some(thread),
+        }
+    }
+
     /// The updates, in order. The channel ends only with the watch.
     pub fn updates(&self) -> Receiver<Update> {
         self.updates
@@ -55,14 +83,19 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        drop(self.stop.take());
         drop(self.updates.take());
-        if self.waker.wake().is_ok()
-            && let Some(thread) = self.thread.take()
-        {
+        // What wakes the thread stays until the thread has ended.
+        let stops = (self.stop)();
+        if let Some(thread) = self.thread.take().filter(|_| stops) {
             // A thread that panicked has said so on its own.
             let _ = thread.join();
         }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Directory, Update, Watch};
+use super::{Datastore, Directory, Selection, Update, Watch};
 use crate::resources::{ClusterState, Name};
 
 /// A directory, a watch of it, and what a reader of the updates has made of them.
@@ -26,7 +26,9 @@ impl Reader {
         for (name, text) in files {
             fs::write(root.path().join("d").join(name), text).unwrap();
         }
-        let watch = Directory::new(root.path().join("d")).watch().unwrap();
+        let watch = Directory::new(root.path().join("d"))
+            .watch(&Selection::resources(), None)
+            .unwrap();
         let mut reader = Self {
             root,
             watch,
@@ -295,7 +297,7 @@ fn a_burst_is_told_at_once() {
 fn a_missing_directory_is_refused_at_the_start() {
     let root = tempfile::tempdir().unwrap();
     let problem = Directory::new(root.path().join("none"))
-        .watch()
+        .watch(&Selection::resources(), None)
         .unwrap_err();
     assert!(
         problem
@@ -304,7 +306,11 @@ fn a_missing_directory_is_refused_at_the_start() {
     );
     let file = root.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(Directory::new(&file).watch().is_err());
+    assert!(
+        Directory::new(&file)
+            .watch(&Selection::resources(), None)
+            .is_err()
+    );
 }
 
 #[test]
@@ -312,7 +318,9 @@ fn a_dropped_watch_ends_even_while_nobody_reads() {
     let root = tempfile::tempdir().unwrap();
     let text: String = (0..3000).map(|i| node(&format!("n{i}"))).collect();
     fs::write(root.path().join("many.yaml"), text).unwrap();
-    let watch = Directory::new(root.path()).watch().unwrap();
+    let watch = Directory::new(root.path())
+        .watch(&Selection::resources(), None)
+        .unwrap();
     let updates = watch.updates();
     assert!(matches!(updates.recv(), Ok(Update::Put { .. })));
     // More wait than the channel holds; the thread is stuck until someone reads, or stops it.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::packet::PortId;
+use crate::packet::{Frame, PortId};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
@@ -11,7 +11,9 @@ use crate::wire::vxlan::{self, Vxlan};
 use crate::wire::{MacAddr, Mtu, Vni, checksum};
 
 /// The longest header: Ethernet, IPv6, UDP, VXLAN, inner Ethernet, rounded up.
-const MAX_HEADER: usize = 88;
+const MAX_HEADER: usize = 96;
+/// What every header over IPv4 fits into: copied whole, it takes a few moves instead of a call.
+const SHORT_HEADER: usize = 64;
 
 /// What a next hop means.
 #[derive(Debug, Clone)]
@@ -43,6 +45,7 @@ pub struct Egress {
     pub ttl: OuterTtl,
     /// The outer DSCP.
     pub dscp: Dscp,
+    /// The header, at the end.
     header: [u8; MAX_HEADER],
     header_len: u8,
     outer_ip: u8,
@@ -207,9 +210,27 @@ impl Egress {
         egress
     }
 
+    /// The same VXLAN tunnel for whole frames, which bring their own inner Ethernet header.
+    pub fn for_frames(self) -> Self {
+        let own = self.header_len() - ethernet::HEADER_LEN;
+        let mut header = [0; MAX_HEADER];
+        header[MAX_HEADER - own..].copy_from_slice(&self.header()[..own]);
+        Self {
+            header,
+            header_len: own as u8,
+            ..self
+        }
+    }
+
     /// The same way, marked as leading to the host's own kernel.
     pub fn to_host(mut self) -> Self {
         self.to_host = true;
+        self
+    }
+
+    /// The same way, for packets of up to another size.
+    pub(super) fn with_mtu(mut self, mtu: Mtu) -> Self {
+        self.mtu = mtu;
         self
     }
 
@@ -219,10 +240,57 @@ impl Egress {
         self
     }
 
-    /// The header, to be patched behind the copy.
+    /// Whether an IPv6 packet of this length is fragmented outside the tunnel: it is too large for the
+    /// path, and no smaller one need be sent, as 1280 bytes fit any link (RFC 8200 section 5, RFC 2473
+    /// section 7.1).
     #[inline]
-    pub(super) fn header(&self) -> &[u8] {
-        &self.header[..usize::from(self.header_len)]
+    pub(super) fn cuts_outside(&self, length: usize) -> bool {
+        length > usize::from(self.mtu.0)
+            && length <= ipv6::MIN_MTU
+            && self.encapsulation != Encapsulation::None
+    }
+
+    /// The largest packet with its outer IP header that may be sent this way.
+    pub(super) fn path_mtu(&self) -> Mtu {
+        Mtu(self.mtu.0.saturating_add(self.encapsulation.overhead()))
+    }
+
+    /// The link's header before an IPv6 packet that goes this way as it is, which a tunnel's does not.
+    pub fn link_header_v6(&self) -> Option<Vec<u8>> {
+        if self.encapsulation != Encapsulation::None {
+            return None;
+        }
+        let mut header = self.header().to_vec();
+        if let Some(ethertype) = header.len().checked_sub(2) {
+            header[ethertype..].copy_from_slice(&EtherType::IPV6.0.to_be_bytes());
+        }
+        Some(header)
+    }
+
+    /// Pushes the header before the packet in the frame, to be patched there; false if there is no
+    /// room for it.
+    #[inline]
+    pub(super) fn push_header(&self, frame: &mut Frame) -> bool {
+        let length = self.header_len();
+        if let Some(short) = self.header.last_chunk::<SHORT_HEADER>()
+            && length <= SHORT_HEADER
+        {
+            frame.push_end_of(short, length)
+        } else {
+            frame.push(&self.header[MAX_HEADER - length..])
+        }
+    }
+
+    /// The header's length in bytes.
+    #[inline]
+    pub(super) fn header_len(&self) -> usize {
+        usize::from(self.header_len)
+    }
+
+    /// The header as it is before a packet's own values are patched in.
+    #[inline]
+    pub fn header(&self) -> &[u8] {
+        &self.header[MAX_HEADER - self.header_len()..]
     }
 
     /// Where the outer IP header begins within the header.
@@ -233,13 +301,13 @@ impl Egress {
 
     /// The ones' complement sum of the outer IPv4 header without what is patched.
     #[inline]
-    pub(super) fn checksum_base(&self) -> u32 {
+    pub fn checksum_base(&self) -> u32 {
         self.checksum_base
     }
 
     /// Whether the outer UDP checksum is computed.
     #[inline]
-    pub(super) fn udp_checksum(&self) -> bool {
+    pub fn udp_checksum(&self) -> bool {
         self.udp_checksum
     }
 
@@ -251,7 +319,7 @@ impl Egress {
         outer_ip: usize,
     ) -> Self {
         let mut header = [0; MAX_HEADER];
-        header[..bytes.len()].copy_from_slice(bytes);
+        header[MAX_HEADER - bytes.len()..].copy_from_slice(bytes);
         let checksum_base = match encapsulation {
             Encapsulation::None | Encapsulation::VxlanOverIpv6 => 0,
             Encapsulation::Ipip | Encapsulation::Vxlan => {

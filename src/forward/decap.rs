@@ -6,14 +6,14 @@
 use std::net::IpAddr;
 
 use super::parse::{self, Ip};
-use super::{PortConfig, Punt, Snapshot, Verdict, ecn, reverse_path, tunnel_error};
+use super::{PortConfig, Punt, Snapshot, Verdict, bridge, ecn, reverse_path, tunnel_error};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::ipv6::Ipv6;
 use crate::wire::udp::{self, Udp};
 use crate::wire::vxlan::{self, Vxlan, VxlanError};
-use crate::wire::{MacAddr, ipv6, partial};
+use crate::wire::{MacAddr, ipv6};
 
 /// Opens the packet if it is a tunnel packet to this node, else lets it go on as it is. The frame
 /// then holds the inner packet. A tunnel within a tunnel is payload.
@@ -25,15 +25,15 @@ pub(super) fn open(
     frame: &mut Frame,
 ) -> Result<Ip, Verdict> {
     let opened = match ip {
-        Ip::V4(outer) => open_ipv4(snapshot, &outer, frame)?,
-        Ip::V6(outer) => open_ipv6(snapshot, &outer, frame)?,
+        Ip::V4(outer) => open_ipv4(snapshot, port, &outer, frame)?,
+        Ip::V6(outer) => open_ipv6(snapshot, port, &outer, frame)?,
     };
     let Some(outer) = opened else {
         return Ok(ip);
     };
     let ip = inner(snapshot, &outer, frame)?;
     if port.partial_checksums {
-        partial::complete_checksum(frame.bytes_mut());
+        parse::complete_checksum(&ip, frame);
     }
     Ok(ip)
 }
@@ -50,6 +50,7 @@ struct Outer {
 #[inline]
 fn open_ipv4(
     snapshot: &Snapshot,
+    port: &PortConfig,
     outer: &Ipv4,
     frame: &mut Frame,
 ) -> Result<Option<Outer>, Verdict> {
@@ -59,22 +60,28 @@ fn open_ipv4(
     }
     let ethertype = match outer.protocol {
         protocol::IPIP => {
-            check_outer(snapshot, outer)?;
+            if !tunnels.peers.contains(outer.source) {
+                return Err(DropReason::UnknownPeer.into());
+            }
+            whole(outer)?;
             frame.strip(outer.header_len);
             None
         }
         protocol::UDP => {
-            check_outer(snapshot, outer)?;
+            let peer = check_sender(snapshot, outer.source.into())?;
+            whole(outer)?;
             let right = |udp: &Udp, datagram: &[u8]| {
                 udp.checksum == 0 || udp::verify_ipv4(outer.source, outer.destination, datagram)
             };
-            Some(strip_vxlan(
-                snapshot,
-                outer.header_len,
-                tunnels.vtep_mac,
-                right,
-                frame,
-            )?)
+            let datagram = Datagram {
+                port,
+                source: outer.source.into(),
+                peer,
+                tos: outer.tos,
+                outer_len: outer.header_len,
+                vtep_mac: tunnels.vtep_mac,
+            };
+            Some(strip_vxlan(snapshot, &datagram, right, frame)?)
         }
         protocol::ICMP if tunnel_error::quotes_tunnel(tunnels, outer, frame.bytes()) => {
             return Err(Verdict::Punt(Punt::TunnelError));
@@ -88,28 +95,47 @@ fn open_ipv4(
     }))
 }
 
-/// The same for IPv6, over which there is VXLAN alone; with extension headers, fragments among them,
-/// it is not one of ours.
+/// The same for IPv6, over which there is VXLAN alone; with extension headers but for a fragment's it is
+/// not one of ours.
 #[inline]
 fn open_ipv6(
     snapshot: &Snapshot,
+    port: &PortConfig,
     outer: &Ipv6,
     frame: &mut Frame,
-) -> Result<Option<Outer>, DropReason> {
+) -> Result<Option<Outer>, Verdict> {
     let Some(tunnels) = snapshot.tunnels.v6 else {
         return Ok(None);
     };
-    if tunnels.node_address != outer.destination || outer.next_header != protocol::UDP {
+    if tunnels.node_address != outer.destination {
         return Ok(None);
     }
-    if !snapshot.tunnels.peers.contains(outer.source) {
-        return Err(DropReason::UnknownPeer);
+    match outer.next_header {
+        protocol::UDP | protocol::FRAGMENT => {}
+        protocol::ICMPV6
+            if tunnel_error::quotes_tunnel_v6(&snapshot.tunnels, outer, frame.bytes()) =>
+        {
+            return Err(Verdict::Punt(Punt::TunnelError));
+        }
+        _ => return Ok(None),
+    }
+    let peer = check_sender(snapshot, outer.source.into())?;
+    if outer.next_header == protocol::FRAGMENT {
+        return Err(Verdict::Punt(Punt::OuterFragment));
     }
     let right = |udp: &Udp, datagram: &[u8]| {
         (udp.checksum == 0 && tunnels.zero_checksum)
             || udp::verify_ipv6(outer.source, outer.destination, datagram)
     };
-    let ethertype = strip_vxlan(snapshot, ipv6::HEADER_LEN, tunnels.vtep_mac, right, frame)?;
+    let datagram = Datagram {
+        port,
+        source: outer.source.into(),
+        peer,
+        tos: outer.traffic_class,
+        outer_len: ipv6::HEADER_LEN,
+        vtep_mac: tunnels.vtep_mac,
+    };
+    let ethertype = strip_vxlan(snapshot, &datagram, right, frame)?;
     Ok(Some(Outer {
         source: outer.source.into(),
         tos: outer.traffic_class,
@@ -117,37 +143,59 @@ fn open_ipv6(
     }))
 }
 
-/// Only known nodes may send tunnel packets; fragments are put together first.
+/// Only known nodes may send what is routed, and only a bridge's remotes what is bridged; whether it
+/// is a known node.
 #[inline]
-fn check_outer(snapshot: &Snapshot, outer: &Ipv4) -> Result<(), Verdict> {
-    if !snapshot.tunnels.peers.contains(outer.source) {
-        return Err(DropReason::UnknownPeer.into());
+fn check_sender(snapshot: &Snapshot, source: IpAddr) -> Result<bool, DropReason> {
+    let peer = snapshot.tunnels.peers.contains(source);
+    if peer || snapshot.bridges.take_from(source) {
+        Ok(peer)
+    } else {
+        Err(DropReason::UnknownPeer)
     }
+}
+
+/// Fragments are put together first.
+#[inline]
+fn whole(outer: &Ipv4) -> Result<(), Verdict> {
     if outer.is_fragment() {
         return Err(Verdict::Punt(Punt::OuterFragment));
     }
     Ok(())
 }
 
-/// Takes the outer IP header of `outer_len` bytes, UDP, VXLAN and inner Ethernet headers off; says
-/// what the inner frame carries. `checksum_right` judges the whole datagram.
+/// What is known of a UDP datagram before its own header is read.
+struct Datagram<'a> {
+    port: &'a PortConfig,
+    source: IpAddr,
+    /// Whether the sender is a known node.
+    peer: bool,
+    tos: u8,
+    /// Bytes of the outer IP header.
+    outer_len: usize,
+    vtep_mac: MacAddr,
+}
+
+/// Takes the outer IP, UDP, VXLAN and inner Ethernet headers off; says what the inner frame carries.
+/// `checksum_right` judges the whole datagram. What belongs to a bridge ends here.
 #[inline]
 fn strip_vxlan(
     snapshot: &Snapshot,
-    outer_len: usize,
-    vtep_mac: MacAddr,
+    outer: &Datagram<'_>,
     checksum_right: impl Fn(&Udp, &[u8]) -> bool,
     frame: &mut Frame,
-) -> Result<EtherType, DropReason> {
+) -> Result<EtherType, Verdict> {
     let tunnels = &snapshot.tunnels;
+    let outer_len = outer.outer_len;
     let datagram = &frame.bytes()[outer_len..];
     let udp = Udp::parse(datagram).map_err(|_| DropReason::UdpLength)?;
     let datagram = &datagram[..udp.length];
-    if udp.destination_port != tunnels.vxlan_port {
-        return Err(DropReason::NotForUs);
+    let routed_port = udp.destination_port == tunnels.vxlan_port;
+    if !routed_port && !snapshot.bridges.listen_on(udp.destination_port) {
+        return Err(DropReason::NotForUs.into());
     }
     if !checksum_right(&udp, datagram) {
-        return Err(DropReason::UdpChecksum);
+        return Err(DropReason::UdpChecksum.into());
     }
     let payload = &datagram[udp::HEADER_LEN..];
     let header = Vxlan::parse(payload).map_err(|error| match error {
@@ -155,15 +203,24 @@ fn strip_vxlan(
         VxlanError::NoVni => DropReason::VxlanNoVni,
     })?;
     if tunnels.strict_reserved_bits && header.reserved_bits_set {
-        return Err(DropReason::VxlanReservedBits);
+        return Err(DropReason::VxlanReservedBits.into());
     }
-    if header.vni != tunnels.vni {
-        return Err(DropReason::VxlanUnknownVni);
+    if !routed_port || header.vni != tunnels.vni {
+        let network = snapshot.bridges.network(udp.destination_port, header.vni);
+        let bridge = network.ok_or(DropReason::VxlanUnknownVni)?;
+        frame.trim(outer_len + udp.length);
+        frame.strip(outer_len + udp::HEADER_LEN + vxlan::HEADER_LEN);
+        let sender = (outer.source, outer.tos);
+        let verdict = bridge::from_tunnel(snapshot, outer.port, bridge, sender, frame);
+        return Err(verdict);
+    }
+    if !outer.peer {
+        return Err(DropReason::UnknownPeer.into());
     }
     let inner = &payload[vxlan::HEADER_LEN..];
     let ethernet = Ethernet::parse(inner).map_err(|_| DropReason::VxlanTruncated)?;
-    if ethernet.destination != vtep_mac {
-        return Err(DropReason::VxlanInnerNotForUs);
+    if ethernet.destination != outer.vtep_mac {
+        return Err(DropReason::VxlanInnerNotForUs.into());
     }
     frame.trim(outer_len + udp.length);
     frame.strip(outer_len + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet.header_len());
@@ -191,6 +248,10 @@ fn refuse_spoofed(snapshot: &Snapshot, ip: &Ip) -> Result<(), DropReason> {
     let source = ip.source();
     if parse::martian_source(source) || snapshot.tunnels.local_addresses.contains(&source) {
         return Err(DropReason::SpoofedInner);
+    }
+    // No link reaches through a tunnel between routers.
+    if let Ip::V6(ip) = ip {
+        parse::refuse_link_local(ip).map_err(|_| DropReason::SpoofedInner)?;
     }
     parse::refuse_destination(ip.destination())
 }

@@ -1,57 +1,78 @@
 //! Stage 6: the adjacency's header goes before the packet, and what depends on the packet is
 //! patched: lengths, marks, identification, DF, TTL, the UDP source port and the checksum.
 
-use super::parse::Ip;
+use super::parse::Traits;
 use super::{Dscp, Egress, Encapsulation, OuterTtl, WorkerState, ecn, encap_v6};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::EtherType;
-use crate::wire::{ethernet, flow, ipv4};
+use crate::wire::{ethernet, flow, ipv4, ipv6};
 
 /// Pushes the header of `egress` before the packet in the frame.
 #[inline]
 pub(super) fn push(
     egress: &Egress,
     state: &mut WorkerState,
-    ip: &Ip,
+    ip: &Traits,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
-    let hash = match (egress.encapsulation, ip) {
-        (Encapsulation::Ipip, Ip::V6(_)) => return Err(DropReason::InnerProtocol),
+    let hash = match (egress.encapsulation, ip.is_v6) {
+        (Encapsulation::Ipip, true) => return Err(DropReason::InnerProtocol),
         (Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6, _) => flow::flow_hash(frame.bytes()),
         (Encapsulation::None | Encapsulation::Ipip, _) => 0,
     };
-    let inherited = Inherited::from(ip, frame);
-    let inner_len = frame.len();
-    if !frame.push(egress.header()) {
+    let inherited = Inherited::from(ip, frame, egress);
+    if !egress.push_header(frame) {
         return Err(DropReason::NoHeadroom);
     }
-    let header_len = egress.header().len();
+    let header_len = egress.header_len();
     let header = &mut frame.bytes_mut()[..header_len];
     // The innermost Ethernet header, if there is one, is the last thing before the packet.
-    if let Ip::V6(_) = ip
-        && header_len >= ethernet::HEADER_LEN
-    {
+    if ip.is_v6 && header_len >= ethernet::HEADER_LEN {
         let ethertype = EtherType::IPV6.0.to_be_bytes();
         header[header_len - 2..].copy_from_slice(&ethertype);
     }
+    patch(egress, state, &inherited, hash, frame);
+    Ok(())
+}
+
+/// Pushes the header of `egress` before the bridged Ethernet frame. What is inside is not checked: what
+/// is not there to be read counts as zero, and where nothing forbids it the underlay may fragment.
+pub(super) fn push_frame(
+    egress: &Egress,
+    state: &mut WorkerState,
+    frame: &mut Frame,
+) -> Result<(), DropReason> {
+    let (inherited, hash) = Inherited::from_frame(frame.bytes());
+    if !egress.push_header(frame) {
+        return Err(DropReason::NoHeadroom);
+    }
+    patch(egress, state, &inherited, hash, frame);
+    Ok(())
+}
+
+/// Fills in what depends on the packet, once the header is before it.
+#[inline(always)]
+fn patch(
+    egress: &Egress,
+    state: &mut WorkerState,
+    inherited: &Inherited,
+    hash: u32,
+    frame: &mut Frame,
+) {
     match egress.encapsulation {
-        Encapsulation::None => return Ok(()),
-        Encapsulation::VxlanOverIpv6 => {
-            encap_v6::patch(egress, &inherited, hash, frame);
-            return Ok(());
-        }
+        Encapsulation::None => return,
+        Encapsulation::VxlanOverIpv6 => return encap_v6::patch(egress, inherited, hash, frame),
         Encapsulation::Ipip | Encapsulation::Vxlan => {}
     }
-    let outer = &mut header[egress.outer_ip()..];
-    let total_len = outer.len() + inner_len;
-    patch_ipv4(egress, state, &inherited, total_len as u16, outer);
+    let outer = &mut frame.bytes_mut()[egress.outer_ip()..];
+    let total_len = outer.len();
+    patch_ipv4(egress, state, inherited, total_len as u16, outer);
     if egress.encapsulation == Encapsulation::Vxlan {
         let udp = &mut outer[ipv4::HEADER_LEN..];
         let udp_len = (total_len - ipv4::HEADER_LEN) as u16;
         udp[0..2].copy_from_slice(&flow::vxlan_source_port(hash).to_be_bytes());
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
     }
-    Ok(())
 }
 
 /// What the outer header takes over from the inner one.
@@ -63,21 +84,39 @@ pub(super) struct Inherited {
 
 impl Inherited {
     #[inline]
-    fn from(ip: &Ip, frame: &Frame) -> Self {
-        match ip {
-            Ip::V4(ip) => Self {
-                tos: ip.tos,
-                // Read again: the hop was taken off since the header was parsed.
-                ttl: frame.bytes()[8],
-                dont_fragment: ip.dont_fragment,
-            },
-            // IPv6 routers never fragment, so neither may the underlay (RFC 8200 section 5).
-            Ip::V6(ip) => Self {
-                tos: ip.traffic_class,
-                ttl: frame.bytes()[7],
-                dont_fragment: true,
-            },
+    fn from(ip: &Traits, frame: &Frame, egress: &Egress) -> Self {
+        // A narrow path has to take some IPv6 packets all the same (RFC 2473 section 7.1).
+        let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
+        Self {
+            tos: ip.tos,
+            // Read again: the hop was taken off since the header was parsed.
+            ttl: frame.bytes()[if ip.is_v6 { 7 } else { 8 }],
+            dont_fragment: ip.dont_fragment && !cut_outside,
         }
+    }
+
+    /// What the packet in a bridged frame gives, and its flow's hash. A bridge is no hop, so the TTL
+    /// is not the inner one's: that of a group may well be 1.
+    fn from_frame(frame: &[u8]) -> (Self, u32) {
+        const TTL: u8 = 64;
+        let (tos, dont_fragment, hash) = match ethernet::network(frame) {
+            Some((EtherType::IPV4, at)) if frame.len() >= at + ipv4::HEADER_LEN => {
+                let packet = &frame[at..];
+                (packet[1], packet[6] & 0x40 != 0, flow::flow_hash(packet))
+            }
+            Some((EtherType::IPV6, at)) if frame.len() >= at + ipv6::HEADER_LEN => {
+                let packet = &frame[at..];
+                let class = packet[0] << 4 | packet[1] >> 4;
+                (class, true, flow::flow_hash(packet))
+            }
+            _ => (0, false, flow::station_hash(frame)),
+        };
+        let inherited = Self {
+            tos,
+            ttl: TTL,
+            dont_fragment,
+        };
+        (inherited, hash)
     }
 }
 

@@ -10,10 +10,14 @@
 //!  7 verdict  transmit, drop with one reason, or punt to the slow path
 //! ```
 //!
+//! What a bridge's port receives, or a bridge's network carries, is not routed: [`bridge`] has its
+//! stages.
+//!
 //! Pure: no clock, no allocation, no lock, no system call, no log. What it reads is a [`Snapshot`],
 //! what it changes are the frames and one worker's [`WorkerState`].
 
 mod adjacency;
+mod bridge;
 mod decap;
 mod ecn;
 mod encap;
@@ -30,9 +34,13 @@ mod workload_fence;
 pub use adjacency::{
     Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6,
 };
+pub use bridge::{
+    Bridge, BridgeId, Bridges, FLAP_HOLD, FLAP_MOVES, FLAP_WINDOW, Flood, ForwardingTable, Learnt,
+    Place, Remote, RemoteId, Remotes, Station, Targets, deliver, resume,
+};
 pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
 pub use snapshot::{
-    PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot, Tunnels, TunnelsV6,
+    Addresses, PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot, Tunnels, TunnelsV6,
     WorkloadSources,
 };
 pub use state::WorkerState;
@@ -41,8 +49,9 @@ pub use verdict::{Punt, Verdict};
 use crate::fib::NextHop;
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
-use parse::Ip;
-use state::Flight;
+use crate::wire::Mtu;
+use parse::{Ip, Traits};
+use state::{Destinations, Flight};
 
 /// Sends a batch that came in by `ingress` through all stages and leaves one verdict a frame, in
 /// order, in `verdicts`.
@@ -64,17 +73,41 @@ pub fn forward(
         verdicts.extend(batch.iter().map(|_| Verdict::Drop(DropReason::NoPort)));
         return;
     };
+    if let PortRole::Bridge(bridge) = port.role {
+        return bridge::forward(snapshot, state, port, bridge, batch, verdicts);
+    }
+    fetch(batch);
     let mut flights = std::mem::take(&mut state.flights);
     flights.clear();
-    flights.extend(batch.iter_mut().map(|frame| receive(snapshot, port, frame)));
+    let destinations = &mut state.destinations;
+    destinations.v4.clear();
+    destinations.v6.clear();
+    flights.extend(
+        batch
+            .iter_mut()
+            .map(|frame| receive(snapshot, port, frame, destinations)),
+    );
     lookup(snapshot, state, &mut flights);
-    for (frame, flight) in batch.iter_mut().zip(&flights) {
-        verdicts.push(match flight {
-            Flight::Lookup(ip, next_hop) => send(snapshot, state, Some(port), ip, *next_hop, frame),
-            Flight::Ended(verdict) => *verdict,
-        });
-    }
+    verdicts.extend(
+        batch
+            .iter_mut()
+            .zip(&flights)
+            .map(|(frame, flight)| match flight {
+                Flight::Lookup(ip, next_hop) => {
+                    send(snapshot, state, Some(port), ip, *next_hop, frame)
+                }
+                Flight::Ended(verdict) => *verdict,
+            }),
+    );
     state.flights = flights;
+}
+
+/// Touches every packet once, so that their cache misses overlap: the stages go packet by packet, and
+/// one packet's work is longer than what a core looks ahead.
+#[inline]
+fn fetch(batch: &[Frame]) {
+    let firsts = batch.iter().filter_map(|frame| frame.bytes().first());
+    std::hint::black_box(firsts.fold(0, |all, first| all ^ first));
 }
 
 /// Sends a packet that the router itself made: an IP packet without a link header, looked up and
@@ -88,67 +121,79 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
         Ip::V4(ip) => snapshot.fib.lookup_v4(ip.destination),
         Ip::V6(ip) => snapshot.fib.lookup_v6(ip.destination),
     };
-    send(snapshot, state, None, &ip, next_hop, frame)
+    send(snapshot, state, None, &Traits::from(&ip), next_hop, frame)
 }
 
 /// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
 /// packet gets through is found out so.
 pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
-    let sent = parse::ip(frame).and_then(|ip| Ok(encap::push(egress, state, &ip, frame)?));
+    let any_size = egress.clone().with_mtu(Mtu(u16::MAX));
+    let sent = parse::ip(frame)
+        .and_then(|ip| Ok(encap::push(&any_size, state, &Traits::from(&ip), frame)?));
     match sent {
         Ok(()) => Verdict::Transmit(egress.port),
         Err(verdict) => verdict,
     }
 }
 
-/// Stages 1 and 2 for one frame.
-fn receive(snapshot: &Snapshot, port: &PortConfig, frame: &mut Frame) -> Flight {
+/// Stages 1 and 2 for one frame; what it is to be looked up by is left in `destinations`.
+#[inline]
+fn receive(
+    snapshot: &Snapshot,
+    port: &PortConfig,
+    frame: &mut Frame,
+    destinations: &mut Destinations,
+) -> Flight {
     let received = parse::receive(port, frame).and_then(|ip| match port.role {
         PortRole::Uplink => decap::open(snapshot, port, ip, frame),
         PortRole::Workload => {
             workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
+            parse::refuse_off_link(&ip)?;
             Ok(ip)
         }
-        PortRole::Host => Ok(ip),
+        PortRole::Host | PortRole::Bridge(_) => Ok(ip),
     });
     match received {
-        Ok(ip) => Flight::Lookup(ip, None),
+        Ok(ip) => {
+            match &ip {
+                Ip::V4(ip) => destinations.v4.push(ip.destination),
+                Ip::V6(ip) => destinations.v6.push(ip.destination),
+            }
+            Flight::Lookup(Traits::from(&ip), None)
+        }
         Err(verdict) => Flight::Ended(verdict),
     }
 }
 
 /// Stage 4 for the batch: all look-ups at once, so that their cache misses overlap.
 fn lookup(snapshot: &Snapshot, state: &mut WorkerState, flights: &mut [Flight]) {
-    state.destinations.clear();
-    state
-        .destinations
-        .extend(flights.iter().filter_map(|flight| match flight {
-            Flight::Lookup(Ip::V4(ip), _) => Some(ip.destination),
-            _ => None,
-        }));
-    state.next_hops.clear();
-    state.next_hops.resize(state.destinations.len(), None);
-    snapshot
-        .fib
-        .lookup_v4_batch(&state.destinations, &mut state.next_hops);
-    let mut found = state.next_hops.iter();
+    let Destinations { v4, v6 } = &state.destinations;
+    let next_hops = &mut state.next_hops;
+    next_hops.clear();
+    next_hops.resize(v4.len() + v6.len(), None);
+    let (v4_hops, v6_hops) = next_hops.split_at_mut(v4.len());
+    snapshot.fib.lookup_v4_batch(v4, v4_hops);
+    snapshot.fib.lookup_v6_batch(v6, v6_hops);
+    let (mut v4_hops, mut v6_hops) = (v4_hops.iter(), v6_hops.iter());
     for flight in flights {
-        match flight {
-            Flight::Lookup(Ip::V4(_), next_hop) => *next_hop = found.next().copied().flatten(),
-            Flight::Lookup(Ip::V6(ip), next_hop) => {
-                *next_hop = snapshot.fib.lookup_v6(ip.destination);
-            }
-            Flight::Ended(_) => {}
+        if let Flight::Lookup(ip, next_hop) = flight {
+            let found = if ip.is_v6 {
+                v6_hops.next()
+            } else {
+                v4_hops.next()
+            };
+            *next_hop = found.copied().flatten();
         }
     }
 }
 
 /// Stages 5 to 7 for one frame. `ingress` is none for what the router itself sends.
+#[inline]
 fn send(
     snapshot: &Snapshot,
     state: &mut WorkerState,
     ingress: Option<&PortConfig>,
-    ip: &Ip,
+    ip: &Traits,
     next_hop: Option<NextHop>,
     frame: &mut Frame,
 ) -> Verdict {
@@ -162,6 +207,8 @@ fn send(
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
         Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
     };
+    let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
+    let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
     if let Some(ingress) = ingress {
         if ingress.id == egress.port && ingress.role != PortRole::Uplink {
             return same_port(ingress);
@@ -170,16 +217,17 @@ fn send(
         if hop && !ttl::more_than_one(ip) {
             return Verdict::Punt(Punt::TtlExpired);
         }
-        if frame.len() > usize::from(egress.mtu.0) {
+        if too_big {
             return Verdict::Punt(Punt::TooBig(egress.mtu));
         }
         if hop {
             ttl::decrement(ip, frame);
         }
-    } else if frame.len() > usize::from(egress.mtu.0) {
+    } else if too_big {
         return Verdict::Punt(Punt::TooBig(egress.mtu));
     }
     match encap::push(egress, state, ip, frame) {
+        Ok(()) if cut_outside => Verdict::Punt(Punt::CutOutside(egress.port, egress.path_mtu())),
         Ok(()) => Verdict::Transmit(egress.port),
         Err(reason) => Verdict::Drop(reason),
     }
@@ -188,7 +236,7 @@ fn send(
 /// A packet whose next hop's Ethernet address is not known waits for it, unless this is its last hop
 /// anyway: its sender is told so now, as it would be later. Behind an unresolved next hop is never
 /// the host.
-fn unresolved(ingress: Option<&PortConfig>, ip: &Ip, next_hop: NextHop) -> Verdict {
+fn unresolved(ingress: Option<&PortConfig>, ip: &Traits, next_hop: NextHop) -> Verdict {
     let hop = ingress.is_some_and(|ingress| ingress.role != PortRole::Host);
     if hop && !ttl::more_than_one(ip) {
         return Verdict::Punt(Punt::TtlExpired);
@@ -201,6 +249,8 @@ fn unresolved(ingress: Option<&PortConfig>, ip: &Ip, next_hop: NextHop) -> Verdi
 fn same_port(ingress: &PortConfig) -> Verdict {
     match ingress.role {
         PortRole::Host => Verdict::Punt(Punt::NoRoute),
-        PortRole::Uplink | PortRole::Workload => Verdict::Drop(DropReason::SamePort),
+        PortRole::Uplink | PortRole::Workload | PortRole::Bridge(_) => {
+            Verdict::Drop(DropReason::SamePort)
+        }
     }
 }

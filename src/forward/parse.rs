@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{PortConfig, PortRole, Punt, Verdict};
+use super::{PortConfig, PortRole, Punt, RouterAddresses, Verdict};
 use crate::packet::Link;
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::{EtherType, Ethernet};
@@ -34,6 +34,39 @@ impl Ip {
     }
 }
 
+/// What the stages behind the look-up need to know of a packet's own header. Small, as a batch of
+/// them waits for its look-ups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traits {
+    pub(super) is_v6: bool,
+    /// TOS or traffic class.
+    pub(super) tos: u8,
+    /// TTL or hop limit, as it came.
+    pub(super) ttl: u8,
+    /// IPv6 routers never fragment (RFC 8200 section 5).
+    pub(super) dont_fragment: bool,
+}
+
+impl From<&Ip> for Traits {
+    #[inline]
+    fn from(ip: &Ip) -> Self {
+        match ip {
+            Ip::V4(ip) => Self {
+                is_v6: false,
+                tos: ip.tos,
+                ttl: ip.ttl,
+                dont_fragment: ip.dont_fragment,
+            },
+            Ip::V6(ip) => Self {
+                is_v6: true,
+                tos: ip.traffic_class,
+                ttl: ip.hop_limit,
+                dont_fragment: true,
+            },
+        }
+    }
+}
+
 /// Takes the link header off a received frame and checks its IP header; the frame then holds the IP
 /// packet alone. What came from a workload is checked for its source; a checksum that the sender's
 /// kernel left to hardware is completed.
@@ -51,7 +84,7 @@ pub(super) fn receive(port: &PortConfig, frame: &mut Frame) -> Result<Ip, Verdic
         from_workload(port, &ip, frame)?;
     }
     if port.partial_checksums {
-        partial::complete_checksum(frame.bytes_mut());
+        complete_checksum(&ip, frame);
     }
     if martian_source(ip.source()) {
         return Err(DropReason::MartianSource.into());
@@ -106,6 +139,15 @@ fn ethernet(role: PortRole, own: MacAddr, frame: &mut Frame) -> Result<EtherType
     }
     frame.strip(header.header_len());
     Ok(header.ethertype)
+}
+
+/// Completes a checksum that the sender's kernel left to hardware.
+#[inline]
+pub(super) fn complete_checksum(ip: &Ip, frame: &mut Frame) {
+    match ip {
+        Ip::V4(ip) => partial::complete_ipv4(ip, frame.bytes_mut()),
+        Ip::V6(_) => partial::complete_checksum(frame.bytes_mut()),
+    };
 }
 
 fn ethertype_of(ip: &Ip) -> EtherType {
@@ -164,6 +206,27 @@ pub(super) fn refuse_destination(destination: IpAddr) -> Result<(), DropReason> 
         (false, true) => Err(DropReason::MartianDestination),
         (false, false) => Ok(()),
     }
+}
+
+/// Refuses what must stay on a workload's link (RFC 4291 section 2.5.6), where only the gateway is.
+#[inline]
+pub(super) fn refuse_off_link(ip: &Ip) -> Result<(), DropReason> {
+    match ip {
+        Ip::V6(ip) if ip.destination != RouterAddresses::GATEWAY_V6 => refuse_link_local(ip),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what must stay on its link.
+#[inline]
+pub(super) fn refuse_link_local(ip: &Ipv6) -> Result<(), DropReason> {
+    if ip.source.is_unicast_link_local() {
+        return Err(DropReason::MartianSource);
+    }
+    if ip.destination.is_unicast_link_local() {
+        return Err(DropReason::MartianDestination);
+    }
+    Ok(())
 }
 
 #[inline]

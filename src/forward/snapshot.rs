@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::bridge::{BridgeId, Bridges};
 use super::{Adjacency, ReversePath};
 use crate::fib::Fib;
 use crate::packet::{Link, PortId};
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub tunnels: Tunnels,
     /// What the router calls itself.
     pub router: RouterAddresses,
+    /// The virtual Ethernets that this node has a part in.
+    pub bridges: Bridges,
 }
 
 /// The addresses that the router's own packets, ICMP errors above all, come from.
@@ -61,6 +64,19 @@ pub struct PortConfig {
     pub partial_checksums: bool,
 }
 
+impl PortConfig {
+    /// A port that is not open: nothing comes in by it.
+    pub fn closed(id: PortId) -> Self {
+        Self {
+            id,
+            role: PortRole::Workload,
+            link: Link::Ethernet(MacAddr::default()),
+            sources: WorkloadSources::default(),
+            partial_checksums: true,
+        }
+    }
+}
+
 /// What is behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortRole {
@@ -70,6 +86,8 @@ pub enum PortRole {
     Workload,
     /// The host's own kernel, by a TUN device.
     Host,
+    /// Stations of a bridge: nothing is routed.
+    Bridge(BridgeId),
 }
 
 /// The addresses that a workload may send from.
@@ -105,7 +123,7 @@ pub struct Tunnels {
     /// Whether reserved bits must be zero (RFC 7348 says to ignore them).
     pub strict_reserved_bits: bool,
     /// The addresses of this node's workloads and its own: never the source of what comes in.
-    pub local_addresses: FxHashSet<IpAddr>,
+    pub local_addresses: Addresses,
     /// The end point over IPv6, if this node has an IPv6 address.
     pub v6: Option<TunnelsV6>,
     /// Whether the route back to an inner source must lead where the packet came from.
@@ -123,11 +141,62 @@ pub struct TunnelsV6 {
     pub zero_checksum: bool,
 }
 
-/// From whom tunnel packets are taken.
+/// A set of addresses.
+///
+/// Kept by their numbers: those are hashed by one multiplication, an [`IpAddr`] byte by byte.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    v4: FxHashSet<u32>,
+    v6: FxHashSet<u128>,
+}
+
+impl Addresses {
+    /// Whether the address is one of them.
+    #[inline]
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.contains(&address.to_bits()),
+            IpAddr::V6(address) => self.v6.contains(&address.to_bits()),
+        }
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self.v4.iter().map(|bits| Ipv4Addr::from_bits(*bits).into());
+        v4.chain(self.v6.iter().map(|bits| Ipv6Addr::from_bits(*bits).into()))
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+    }
+}
+
+impl Extend<IpAddr> for Addresses {
+    fn extend<I: IntoIterator<Item = IpAddr>>(&mut self, addresses: I) {
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => self.v4.insert(address.to_bits()),
+                IpAddr::V6(address) => self.v6.insert(address.to_bits()),
+            };
+        }
+    }
+}
+
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let mut set = Self::default();
+        set.extend(addresses);
+        set
+    }
+}
+
+/// From whom tunnel packets are taken; addresses as in [`Addresses`].
 #[derive(Debug, Clone, Default)]
 pub struct Peers {
-    v4: FxHashMap<Ipv4Addr, PeerId>,
-    v6: FxHashMap<Ipv6Addr, PeerId>,
+    v4: FxHashMap<u32, PeerId>,
+    v6: FxHashMap<u128, PeerId>,
     external: Vec<IpNet>,
 }
 
@@ -145,8 +214,8 @@ impl Peers {
         };
         for (address, id) in nodes {
             match address {
-                IpAddr::V4(address) => peers.v4.insert(address, id),
-                IpAddr::V6(address) => peers.v6.insert(address, id),
+                IpAddr::V4(address) => peers.v4.insert(address.to_bits(), id),
+                IpAddr::V6(address) => peers.v6.insert(address.to_bits(), id),
             };
         }
         peers
@@ -159,12 +228,20 @@ impl Peers {
         self.node(source).is_some() || self.external.iter().any(|net| net.contains(&source))
     }
 
+    /// The known nodes' addresses, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = (IpAddr, PeerId)> + '_ {
+        let v4 = self.v4.iter();
+        let v4 = v4.map(|(bits, id)| (Ipv4Addr::from_bits(*bits).into(), *id));
+        let v6 = self.v6.iter();
+        v4.chain(v6.map(|(bits, id)| (Ipv6Addr::from_bits(*bits).into(), *id)))
+    }
+
     /// The known node that has this address.
     #[inline]
     pub fn node(&self, address: IpAddr) -> Option<PeerId> {
         match address {
-            IpAddr::V4(address) => self.v4.get(&address).copied(),
-            IpAddr::V6(address) => self.v6.get(&address).copied(),
+            IpAddr::V4(address) => self.v4.get(&address.to_bits()).copied(),
+            IpAddr::V6(address) => self.v6.get(&address.to_bits()).copied(),
         }
     }
 }

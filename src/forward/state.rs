@@ -1,9 +1,9 @@
 //! What one worker owns while it forwards.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Verdict;
-use super::parse::Ip;
+use super::parse::Traits;
 use crate::fib::NextHop;
 use crate::packet::BATCH;
 
@@ -11,17 +11,24 @@ use crate::packet::BATCH;
 #[derive(Debug)]
 pub struct WorkerState {
     pub(super) flights: Vec<Flight>,
-    pub(super) destinations: Vec<Ipv4Addr>,
+    pub(super) destinations: Destinations,
     pub(super) next_hops: Vec<Option<NextHop>>,
     identification: u16,
     identification_step: u16,
+}
+
+/// What a batch is to be looked up by, in the order of its frames.
+#[derive(Debug, Default)]
+pub(super) struct Destinations {
+    pub(super) v4: Vec<Ipv4Addr>,
+    pub(super) v6: Vec<Ipv6Addr>,
 }
 
 /// Where a frame of the batch stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Flight {
     /// Its (inner) header is read; the next hop is filled in by the look-up.
-    Lookup(Ip, Option<NextHop>),
+    Lookup(Traits, Option<NextHop>),
     /// Its verdict is known.
     Ended(Verdict),
 }
@@ -31,7 +38,10 @@ impl WorkerState {
     pub fn new(number: u16, workers: u16) -> Self {
         Self {
             flights: Vec::with_capacity(BATCH),
-            destinations: Vec::with_capacity(BATCH),
+            destinations: Destinations {
+                v4: Vec::with_capacity(BATCH),
+                v6: Vec::with_capacity(BATCH),
+            },
             next_hops: Vec::with_capacity(BATCH),
             identification: number,
             identification_step: workers.max(1),

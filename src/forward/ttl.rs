@@ -1,24 +1,22 @@
 //! Stage 5: one hop less, once per router (RFC 1812 section 5.3.1, RFC 8200 section 3).
 
-use super::parse::Ip;
+use super::parse::Traits;
 use crate::packet::Frame;
 use crate::wire::{ipv4, ipv6};
 
 /// Whether the packet may take one more hop.
 #[inline]
-pub(super) fn more_than_one(ip: &Ip) -> bool {
-    match ip {
-        Ip::V4(ip) => ip.ttl > 1,
-        Ip::V6(ip) => ip.hop_limit > 1,
-    }
+pub(super) fn more_than_one(ip: &Traits) -> bool {
+    ip.ttl > 1
 }
 
 /// Takes one hop off the packet in the frame; the IPv4 checksum follows (RFC 1624).
 #[inline]
-pub(super) fn decrement(ip: &Ip, frame: &mut Frame) {
-    let decremented = match ip {
-        Ip::V4(_) => ipv4::decrement_ttl(frame.bytes_mut()),
-        Ip::V6(_) => ipv6::decrement_hop_limit(frame.bytes_mut()),
+pub(super) fn decrement(ip: &Traits, frame: &mut Frame) {
+    let decremented = if ip.is_v6 {
+        ipv6::decrement_hop_limit(frame.bytes_mut())
+    } else {
+        ipv4::decrement_ttl(frame.bytes_mut())
     };
     debug_assert!(
         decremented,

@@ -1,11 +1,12 @@
 //! ICMP errors about our own tunnel packets, told from all other ICMP to the node.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Tunnels;
 use crate::wire::icmp::{self, types};
 use crate::wire::ipv4::{Ipv4, protocol};
-use crate::wire::udp;
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::{icmpv6, udp};
 
 /// Whether an ICMP packet to this node is a destination unreachable that quotes a tunnel packet of
 /// this node's. Whether to believe it is for the slow path to say.
@@ -19,6 +20,39 @@ pub(super) fn quotes_nodes(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool 
     quoted_sender(tunnels, ip, packet).is_some_and(|sender| {
         tunnels.node_address == Some(sender) || tunnels.peers.contains(sender)
     })
+}
+
+/// The same for ICMPv6: a destination unreachable or a packet too big.
+#[cold]
+pub(super) fn quotes_tunnel_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> bool {
+    quoted_sender_v6(tunnels, ip, packet)
+        .is_some_and(|sender| tunnels.v6.is_some_and(|own| own.node_address == sender))
+}
+
+/// The same for ICMPv6, of any node's.
+pub(super) fn quotes_nodes_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> bool {
+    quoted_sender_v6(tunnels, ip, packet).is_some_and(|sender| {
+        tunnels.v6.is_some_and(|own| own.node_address == sender) || tunnels.peers.contains(sender)
+    })
+}
+
+fn quoted_sender_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6Addr> {
+    use icmpv6::types::{DESTINATION_UNREACHABLE, PACKET_TOO_BIG};
+    if ip.next_header != protocol::ICMPV6 {
+        return None;
+    }
+    let message = packet.get(ipv6::HEADER_LEN..)?;
+    if !matches!(message.first()?, &DESTINATION_UNREACHABLE | &PACKET_TOO_BIG) {
+        return None;
+    }
+    let quoted = message.get(icmpv6::HEADER_LEN..)?;
+    let outer = Ipv6::parse_quoted(quoted).ok()?;
+    let layer = ipv6::upper_layer(quoted)?;
+    let udp = quoted.get(layer.offset..layer.offset + udp::HEADER_LEN)?;
+    let tunnel = layer.protocol == protocol::UDP
+        && layer.has_header()
+        && udp[2..4] == tunnels.vxlan_port.to_be_bytes();
+    tunnel.then_some(outer.source)
 }
 
 /// Who sent the tunnel packet that a destination unreachable quotes, if it quotes one.

@@ -1,5 +1,6 @@
 //! Stage 7: what is to become of a frame.
 
+use super::bridge::{BridgeId, Flood, Place};
 use crate::fib::NextHop;
 use crate::packet::DropReason;
 use crate::packet::PortId;
@@ -14,12 +15,15 @@ pub enum Verdict {
     Drop(DropReason),
     /// Hand it to the slow path.
     Punt(Punt),
+    /// Send a copy to each of the [`super::Targets`] ([`super::deliver`]); the frame is the bridged one.
+    Flood(Flood),
 }
 
 /// Why the slow path gets a frame.
 ///
-/// But for [`Punt::Arp`], whose frame is whole, the frame holds an IP packet without a link header,
-/// as it was before its TTL was touched; after decapsulation it is the inner packet.
+/// But for [`Punt::Arp`], [`Punt::CutOutside`] and what is bridged, whose frame is whole, the frame holds
+/// an IP packet without a link header, as it was before its TTL was touched; after decapsulation it is
+/// the inner packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Punt {
     /// ARP on a workload port; the frame begins with its Ethernet header.
@@ -38,23 +42,32 @@ pub enum Punt {
     TooBig(Mtu),
     /// The next hop's Ethernet address is not known yet.
     Unresolved(NextHop),
+    /// Put into its tunnel, as it would be sent by this port, but its path takes tunnel packets of this
+    /// size only, outer IP header included: fragment it outside.
+    CutOutside(PortId, Mtu),
     /// A fragment of a tunnel packet from a known node, its outer header still there.
     OuterFragment,
     /// An ICMP destination unreachable that quotes a tunnel packet of ours.
     TunnelError,
+    /// ARP or neighbour discovery in a bridge, and where it came from.
+    Bridged(BridgeId, Place),
+    /// A bridged frame for one remote whose payload is larger than this.
+    BridgedTooBig(Mtu),
 }
 
 impl Punt {
     /// The reason to count when the slow path cannot or may not do anything for the packet.
     pub const fn drop_reason(self) -> DropReason {
         match self {
-            Self::Arp | Self::NeighbourDiscovery | Self::ToRouter | Self::TunnelError => {
-                DropReason::NotAnswered
-            }
+            Self::Arp
+            | Self::NeighbourDiscovery
+            | Self::ToRouter
+            | Self::TunnelError
+            | Self::Bridged(..) => DropReason::NotAnswered,
             Self::NoRoute => DropReason::NoRoute,
             Self::Blackhole => DropReason::Blackhole,
             Self::TtlExpired => DropReason::TtlExpired,
-            Self::TooBig(_) => DropReason::TooBig,
+            Self::TooBig(_) | Self::BridgedTooBig(_) | Self::CutOutside(..) => DropReason::TooBig,
             Self::Unresolved(_) => DropReason::NeighbourUnresolved,
             Self::OuterFragment => DropReason::OuterFragment,
         }

@@ -24,14 +24,30 @@ pub(super) fn check(tunnels: &Tunnels, ip: &Ip, packet: &[u8]) -> Result<(), Dro
             protocol::ICMP => tunnel_error::quotes_nodes(tunnels, ip, packet),
             _ => false,
         },
-        Ip::V6(ip) => {
-            ip.next_header == protocol::UDP && is_vxlan(tunnels, packet.get(ipv6::HEADER_LEN..))
-        }
+        Ip::V6(ip) => match ip.next_header {
+            protocol::UDP => is_vxlan(tunnels, packet.get(ipv6::HEADER_LEN..)),
+            protocol::ICMPV6 => tunnel_error::quotes_nodes_v6(tunnels, ip, packet),
+            protocol::FRAGMENT
+            | protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::DESTINATION_OPTIONS => is_behind_extensions(tunnels, packet),
+            _ => false,
+        },
     };
     if refused {
         return Err(DropReason::TunnelFromWorkload);
     }
     Ok(())
+}
+
+/// The same, for what a workload hides behind extension headers.
+#[cold]
+fn is_behind_extensions(tunnels: &Tunnels, packet: &[u8]) -> bool {
+    ipv6::upper_layer(packet).is_some_and(|layer| {
+        layer.protocol == protocol::UDP
+            && layer.has_header()
+            && is_vxlan(tunnels, packet.get(layer.offset..))
+    })
 }
 
 /// Whether a datagram is for the network's VXLAN port.

@@ -18,11 +18,13 @@ use super::state::Link;
 use super::{Error, Result};
 
 /// Whether a feature makes a veth's far end hand over packets that are not finished: without a
-/// checksum, or longer than the MTU. The name is that of `ethtool -k` (kernel,
+/// checksum, longer than the MTU, or without their 802.1Q tag. The name is that of `ethtool -k` (kernel,
 /// net/ethtool/common.c, `netdev_features_strings`), not of one of its legacy groups.
 pub fn is_tx_offload(name: &str) -> bool {
     let segmentation = name.starts_with("tx-") && name.ends_with("-segmentation");
-    segmentation || name.starts_with("tx-checksum-") || name == "tx-gso-list"
+    // A tag that is left to hardware is not in the frame that XDP sees.
+    let tag = name.starts_with("tx-vlan-");
+    segmentation || tag || name.starts_with("tx-checksum-") || name == "tx-gso-list"
 }
 
 /// The state of one of a device's features.
@@ -82,7 +84,8 @@ impl Ethtool {
     /// If the kernel is older than Linux 5.6 or built without CONFIG_ETHTOOL_NETLINK.
     pub fn open() -> Result<Self> {
         let mut socket = RequestSocket::open(protocols::NETLINK_GENERIC, "generic netlink")?;
-        let family = family(&mut socket)?;
+        let what = "looking for the kernel's ethtool interface (Linux 5.6, CONFIG_ETHTOOL_NETLINK)";
+        let family = family(&mut socket, what, "ethtool")?;
         Ok(Self { socket, family })
     }
 
@@ -202,14 +205,37 @@ const BITSET_BITS_BIT: u16 = 1;
 const BITSET_BIT_NAME: u16 = 2;
 const BITSET_BIT_VALUE: u16 = 3;
 
-/// Asks the controller (`nlctrl`, linux/genetlink.h) for the number of the family `ethtool`.
-fn family(socket: &mut RequestSocket) -> Result<u16> {
+/// Whether a device takes packets that XDP programs on other devices redirect to it: a veth does only
+/// while its far end receives through NAPI (GRO, or an XDP program there).
+///
+/// # Errors
+/// If the kernel does not say: it is older than Linux 6.3.
+pub fn takes_redirects(interface: u32) -> Result<bool> {
+    // linux/netdev.h
+    const DEV_GET: u8 = 1;
+    const DEV_IFINDEX: u16 = 1;
+    const DEV_XDP_FEATURES: u16 = 3;
+    const XDP_ACT_NDO_XMIT: u64 = 4;
+    let mut socket = RequestSocket::open(protocols::NETLINK_GENERIC, "generic netlink")?;
+    let what = "looking for the kernel's word on XDP features (Linux 6.3)";
+    let family = family(&mut socket, what, "netdev")?;
+    let index = DefaultNla::new(DEV_IFINDEX, interface.to_ne_bytes().to_vec());
+    let what = format!("reading the XDP features of interface {interface}");
+    let request = Message::new(family, DEV_GET, vec![index]);
+    let answer = one_answer(&mut socket, &what, request)?;
+    let features = answer.value(DEV_XDP_FEATURES).first_chunk::<8>();
+    let features = features.ok_or_else(|| no_answer(&what))?;
+    Ok(u64::from_ne_bytes(*features) & XDP_ACT_NDO_XMIT != 0)
+}
+
+/// Asks the controller (`nlctrl`, linux/genetlink.h) for the number of a family.
+fn family(socket: &mut RequestSocket, what: &str, name: &str) -> Result<u16> {
     const CONTROLLER: u16 = 16;
     const GETFAMILY: u8 = 3;
     const FAMILY_ID: u16 = 1;
     const FAMILY_NAME: u16 = 2;
-    let what = "looking for the kernel's ethtool interface (Linux 5.6, CONFIG_ETHTOOL_NETLINK)";
-    let name = DefaultNla::new(FAMILY_NAME, b"ethtool\0".to_vec());
+    let name = [name.as_bytes(), b"\0"].concat();
+    let name = DefaultNla::new(FAMILY_NAME, name);
     let answer = one_answer(
         socket,
         what,

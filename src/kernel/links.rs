@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::netlink::Netlink;
 use super::state::Link;
 use super::{Error, Result, mirror};
-use crate::wire::Mtu;
+use crate::wire::{MacAddr, Mtu};
 
 impl Netlink {
     /// All links of the namespace.
@@ -74,6 +76,58 @@ impl Netlink {
         )
     }
 
+    /// Makes a veth pair: this end in the socket's namespace, the other in the one behind `netns`.
+    pub fn create_veth(&mut self, veth: &Veth<'_>, netns: impl AsFd) -> Result<()> {
+        let mtu = LinkAttribute::Mtu(veth.mtu.0.into());
+        let mut peer = LinkMessage::default();
+        peer.attributes.extend([
+            LinkAttribute::IfName(veth.peer.to_owned()),
+            LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
+            mtu.clone(),
+        ]);
+        let mut message = LinkMessage::default();
+        message.attributes.extend([
+            LinkAttribute::IfName(veth.name.to_owned()),
+            LinkAttribute::Address(veth.mac.0.to_vec()),
+            mtu,
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ]);
+        self.change(
+            format!("making the veth pair {} and {}", veth.name, veth.peer),
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Deletes the link of this name, a veth with its peer; nothing happens if there is none.
+    pub fn delete_link(&mut self, name: &str) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        let deleted = self.change(
+            format!("deleting interface {name}"),
+            RouteNetlinkMessage::DelLink(message),
+            0,
+        );
+        unless(deleted, libc::ENODEV)
+    }
+
+    /// Sets a link's Ethernet address.
+    pub fn set_link_address(&mut self, interface: u32, address: MacAddr) -> Result<()> {
+        let mut message = link_message(interface);
+        message
+            .attributes
+            .push(LinkAttribute::Address(address.0.to_vec()));
+        self.set_link(
+            format!("setting interface {interface}'s address to {address}"),
+            message,
+        )
+    }
+
     /// Adds an address to an interface; nothing happens if it has it.
     pub fn add_address(&mut self, interface: u32, address: IpNet) -> Result<()> {
         let added = self.change(
@@ -97,6 +151,19 @@ impl Netlink {
     fn set_link(&mut self, what: String, message: LinkMessage) -> Result<()> {
         self.change(what, RouteNetlinkMessage::SetLink(message), 0)
     }
+}
+
+/// A veth pair to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Veth<'a> {
+    /// This end's name.
+    pub name: &'a str,
+    /// This end's Ethernet address.
+    pub mac: MacAddr,
+    /// The other end's name.
+    pub peer: &'a str,
+    /// Both ends' MTU.
+    pub mtu: Mtu,
 }
 
 /// The link with this number.

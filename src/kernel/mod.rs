@@ -25,7 +25,8 @@ pub mod veth;
 
 use std::io;
 
-pub use ethtool::{Channels, Ethtool, Feature, driver, is_tx_offload};
+pub use ethtool::{Channels, Ethtool, Feature, driver, is_tx_offload, takes_redirects};
+pub use links::Veth;
 pub use masquerade::{Masquerade, MasqueradeRules};
 pub use mirror::{Changes, Mirror};
 pub use netlink::Netlink;

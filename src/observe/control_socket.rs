@@ -266,9 +266,14 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
         let reply = match request {
             Request::Routes => Reply::Routes(view.routes()),
             Request::Counters => Reply::Counters(view.counters()),
+            Request::Fdb => Reply::Fdb(view.fdb()),
             Request::Status => Reply::Status(view.status()),
             Request::ProbeMtu(wanted) => match view.probe_mtu(&wanted) {
                 Ok(report) => Reply::Mtu(report),
+                Err(text) => Reply::Error(text),
+            },
+            Request::FastPath { on } => match view.switch_fast_path(on) {
+                Ok(()) => Reply::Status(view.status()),
                 Err(text) => Reply::Error(text),
             },
             Request::Capture(wanted) => match view.capture(&wanted) {

@@ -124,7 +124,12 @@ impl Report {
         ] {
             counters(encoder, name, help, [(none, value)])?;
         }
-        Ok(())
+        let waiting = as_f64(self.counters.waiting);
+        let help = "Packets that wait for a neighbour or for the rest of their fragments";
+        gauges(encoder, "waiting_packets", help, [(none, waiting)])?;
+        let fast = self.counters.fast_path.map(|packets| (none, packets));
+        let help = "Packets received that XDP programs forwarded";
+        counters(encoder, "fast_path_packets", help, fast)
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -161,6 +166,7 @@ impl Report {
             "1 if a part of the node does its work",
             ready,
         )?;
+        self.bridges(encoder)?;
         let uptime = [(
             [("node", &*status.node), ("version", &*status.version)],
             as_f64(status.uptime_seconds),
@@ -170,6 +176,32 @@ impl Report {
             "uptime_seconds",
             "Seconds since the node started",
             uptime,
+        )
+    }
+
+    fn bridges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bridges = &self.status.bridges;
+        let stations = bridges.iter();
+        let stations = stations.map(|b| ([("bridge", &*b.name)], as_f64(b.stations)));
+        gauges(
+            encoder,
+            "bridge_stations",
+            "Stations that a bridge has learnt and not forgotten",
+            stations,
+        )?;
+        let refused = bridges.iter().map(|b| ([("bridge", &*b.name)], b.refused));
+        counters(
+            encoder,
+            "bridge_refused",
+            "Times that a station was not learnt for want of room",
+            refused,
+        )?;
+        let moves = bridges.iter().map(|b| ([("bridge", &*b.name)], b.moves));
+        counters(
+            encoder,
+            "bridge_moves",
+            "Times that a station was heard of elsewhere",
+            moves,
         )
     }
 }
@@ -230,7 +262,8 @@ fn as_f64(number: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::observe::report::{
-        Component, Encapsulation, PortCounters, RouteCount, WorkerStatus, XdpStatistics,
+        BridgeStatus, Component, Encapsulation, PortCounters, RouteCount, WorkerStatus,
+        XdpStatistics,
     };
     use crate::packet::DropReason;
 
@@ -277,6 +310,12 @@ mod tests {
                 name: "datastore".to_owned(),
                 ..Component::default()
             }],
+            bridges: vec![BridgeStatus {
+                name: "tenants".to_owned(),
+                stations: 3,
+                refused: 2,
+                ..BridgeStatus::default()
+            }],
             ..StatusReport::default()
         };
         Report { counters, status }
@@ -297,6 +336,9 @@ mod tests {
             r#"underpass_routes{encapsulation="ipip"} 4.0"#,
             r#"underpass_worker_busy_ratio{worker="0"} 0.25"#,
             r#"underpass_component_ready{component="datastore"} 0.0"#,
+            r#"underpass_bridge_stations{bridge="tenants"} 3.0"#,
+            r#"underpass_bridge_refused_total{bridge="tenants"} 2"#,
+            r#"underpass_bridge_moves_total{bridge="tenants"} 0"#,
             r#"underpass_uptime_seconds{node="worker1",version="1.2.3"} 60.0"#,
         ] {
             assert!(

@@ -7,18 +7,22 @@ pub mod capture;
 pub mod control_socket;
 pub mod dissect;
 pub mod health;
+mod http;
 pub mod metrics;
 pub mod protocol;
 pub mod report;
 
 use crate::port::capture::{Capture, CaptureError};
 use protocol::{CaptureRequest, ProbeRequest};
-use report::{CounterReport, MtuReport, RouteRow, StatusReport};
+use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
 
 /// A running node as its observers see it; called from their threads, at any time.
 pub trait NodeView: Send + Sync {
     /// The route table, in the order of its destinations.
     fn routes(&self) -> Vec<RouteRow>;
+
+    /// The stations of the node's bridges.
+    fn fdb(&self) -> Vec<FdbRow>;
 
     /// The sums of all workers' counters.
     fn counters(&self) -> CounterReport;
@@ -31,4 +35,9 @@ pub trait NodeView: Send + Sync {
 
     /// Finds out how large a packet gets through to another node; an error is one sentence.
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String>;
+
+    /// Switches the fast path on or off; an error if the node has none.
+    fn switch_fast_path(&self, _on: bool) -> Result<(), String> {
+        Err("the node has no fast path".to_owned())
+    }
 }

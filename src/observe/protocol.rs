@@ -3,8 +3,10 @@
 //! ```text
 //! {"request":"routes"}                                     → {"routes":[…]}
 //! {"request":"counters"}                                   → {"counters":{…}}
+//! {"request":"fdb"}                                        → {"fdb":[…]}
 //! {"request":"status"}                                     → {"status":{…}}
 //! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
+//! {"request":"fast_path","on":false}                       → {"status":{…}}
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
 //!                                                            {"packet":{…}} a packet
 //!                                                            {"end":{"sent":…,"missed":…,…}}
@@ -15,7 +17,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::report::{CounterReport, MtuReport, RouteRow, StatusReport};
+use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
 
@@ -27,11 +29,19 @@ pub enum Request {
     Routes,
     /// The counters.
     Counters,
+    /// The stations of the node's bridges.
+    Fdb,
     /// How the node is.
     Status,
     /// How large a packet gets through to another node.
     #[serde(rename = "probe_mtu")]
     ProbeMtu(ProbeRequest),
+    /// To forward by the fast path, or by the workers alone.
+    #[serde(rename = "fast_path")]
+    FastPath {
+        /// By the fast path.
+        on: bool,
+    },
     /// Packets as they cross ports.
     Capture(CaptureRequest),
 }
@@ -67,6 +77,8 @@ pub enum Reply {
     Routes(Vec<RouteRow>),
     /// The counters.
     Counters(CounterReport),
+    /// The stations of the node's bridges.
+    Fdb(Vec<FdbRow>),
     /// How the node is.
     Status(StatusReport),
     /// The largest packet that gets through.

@@ -52,6 +52,85 @@ impl RouteRow {
     }
 }
 
+/// A station of a bridge, or a remote that flooded frames go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbRow {
+    /// The bridge's name.
+    pub bridge: String,
+    /// Its network.
+    pub vni: u32,
+    /// The station's address; zero for a remote that flooded frames go to.
+    pub mac: MacAddr,
+    /// The port that it is behind.
+    #[serde(default)]
+    pub port: Option<String>,
+    /// The tunnel end point that it is behind.
+    #[serde(default)]
+    pub remote: Option<IpAddr>,
+    /// That end point's node, if it is a known one.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// How its place is known.
+    pub kind: FdbKind,
+    /// Seconds since it was last heard of, if its place was learnt.
+    #[serde(default)]
+    pub age: Option<u32>,
+    /// Whether its place is held on to because it has moved too often.
+    #[serde(default)]
+    pub flapping: bool,
+}
+
+/// How the place of a station is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FdbKind {
+    /// It is configured.
+    Static,
+    /// It was learnt.
+    Learned,
+    /// It is no station: flooded frames go there.
+    Flood,
+}
+
+impl FdbKind {
+    /// Its name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Learned => "learned",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+/// How a bridge is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub vni: u32,
+    /// The UDP port of its packets.
+    pub udp_port: u16,
+    /// The address that they are sent from.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// Its ports on this node.
+    pub ports: u64,
+    /// Its other tunnel end points.
+    pub remotes: u64,
+    /// Those of them to which the way is known.
+    pub reachable: u64,
+    /// Stations that are learnt now.
+    pub stations: u64,
+    /// Stations that can be learnt at most.
+    pub limit: u64,
+    /// Times that a station was not learnt for want of room.
+    pub refused: u64,
+    /// Times that a station has moved.
+    pub moves: u64,
+}
+
 /// The largest packet that gets through to another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MtuReport {
@@ -168,8 +247,15 @@ pub struct CounterReport {
     /// Packets that the router consumed: what was addressed to it, what it answered, fragments that
     /// became part of another packet.
     pub absorbed: u64,
-    /// Packets that the router made: answers, ICMP errors, fragments after a packet's first.
+    /// Packets that the router made: answers, ICMP errors, fragments after a packet's first, copies of
+    /// a bridged frame after its first.
     pub originated: u64,
+    /// Packets that wait now, for a neighbour or for the rest of their fragments.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Packets, of those received, that XDP programs forwarded; nothing without a fast path.
+    #[serde(default)]
+    pub fast_path: Option<u64>,
 }
 
 impl CounterReport {
@@ -190,6 +276,7 @@ impl CounterReport {
             sent: self.ports.iter().map(|port| port.tx_packets).sum(),
             dropped: self.drops.iter().map(|drop| drop.packets).sum(),
             absorbed: self.absorbed,
+            waiting: self.waiting,
         }
     }
 }
@@ -265,7 +352,7 @@ pub struct DropCount {
     pub packets: u64,
 }
 
-/// Every packet that came in or was made must have left, been dropped or been absorbed.
+/// Every packet that came in or was made must have left, been dropped or been absorbed, or waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// Packets received on all ports.
@@ -278,6 +365,8 @@ pub struct Balance {
     pub dropped: u64,
     /// Packets that the router consumed.
     pub absorbed: u64,
+    /// Packets that wait.
+    pub waiting: u64,
 }
 
 impl Balance {
@@ -285,7 +374,8 @@ impl Balance {
     /// passing; a fault in the accounts otherwise.
     pub fn difference(&self) -> i128 {
         let sum = |parts: &[u64]| parts.iter().copied().map(i128::from).sum::<i128>();
-        sum(&[self.received, self.originated]) - sum(&[self.sent, self.dropped, self.absorbed])
+        sum(&[self.received, self.originated])
+            - sum(&[self.sent, self.dropped, self.absorbed, self.waiting])
     }
 }
 
@@ -312,6 +402,9 @@ pub struct StatusReport {
     pub workers: Vec<WorkerStatus>,
     /// The parts, and whether each does its work.
     pub components: Vec<Component>,
+    /// The bridges.
+    #[serde(default)]
+    pub bridges: Vec<BridgeStatus>,
 }
 
 impl StatusReport {

@@ -56,9 +56,10 @@ drop_reasons! {
     Ipv6Truncated => "ipv6_truncated",
     /// The IPv6 payload length is longer than the packet.
     Ipv6PayloadLength => "ipv6_payload_length",
-    /// A source that no packet may have: multicast, broadcast, loopback or unspecified.
+    /// A source that no packet may have: multicast, broadcast, loopback, unspecified; or one that must stay
+    /// on its link.
     MartianSource => "martian_source",
-    /// A destination that is never forwarded: loopback, unspecified or class E.
+    /// A destination that is never forwarded: loopback, unspecified, class E or another link's.
     MartianDestination => "martian_destination",
     /// A workload sent from an address that is not its own.
     SpoofedSource => "spoofed_source",
@@ -91,10 +92,23 @@ drop_reasons! {
     InnerProtocol => "inner_protocol",
     /// The outer header says congestion, the inner sender does not understand it (RFC 6040).
     EcnNotEctCe => "ecn_not_ect_ce",
-    /// A tunnel packet whose inner source is one of our own workloads, multicast or loopback.
+    /// A tunnel packet whose inner source is one of our own workloads, multicast, loopback or link-local.
     SpoofedInner => "spoofed_inner",
     /// A tunnel packet whose inner source has no route, or, if the check is strict, one to another node.
     ReversePath => "reverse_path",
+    // Bridges.
+    /// A bridged frame whose source is no station's address: a group's, or zero.
+    BridgeSource => "bridge_source",
+    /// A bridged frame that came from elsewhere than its source's static entry says.
+    BridgeStatic => "bridge_static",
+    /// A bridged frame whose source has moved to and fro too often to be believed.
+    BridgeFlapping => "bridge_flapping",
+    /// A frame that came out of a tunnel and would have to go into one.
+    BridgeSplitHorizon => "bridge_split_horizon",
+    /// A frame to a group of the protocols that stay on one link (01:80:c2:00:00:00 to 0f).
+    BridgeLinkLocal => "bridge_link_local",
+    /// A frame for everybody in a bridge that has nobody else.
+    BridgeNobody => "bridge_nobody",
     // Stages 4 and 5, lookup and TTL; each is answered by ICMP where that is allowed.
     /// No route to the destination.
     NoRoute => "no_route",

@@ -89,6 +89,23 @@ impl Frame {
         true
     }
 
+    /// Pushes the last `length` bytes of `padded` before the packet, as [`Frame::push`] does. The bytes
+    /// before these are written too, into headroom that nobody reads, if there is so much of it: a
+    /// copy of a length that the compiler knows.
+    #[inline]
+    #[must_use]
+    pub fn push_end_of<const N: usize>(&mut self, padded: &[u8; N], length: usize) -> bool {
+        let free = &mut self.buffer[..self.start];
+        match free.last_chunk_mut::<N>() {
+            Some(room) if length <= N => {
+                *room = *padded;
+                self.start -= length;
+                true
+            }
+            _ => self.push(&padded[N - length.min(N)..]),
+        }
+    }
+
     /// Takes `count` bytes off the packet's front; all of it if it is shorter.
     #[inline]
     pub fn strip(&mut self, count: usize) {
@@ -168,6 +185,18 @@ mod tests {
         assert_eq!(frame.bytes(), b"outer inner");
         frame.strip(6);
         assert_eq!(frame.bytes(), b"inner");
+    }
+
+    #[test]
+    fn the_end_of_a_padded_header_is_pushed_wherever_it_fits() {
+        for headroom in [8, 16] {
+            let mut frame = Frame::leak(64, headroom);
+            assert!(frame.fill(b"inner", headroom));
+            assert!(frame.push_end_of(b"........outer ", 6));
+            assert_eq!(frame.bytes(), b"outer inner");
+            assert!(!frame.push_end_of(b"........outer ", 12));
+            assert_eq!(frame.bytes(), b"outer inner");
+        }
     }
 
     #[test]

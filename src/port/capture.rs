@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -125,6 +125,10 @@ impl<P: Port + ?Sized> Port for Captured<P> {
         self.inner.reap(pool);
     }
 
+    fn held(&self) -> usize {
+        self.inner.held()
+    }
+
     fn descriptors(&self) -> Vec<RawFd> {
         self.inner.descriptors()
     }
@@ -157,7 +161,19 @@ impl<P: Port + ?Sized> Captured<P> {
 /// The handle by which captures of a node's ports are switched on and off; clones are the same
 /// switch.
 #[derive(Debug, Clone, Default)]
-pub struct CaptureSwitch(Arc<Mutex<BTreeMap<PortId, Weak<Tap>>>>);
+pub struct CaptureSwitch {
+    taps: Arc<Mutex<BTreeMap<PortId, Weak<Tap>>>>,
+    watcher: Arc<OnceLock<Watcher>>,
+}
+
+/// Who is told that a port is captured from now on, or not any more.
+struct Watcher(Box<dyn Fn(PortId, bool) + Send + Sync>);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher")
+    }
+}
 
 /// Why a capture could not be attached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +195,12 @@ impl CaptureSwitch {
     /// A switch without ports.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has `watcher` told, from now on, when a port is captured and when it is not any more. The
+    /// first watcher stays.
+    pub fn watch(&self, watcher: impl Fn(PortId, bool) + Send + Sync + 'static) {
+        let _ = self.watcher.set(Watcher(Box::new(watcher)));
     }
 
     /// The ports there are now, by number.
@@ -244,13 +266,13 @@ impl CaptureSwitch {
     }
 
     fn live_taps(&self) -> Vec<Arc<Tap>> {
-        let mut taps = lock(&self.0);
+        let mut taps = lock(&self.taps);
         taps.retain(|_, tap| tap.strong_count() > 0);
         taps.values().filter_map(Weak::upgrade).collect()
     }
 
     fn tap(&self, port: CapturedPort) -> Arc<Tap> {
-        let mut taps = lock(&self.0);
+        let mut taps = lock(&self.taps);
         let known = taps.get(&port.id).and_then(Weak::upgrade);
         if let Some(tap) = known.filter(|tap| tap.port == port) {
             return tap;
@@ -261,6 +283,7 @@ impl CaptureSwitch {
             armed: AtomicBool::new(false),
             sinks: ArcSwap::default(),
             changing: Mutex::new(()),
+            watcher: Arc::clone(&self.watcher),
         });
         taps.insert(id, Arc::downgrade(&tap));
         tap
@@ -315,6 +338,7 @@ struct Tap {
     sinks: ArcSwap<Vec<Arc<Sink>>>,
     /// Held while `sinks` and `armed` change together.
     changing: Mutex<()>,
+    watcher: Arc<OnceLock<Watcher>>,
 }
 
 impl Tap {
@@ -322,8 +346,12 @@ impl Tap {
         let _guard = lock(&self.changing);
         let mut sinks = self.sinks.load().as_ref().clone();
         edit(&mut sinks);
-        self.armed.store(!sinks.is_empty(), Relaxed);
+        let armed = !sinks.is_empty();
         self.sinks.store(Arc::new(sinks));
+        self.armed.store(armed, Relaxed);
+        if let Some(Watcher(tell)) = self.watcher.get() {
+            tell(self.port.id, armed);
+        }
     }
 
     #[cold]

@@ -169,6 +169,12 @@ pub enum PortError {
         /// What is known of the program: id, name, and whose it is if it is one of this router's.
         program: String,
     },
+    /// The fast path cannot be had.
+    #[error("no fast path: {reason}")]
+    FastPath {
+        /// What stands in the way.
+        reason: String,
+    },
     /// The XDP program could not be loaded or attached.
     #[error("cannot steer packets of '{interface}' into AF_XDP: {reason}")]
     Steering {

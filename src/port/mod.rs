@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 pub use error::PortError;
-pub use netdev::receive_queues;
+pub use netdev::{receive_queues, xdp_programs};
 
 use crate::packet::{Batch, FramePool};
 pub use crate::packet::{Link, PortId};
@@ -70,6 +70,12 @@ pub trait Port: Send {
 
     /// Takes back the buffers of frames that have been sent; cheap when there are none.
     fn reap(&mut self, pool: &mut FramePool);
+
+    /// Frames that the device or the kernel holds, to receive into or to send. With those in the pool
+    /// and in the worker's hands they are all that the worker's memory has.
+    fn held(&self) -> usize {
+        0
+    }
 
     /// Descriptors that become readable when the port has something to receive, for an idle worker to
     /// sleep on.

@@ -72,6 +72,11 @@ impl NetDevice {
     }
 }
 
+/// The numbers of the XDP programs at a device of the calling thread's network namespace.
+pub fn xdp_programs(name: &str) -> Result<Vec<u32>, PortError> {
+    Ok(NetDevice::query(name)?.xdp_programs)
+}
+
 /// How many receive queues a device has (sysfs, which shows the namespace that it was mounted in).
 pub fn receive_queues(name: &str) -> Result<u32, PortError> {
     NetDevice::query(name)?;

@@ -62,6 +62,13 @@ pub enum AffinityKind {
     Virtual,
 }
 
+impl AffinityKind {
+    /// Whether it is a host.
+    pub fn is_host(self) -> bool {
+        self == Self::Host
+    }
+}
+
 impl BlockAffinity {
     /// The block.
     pub fn block(&self) -> IpNet {

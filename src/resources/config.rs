@@ -9,10 +9,13 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bridge::{self, Bridge};
+use super::datastore::Datastore;
 use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
 use super::problem::{Fault, Origin, Position, Problem};
+use super::workload_interfaces::WorkloadInterfaces;
 use super::yaml::{Tree, documents};
 use crate::wire::Vni;
 
@@ -28,6 +31,9 @@ pub struct NodeConfig {
     /// The ports that workloads sit behind.
     #[serde(default)]
     pub workloads: Vec<WorkloadPort>,
+    /// Ports that are opened as workloads come; none of them if absent.
+    #[serde(default)]
+    pub workload_interfaces: Option<WorkloadInterfaces>,
     /// The TUN device of the node's own processes; none on a router without host traffic.
     #[serde(default)]
     pub host: Option<Host>,
@@ -43,6 +49,12 @@ pub struct NodeConfig {
     /// From whom tunnel packets are taken.
     #[serde(default)]
     pub fence: Fence,
+    /// Whether XDP programs forward what they can.
+    #[serde(default)]
+    pub fast_path: FastPathWanted,
+    /// Virtual Ethernets that this node has a part in.
+    #[serde(default)]
+    pub bridges: Vec<Bridge>,
     /// Where the cluster's resources are.
     pub datastore: Datastore,
     /// Where health is served; nowhere if absent.
@@ -165,7 +177,7 @@ pub struct Vxlan {
 }
 
 /// What goes for tunnels of either kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Tunnel {
     /// The outer TTL or hop limit.
@@ -176,6 +188,24 @@ pub struct Tunnel {
     pub mtu: u16,
     /// Whether VXLAN over IPv6 goes without a UDP checksum, and is taken without one.
     pub udp_zero_checksum_v6: bool,
+    /// No ICMP error is believed that says that an IPv4 path takes fewer bytes.
+    pub min_path_mtu: u16,
+    /// Seconds between probes of each path for its MTU; 0 for none but those that a doubt calls for.
+    pub probe_paths: u16,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::default(),
+            dscp: Dscp::default(),
+            mtu: 0,
+            udp_zero_checksum_v6: false,
+            // Linux's net.ipv4.route.min_pmtu.
+            min_path_mtu: 552,
+            probe_paths: 0,
+        }
+    }
 }
 
 /// An outer TTL: `inherit`, or a number from 1.
@@ -197,13 +227,17 @@ pub enum Dscp {
     Inherit,
 }
 
-/// Where the cluster's resources are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Datastore {
-    /// A directory of YAML files. Written relative to the configuration file; once loaded, relative
-    /// to the working directory or absolute.
-    pub directory: PathBuf,
+/// Whether XDP programs forward what they can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FastPathWanted {
+    /// No: every packet goes through a worker.
+    #[default]
+    Off,
+    /// By the ports that allow it.
+    Auto,
+    /// As `auto`, and the node does not start if the uplink does not allow it.
+    On,
 }
 
 /// How much is logged.
@@ -255,7 +289,7 @@ impl NodeConfig {
             return Err(problems);
         }
         let directory = file.parent().unwrap_or(Path::new(""));
-        config.datastore.directory = directory.join(&config.datastore.directory);
+        config.datastore.resolve(directory);
         Ok(config)
     }
 
@@ -284,6 +318,12 @@ impl NodeConfig {
         self.uplink.queues.unwrap_or_else(all)
     }
 
+    /// The place in `bridges` of the one that has this port.
+    pub fn bridge_of(&self, interface: &InterfaceName) -> Option<usize> {
+        let has = |bridge: &Bridge| bridge.ports.contains(interface);
+        self.bridges.iter().position(has)
+    }
+
     /// The control socket's path: as given, else `/run/underpass/<node>.sock`.
     pub fn control_socket(&self) -> PathBuf {
         let default = || Path::new("/run/underpass").join(format!("{}.sock", self.node));
@@ -294,10 +334,14 @@ impl NodeConfig {
         let mut faults = Vec::new();
         self.validate_ports(&mut faults);
         self.validate_names(&mut faults);
+        if let Some(interfaces) = &self.workload_interfaces {
+            interfaces.validate(&mut faults);
+        }
         self.workers.validate(&mut faults);
         self.validate_uplink_queues(&mut faults);
         self.validate_numbers(&mut faults);
         self.validate_services(&mut faults);
+        bridge::validate(self, &mut faults);
         faults
     }
 
@@ -387,6 +431,21 @@ impl NodeConfig {
                 ));
             }
         }
+        let least = self.tunnel.min_path_mtu;
+        if !(MTU_MIN..=1280).contains(&least) {
+            faults.push(Fault::new(
+                "tunnel.minPathMtu",
+                format!("{least} bytes are not what a path's MTU is held against"),
+                format!("write a number from {MTU_MIN} to 1280, 552 by default"),
+            ));
+        }
+        if (1..10).contains(&self.tunnel.probe_paths) {
+            faults.push(Fault::new(
+                "tunnel.probePaths",
+                format!("every {} seconds is too often", self.tunnel.probe_paths),
+                "write 10 or more, or 0 for none",
+            ));
+        }
         if self.vxlan.port == 0 {
             faults.push(Fault::new(
                 "vxlan.port",
@@ -421,13 +480,7 @@ impl NodeConfig {
                 format!("write an absolute path of at most {SOCKET_PATH_MAX} bytes"),
             ));
         }
-        if self.datastore.directory.as_os_str().is_empty() {
-            faults.push(Fault::new(
-                "datastore.directory",
-                "the path is empty",
-                "write a directory's path, relative to this file or absolute",
-            ));
-        }
+        faults.extend(self.datastore.validate("datastore."));
     }
 }
 
@@ -525,7 +578,7 @@ fn tunl0() -> InterfaceName {
     InterfaceName::tunl0()
 }
 
-fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
+pub(super) fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
     let number = u32::deserialize(deserializer)?;
     Vni::new(number).ok_or_else(|| {
         de::Error::custom(format!(

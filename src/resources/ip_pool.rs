@@ -3,12 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::json::Json;
 use super::metadata::Metadata;
 use super::net::Cidr;
 use super::problem::Fault;
+use super::selector::Selector;
 
 /// An IPPool resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,9 +19,9 @@ pub struct IpPool {
     pub metadata: Metadata,
     /// The wanted state.
     pub spec: IpPoolSpec,
-    /// What the cluster reports; not kept.
-    #[serde(default, skip_serializing)]
-    pub status: Option<IgnoredAny>,
+    /// What the cluster reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Json>,
 }
 
 /// A pool's addresses and mode.
@@ -39,20 +40,24 @@ pub struct IpPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u8>,
     /// Whether packets to the world outside the pools leave with the node's address.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nat_outgoing: bool,
     /// Whether new addresses are no longer handed out. Those in use are routed as before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
     /// Whether BGP keeps silent about the pool.
-    #[serde(default, rename = "disableBGPExport")]
+    #[serde(
+        default,
+        rename = "disableBGPExport",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub disable_bgp_export: bool,
     /// The nodes that may use the pool.
-    #[serde(default = "all_nodes")]
-    pub node_selector: String,
+    #[serde(default = "Selector::all")]
+    pub node_selector: Selector,
     /// The namespaces that may use the pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace_selector: Option<String>,
+    #[serde(default, skip_serializing_if = "Selector::is_empty")]
+    pub namespace_selector: Selector,
     /// What the addresses are for.
     #[serde(default = "workloads_and_tunnels")]
     pub allowed_uses: Vec<AllowedUse>,
@@ -97,9 +102,6 @@ pub enum AssignmentMode {
 const LINK_LOCAL_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 const LINK_LOCAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
-/// Calico's limit on a selector's length, in characters.
-const SELECTOR_MAX: usize = 1024;
-
 impl IpPool {
     /// The pool's addresses.
     pub fn cidr(&self) -> IpNet {
@@ -110,6 +112,17 @@ impl IpPool {
     pub fn block_size(&self) -> u8 {
         let default = if self.is_ipv4() { 26 } else { 122 };
         self.spec.block_size.unwrap_or(default)
+    }
+
+    /// Writes out what follows from the rest, as Calico does when a pool is stored.
+    pub fn fill_defaults(&mut self) {
+        self.spec.block_size = Some(self.block_size());
+        if self.spec.node_selector.is_empty() {
+            self.spec.node_selector = Selector::all();
+        }
+        if self.spec.allowed_uses.is_empty() {
+            self.spec.allowed_uses = workloads_and_tunnels();
+        }
     }
 
     /// What is wrong beyond single fields' syntax, in the words of Calico's validation.
@@ -208,19 +221,23 @@ impl IpPool {
                 "make a pool of its own for load balancers",
             ));
         }
-        let length = self.spec.node_selector.chars().count();
-        if length > SELECTOR_MAX {
+        let load_balancer = uses.contains(&AllowedUse::LoadBalancer);
+        if load_balancer && self.spec.node_selector.canonical() != "all()" {
             faults.push(Fault::new(
                 "spec.nodeSelector",
-                format!("the selector has {length} characters"),
-                format!("write at most {SELECTOR_MAX}"),
+                "IP Pool with AllowedUse LoadBalancer must have node selector set to all()",
+                "write all()",
+            ));
+        }
+        let tunnelled = [self.spec.ipip_mode, self.spec.vxlan_mode] != [EncapMode::Never; 2];
+        if load_balancer && tunnelled {
+            faults.push(Fault::new(
+                "spec.ipipMode",
+                "Neither IPIPMode nor VXLANMode can be enabled on AllowedUses LoadBalancer IP pool",
+                "write Never for both",
             ));
         }
     }
-}
-
-fn all_nodes() -> String {
-    "all()".into()
 }
 
 fn workloads_and_tunnels() -> Vec<AllowedUse> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::problem::Fault;
 use super::text::by_text;
 
 /// A resource's name: a DNS subdomain (RFC 1123) in lower case, at most 253 characters.
@@ -37,6 +38,11 @@ pub enum NameError {
 by_text!(Name, NodeName, InterfaceName);
 
 impl Name {
+    /// The name of what is there without being made: a namespace, a tier, a configuration.
+    pub fn default_name() -> Self {
+        Self("default".to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,6 +65,18 @@ impl InterfaceName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What Calico does not take though the kernel would; `*` stands for all, where that is allowed.
+    pub(super) fn check(&self, faults: &mut Vec<Fault>, field: &str, all: bool) {
+        let inner = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if !(all && self.0 == "*" || self.0.chars().all(inner)) {
+            faults.push(Fault::new(
+                field,
+                format!("'{self}' is not an interface's name"),
+                "write 1 to 15 letters, digits, '_', '.' and '-'",
+            ));
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Addresses and networks, as resources write them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::problem::Fault;
 use super::text::by_text;
 
 /// A network whose host bits are all zero.
@@ -17,6 +19,24 @@ pub struct Cidr(IpNet);
 /// A network; host bits are cleared when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(pub IpNet);
+
+/// A network or one address, kept as it is written: host bits may be set, and an address alone
+/// stands for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    written: IpNet,
+    alone: bool,
+}
+
+/// A BGP peer's address, and its port if it is not BGP's own: `10.0.0.1`, `10.0.0.1:1790`,
+/// `[fd00::1]:1790`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: Option<NonZeroU16>,
+}
 
 /// One address, written alone or as a /32 or /128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,12 +86,26 @@ pub enum NetError {
          write a unicast address and its network's prefix length, such as fd00:30::11/64"
     )]
     NotIpv6Interface(String),
+    /// Not a peer's address.
+    #[error(
+        "'{0}' is not a peer's address; \
+         write one such as 10.0.0.1, 10.0.0.1:1790 or [fd00::1]:1790"
+    )]
+    NotPeer(String),
     /// Not the number of an autonomous system.
     #[error("'{0}' is not an AS number; write one from 1 to 4294967295, or as 1.10")]
     NotAsNumber(String),
 }
 
-by_text!(Cidr, Prefix, HostAddress, Ipv4Interface, Ipv6Interface);
+by_text!(
+    Cidr,
+    Prefix,
+    Network,
+    PeerAddress,
+    HostAddress,
+    Ipv4Interface,
+    Ipv6Interface
+);
 
 impl Cidr {
     /// The network, or nothing if host bits are set.
@@ -111,6 +145,63 @@ impl FromStr for Prefix {
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         net.map(|net| Self(net.trunc()))
             .map_err(|_| NetError::NotCidr(text.into()))
+    }
+}
+
+impl Network {
+    /// The network, without host bits.
+    pub fn net(self) -> IpNet {
+        self.written.trunc()
+    }
+
+    /// What is wrong where Calico wants a network without host bits.
+    pub(super) fn check_masked(self, faults: &mut Vec<Fault>, field: &str) {
+        let (written, masked) = (self.written, self.net());
+        if written != masked {
+            let reason = format!("'{written}' is not strictly masked");
+            faults.push(Fault::new(field, reason, format!("write {masked}")));
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetError;
+
+    fn from_str(text: &str) -> Result<Self, NetError> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let written = address.into();
+            return Ok(Self {
+                written,
+                alone: true,
+            });
+        }
+        let written = text.parse().map_err(|_| NetError::NotCidr(text.into()))?;
+        Ok(Self {
+            written,
+            alone: false,
+        })
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = NetError;
+
+    fn from_str(text: &str) -> Result<Self, NetError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self {
+                address,
+                port: None,
+            });
+        }
+        let socket: Option<SocketAddr> = text.parse().ok();
+        let parsed = socket.and_then(|socket| {
+            let port = NonZeroU16::new(socket.port())?;
+            Some(Self {
+                address: socket.ip(),
+                port: Some(port),
+            })
+        });
+        parsed.ok_or_else(|| NetError::NotPeer(text.into()))
     }
 }
 
@@ -224,6 +315,24 @@ impl fmt::Display for Cidr {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.alone {
+            true => self.written.addr().fmt(f),
+            false => self.written.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port.get()).fmt(f),
+            None => self.address.fmt(f),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::WorkloadEndpoint;
-use super::{BlockAffinity, IpPool, Kind, Name, Node, NodeName, Resource, ResourceKey};
+use super::{BlockAffinity, IpPool, Kind, Name, Node, NodeName, Resource, ResourceKey, Typed};
 
 /// All resources of a cluster, each kind by its name and in its order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +16,8 @@ pub struct ClusterState {
     pub affinities: BTreeMap<Name, BlockAffinity>,
     /// Workloads' interfaces, by namespace and name.
     pub endpoints: BTreeMap<(Option<Name>, Name), WorkloadEndpoint>,
+    /// Resources of all other kinds.
+    pub others: BTreeMap<ResourceKey, Resource>,
 }
 
 impl ClusterState {
@@ -37,6 +39,10 @@ impl ClusterState {
                 let key = (metadata.namespace.clone(), metadata.name.clone());
                 self.endpoints.insert(key, endpoint);
             }
+            Resource::IpamHandle(_) => {}
+            other => {
+                self.others.insert(other.key(), other);
+            }
         }
     }
 
@@ -50,12 +56,33 @@ impl ClusterState {
                 let key = (key.namespace.clone(), key.name.clone());
                 self.endpoints.remove(&key).is_some()
             }
+            Kind::IpamHandle => false,
+            _ => self.others.remove(key).is_some(),
         }
+    }
+
+    /// The resources of one of the other kinds, in order of their names.
+    pub fn others<T: Typed + 'static>(&self) -> impl Iterator<Item = &T> {
+        self.others.values().filter_map(T::of)
+    }
+
+    /// The resource of a name, of one of the other kinds that have no namespaces.
+    pub fn other<T: Typed>(&self, name: &Name) -> Option<&T> {
+        let key = ResourceKey {
+            kind: T::KIND,
+            namespace: None,
+            name: name.clone(),
+        };
+        self.others.get(&key).and_then(T::of)
     }
 
     /// How many resources there are.
     pub fn len(&self) -> usize {
-        self.nodes.len() + self.pools.len() + self.affinities.len() + self.endpoints.len()
+        self.nodes.len()
+            + self.pools.len()
+            + self.affinities.len()
+            + self.endpoints.len()
+            + self.others.len()
     }
 
     /// Whether there is no resource.

@@ -21,3 +21,13 @@ macro_rules! by_text {
 }
 
 pub(crate) use by_text;
+
+/// A short name of some bytes: different, as far as anybody will see, for different ones (the first
+/// 63 bits of their SHA-1, in decimal).
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    use sha1::{Digest, Sha1};
+    let hash = Sha1::digest(bytes);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    (u64::from_be_bytes(first) >> 1).to_string()
+}

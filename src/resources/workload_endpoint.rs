@@ -1,15 +1,14 @@
 //! WorkloadEndpoint: a workload's network interface on its node.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::metadata::Metadata;
 use super::name::{InterfaceName, NodeName};
 use super::net::{HostAddress, Prefix};
+use super::port::{Protocol, is_port_name};
 use super::problem::Fault;
 use crate::wire::MacAddr;
 
@@ -109,16 +108,12 @@ pub struct EndpointPort {
     /// The protocol.
     pub protocol: Protocol,
     /// The port on the node that is forwarded to it; 0 for none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub host_port: u16,
     /// The node's address of that forwarding.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
 }
-
-/// An IP protocol, by one of Calico's names or by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Protocol(pub u8);
 
 /// Limits on a workload's traffic: bits and packets a second, bursts, connections.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -153,9 +148,36 @@ impl WorkloadEndpoint {
         prefixes.iter().map(|prefix| prefix.0)
     }
 
-    /// What is wrong beyond single fields' syntax.
+    /// Writes out what follows from the rest, as Calico does when an endpoint is stored: labels by
+    /// which selectors see where it is.
+    pub fn fill_defaults(&mut self) {
+        let labels = &mut self.metadata.labels;
+        if let Some(namespace) = &self.metadata.namespace {
+            labels.insert(NAMESPACE.into(), namespace.to_string());
+        }
+        if let Some(orchestrator) = &self.spec.orchestrator {
+            labels.insert(ORCHESTRATOR.into(), orchestrator.clone());
+        }
+    }
+
+    /// What is wrong beyond single fields' syntax, in the words of Calico's validation.
     pub fn validate(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
+        self.spec
+            .interface_name
+            .check(&mut faults, "spec.interfaceName", false);
+        if let Some(id) = self
+            .spec
+            .container_id
+            .as_ref()
+            .filter(|id| !is_container_id(id))
+        {
+            faults.push(Fault::new(
+                "spec.containerID",
+                format!("'{id}' is not a container's identifier"),
+                "write letters, digits and '-', with a letter or digit at each end",
+            ));
+        }
         for (index, nat) in self.spec.ip_nats.iter().enumerate() {
             if !self.addresses().any(|address| address == nat.internal_ip) {
                 faults.push(Fault::new(
@@ -164,15 +186,16 @@ impl WorkloadEndpoint {
                     "write one of the endpoint's own addresses",
                 ));
             }
-        }
-        for (index, port) in self.spec.ports.iter().enumerate() {
-            if port.port == 0 {
+            if nat.internal_ip.is_ipv4() != nat.external_ip.is_ipv4() {
                 faults.push(Fault::new(
-                    format!("spec.ports[{index}].port"),
-                    "0 is not a port",
-                    "write a number from 1 to 65535",
+                    format!("spec.ipNATs[{index}].externalIP"),
+                    "mismatched IP versions",
+                    "write an address of the internal one's IP version",
                 ));
             }
+        }
+        for (index, port) in self.spec.ports.iter().enumerate() {
+            port.check(&mut faults, &|name| format!("spec.ports[{index}].{name}"));
         }
         if let Some(mac) = self.spec.mac.filter(|mac| mac.is_multicast()) {
             faults.push(Fault::new(
@@ -185,53 +208,52 @@ impl WorkloadEndpoint {
     }
 }
 
-/// Calico's names of protocols, with IANA's numbers.
-const PROTOCOLS: [(&str, u8); 6] = [
-    ("TCP", 6),
-    ("UDP", 17),
-    ("ICMP", 1),
-    ("ICMPv6", 58),
-    ("SCTP", 132),
-    ("UDPLite", 136),
-];
+/// The label under which selectors see an endpoint's namespace.
+const NAMESPACE: &str = "projectcalico.org/namespace";
+/// The label under which selectors see who started an endpoint.
+const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 
-impl Serialize for Protocol {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match PROTOCOLS.iter().find(|(_, number)| *number == self.0) {
-            Some((name, _)) => serializer.serialize_str(name),
-            None => serializer.serialize_u8(self.0),
-        }
-    }
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+fn is_zero(port: &u16) -> bool {
+    *port == 0
 }
 
-impl<'de> Deserialize<'de> for Protocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ProtocolVisitor)
-    }
+fn is_container_id(id: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    !id.is_empty() && id.chars().all(inner) && !id.starts_with('-') && !id.ends_with('-')
 }
 
-struct ProtocolVisitor;
-
-impl Visitor<'_> for ProtocolVisitor {
-    type Value = Protocol;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255")
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Protocol, E> {
-        match u8::try_from(number) {
-            Ok(number) if number != 0 => Ok(Protocol(number)),
-            _ => Err(E::invalid_value(de::Unexpected::Unsigned(number), &self)),
+impl EndpointPort {
+    fn check(&self, faults: &mut Vec<Fault>, at: &dyn Fn(&str) -> String) {
+        if self.port == 0 {
+            faults.push(Fault::new(
+                at("port"),
+                "0 is not a port",
+                "write a number from 1 to 65535",
+            ));
         }
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Protocol, E> {
-        let known = PROTOCOLS
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name));
-        known
-            .map(|&(_, number)| Protocol(number))
-            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(name), &self))
+        if !self.protocol.has_ports() {
+            faults.push(Fault::new(
+                at("protocol"),
+                "WorkloadEndpointPort protocol does not support ports.",
+                "write TCP, UDP or SCTP",
+            ));
+        }
+        match self.name.as_deref().filter(|name| !name.is_empty()) {
+            None if self.host_port == 0 => faults.push(Fault::new(
+                at("name"),
+                "WorkloadEndpointPort name must not be empty if no HostPort is specified",
+                "add a name",
+            )),
+            Some(name) if !is_port_name(name) => faults.push(Fault::new(
+                at("name"),
+                format!("'{name}' is not a port's name"),
+                "write at most 15 lower-case letters, digits and '-', with a letter among them",
+            )),
+            _ => {}
+        }
     }
 }

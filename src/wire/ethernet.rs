@@ -42,6 +42,8 @@ impl EtherType {
     pub const ARP: Self = Self(0x0806);
     /// An 802.1Q tag.
     pub const VLAN: Self = Self(0x8100);
+    /// The outer of two tags (802.1ad).
+    pub const SERVICE_VLAN: Self = Self(0x88a8);
     /// IPv6.
     pub const IPV6: Self = Self(0x86dd);
 }
@@ -52,6 +54,7 @@ impl fmt::Display for EtherType {
             Self::IPV4 => f.write_str("IPv4"),
             Self::ARP => f.write_str("ARP"),
             Self::VLAN => f.write_str("802.1Q"),
+            Self::SERVICE_VLAN => f.write_str("802.1ad"),
             Self::IPV6 => f.write_str("IPv6"),
             Self(number) => write!(f, "0x{number:04x}"),
         }
@@ -175,6 +178,22 @@ impl Ethernet {
     }
 }
 
+/// What a frame carries behind up to two tags, and where in the frame that begins; nothing if the
+/// frame ends before.
+#[inline]
+pub fn network(frame: &[u8]) -> Option<(EtherType, usize)> {
+    const TAG_LEN: usize = TAGGED_HEADER_LEN - HEADER_LEN;
+    let mut at = HEADER_LEN;
+    for _ in 0..3 {
+        let bytes = frame.get(at - 2..at)?;
+        match EtherType(u16::from_be_bytes([bytes[0], bytes[1]])) {
+            EtherType::VLAN | EtherType::SERVICE_VLAN => at += TAG_LEN,
+            ethertype => return Some((ethertype, at)),
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +220,20 @@ mod tests {
         ethernet.vlan = Some(VlanTag::default());
         assert_eq!(ethernet.write(&mut out), 0);
         assert_eq!(out, [0; 17]);
+    }
+
+    #[test]
+    fn the_network_header_is_found_behind_tags() {
+        let header = [0x02; 12];
+        let frame = |types: &[u8]| [&header[..], types].concat();
+        let ip = (EtherType::IPV4, 14);
+        assert_eq!(network(&frame(&[8, 0])), Some(ip));
+        let one = frame(&[0x81, 0, 0, 5, 0x86, 0xdd]);
+        assert_eq!(network(&one), Some((EtherType::IPV6, 18)));
+        let two = frame(&[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8, 6]);
+        assert_eq!(network(&two), Some((EtherType::ARP, 22)));
+        let three = [&two[..20], &[0x81, 0, 0, 7, 8, 0]].concat();
+        assert_eq!(network(&three), None);
+        assert_eq!(network(&two[..21]), None);
     }
 }

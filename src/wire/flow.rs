@@ -25,6 +25,17 @@ pub fn flow_hash(ip_packet: &[u8]) -> u32 {
     }
 }
 
+/// A hash of an Ethernet frame's two stations, for frames that carry no IP packet; 0 if it is too short.
+#[inline]
+pub fn station_hash(frame: &[u8]) -> u32 {
+    let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]) = frame.first_chunk() else {
+        return 0;
+    };
+    let destination = u64::from_be_bytes([0, 0, *d0, *d1, *d2, *d3, *d4, *d5]);
+    let source = u64::from_be_bytes([0, 0, *s0, *s1, *s2, *s3, *s4, *s5]);
+    finish(mix(mix(0, destination), source))
+}
+
 /// The UDP source port for a VXLAN packet whose inner packet has this hash: 49152–65535.
 ///
 /// As the kernel's `udp_flow_src_port`: the lower half of the hash is folded into the upper one, of

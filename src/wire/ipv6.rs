@@ -185,7 +185,30 @@ pub struct Fragment {
     pub identification: u32,
 }
 
+/// Bytes in a fragment header.
+pub const FRAGMENT_LEN: usize = 8;
+
 impl Fragment {
+    /// Reads a fragment header, and what it says follows in the whole packet; nothing if there is too
+    /// little.
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Option<(Self, u8)> {
+        let h: &[u8; FRAGMENT_LEN] = bytes.first_chunk()?;
+        let fragment = Self {
+            offset: u16::from_be_bytes([h[2], h[3]]) & !7,
+            more: h[3] & 1 != 0,
+            identification: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+        };
+        Some((fragment, h[0]))
+    }
+
+    /// The header's bytes, before what `next_header` says.
+    pub fn header(&self, next_header: u8) -> [u8; FRAGMENT_LEN] {
+        let [high, low] = (self.offset & !7 | u16::from(self.more)).to_be_bytes();
+        let [a, b, c, d] = self.identification.to_be_bytes();
+        [next_header, 0, high, low, a, b, c, d]
+    }
+
     /// Whether the header is there though the packet is whole (an atomic fragment, RFC 6946).
     pub const fn is_atomic(&self) -> bool {
         self.offset == 0 && !self.more
@@ -264,12 +287,8 @@ fn step(packet: &[u8], layer: &mut UpperLayer) -> Option<()> {
     let mut length = 8 + usize::from(h[1]) * 8;
     match layer.protocol {
         protocol::FRAGMENT => {
-            length = 8;
-            layer.fragment = Some(Fragment {
-                offset: u16::from_be_bytes([h[2], h[3]]) & !7,
-                more: h[3] & 1 != 0,
-                identification: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-            });
+            length = FRAGMENT_LEN;
+            layer.fragment = Fragment::parse(h).map(|(fragment, _)| fragment);
         }
         protocol::ROUTING => layer.segments_left |= h[3] != 0,
         _ => {}

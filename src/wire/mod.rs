@@ -12,17 +12,20 @@
 //! | [`ipv4`] | RFC 791 |
 //! | [`ipv6`] | RFC 8200 |
 //! | [`udp`] | RFC 768 |
+//! | [`tcp`] | RFC 9293 |
 //! | [`icmp`] | RFC 792 |
 //! | [`icmpv6`] | RFC 4443 |
 //! | [`nd`] | RFC 4861 |
 //! | [`vxlan`] | RFC 7348 |
+//! | [`virtio_net`] | virtio 1.2, section 5.1.6 |
 //! | [`checksum`] | RFC 1071, RFC 1624 |
 //!
 //! Over these: [`flow`] hashes a packet's flow, [`partial`] completes the checksums that a veth
-//! peer leaves to hardware.
+//! peer leaves to hardware, [`segment`] cuts super-packets and [`coalesce`] makes them.
 
 pub mod arp;
 pub mod checksum;
+pub mod coalesce;
 pub mod ethernet;
 pub mod flow;
 pub mod icmp;
@@ -31,7 +34,10 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
 pub mod partial;
+pub mod segment;
+pub mod tcp;
 pub mod udp;
+pub mod virtio_net;
 pub mod vxlan;
 
 #[cfg(test)]

@@ -38,13 +38,23 @@ const TCP_HEADER_LEN: usize = 20;
 #[inline]
 pub fn complete_checksum(ip_packet: &mut [u8]) -> bool {
     let transport = match ip_packet.first() {
-        Some(byte) if byte >> 4 == 4 => find_ipv4(ip_packet),
+        Some(byte) if byte >> 4 == 4 => Ipv4::parse_quoted(ip_packet)
+            .ok()
+            .and_then(|ip| find_ipv4(&ip)),
         Some(byte) if byte >> 4 == 6 => find_ipv6(ip_packet),
         _ => None,
     };
-    let Some(transport) = transport else {
-        return false;
-    };
+    transport.is_some_and(|transport| complete_at(&transport, ip_packet))
+}
+
+/// The same for an IPv4 packet whose header `ip` is.
+#[inline]
+pub fn complete_ipv4(ip: &Ipv4, ip_packet: &mut [u8]) -> bool {
+    find_ipv4(ip).is_some_and(|transport| complete_at(&transport, ip_packet))
+}
+
+#[inline]
+fn complete_at(transport: &Transport, ip_packet: &mut [u8]) -> bool {
     let Some(segment) = ip_packet.get_mut(transport.start..transport.end) else {
         return false;
     };
@@ -57,7 +67,7 @@ pub fn complete_checksum(ip_packet: &mut [u8]) -> bool {
     if u16::from_be_bytes(*field) != transport.pseudo.folded() {
         return false;
     }
-    complete(segment, &transport)
+    complete(segment, transport)
 }
 
 /// A segment or datagram whose checksum may be partial.
@@ -75,8 +85,7 @@ struct Transport {
 }
 
 #[inline]
-fn find_ipv4(packet: &[u8]) -> Option<Transport> {
-    let ip = Ipv4::parse_quoted(packet).ok()?;
+fn find_ipv4(ip: &Ipv4) -> Option<Transport> {
     if ip.is_fragment() {
         return None;
     }

@@ -24,6 +24,9 @@ use super::ipv4::protocol;
 /// Bytes of a UDP header.
 pub const HEADER_LEN: usize = 8;
 
+/// Where the checksum is.
+pub const CHECKSUM: usize = 6;
+
 /// A UDP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Udp {

@@ -6,7 +6,7 @@
 //! The balance that they must keep once nothing is under way:
 //!
 //! ```text
-//!  received + originated = transmitted + dropped + absorbed
+//!  received + originated = transmitted + dropped + absorbed + waiting
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,8 +41,10 @@ impl Counter {
     }
 }
 
-/// What one thread counts.
+/// What one thread counts. Aligned so that no two threads write to one cache line, nor to a pair that
+/// the processor fetches together.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Counters {
     /// By [`PortId`].
     pub ports: Vec<PortCounters>,
@@ -54,6 +56,8 @@ pub struct Counters {
     pub originated: Counter,
     /// Packets that ended here because they were for the router, or went on as others.
     pub absorbed: Counter,
+    /// Packets that wait now, in the slow path: for a neighbour, or for the rest of their fragments.
+    pub waiting: Counter,
     /// Rounds of the hot loop, and those in which there was something to do.
     pub rounds: Counter,
     /// Rounds with work.
@@ -62,8 +66,9 @@ pub struct Counters {
     pub sleeps: Counter,
 }
 
-/// What one thread counts for one port.
+/// What one thread counts for one port; aligned as [`Counters`].
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct PortCounters {
     /// Packets received.
     pub rx_packets: Counter,
@@ -120,6 +125,7 @@ impl Counters {
             punted: Counter::default(),
             originated: Counter::default(),
             absorbed: Counter::default(),
+            waiting: Counter::default(),
             rounds: Counter::default(),
             busy_rounds: Counter::default(),
             sleeps: Counter::default(),

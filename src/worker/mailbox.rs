@@ -1,5 +1,6 @@
 //! What threads say to a worker, and how a sleeping one is woken.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -7,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Poll, Token, Waker};
 
+use crate::forward::{BridgeId, Place};
 use crate::packet::Frame;
-use crate::port::PortId;
+use crate::port::{Port, PortId};
 
 /// What a worker may be told.
 #[derive(Debug)]
@@ -28,8 +30,40 @@ pub enum Message {
     Transmit(PortId, Vec<u8>),
     /// Treat this whole frame as if this port had received it.
     Receive(PortId, Vec<u8>),
+    /// Send this whole frame on in a bridge, as one that came from there.
+    Bridge(BridgeId, Place, Vec<u8>),
+    /// Serve this port from now on.
+    Open(Plug),
+    /// Serve a port no more: forward what it has received, send what is queued for it, give it back.
+    Close {
+        /// The port.
+        port: PortId,
+        /// How many frames are to go with it: what the kernel holds through it, and as many free ones
+        /// as are missing.
+        frames: usize,
+        /// Where to give it back.
+        back: Sender<Unplugged>,
+    },
     /// Stop receiving, send what is queued, and end.
     Stop,
+}
+
+/// A port on its way to a worker.
+pub struct Plug(pub Box<dyn Port>);
+
+/// A port that a worker has given back, and free frames.
+#[derive(Debug)]
+pub struct Unplugged {
+    /// The port, still open; nothing if the worker did not have it.
+    pub port: Option<Plug>,
+    /// Frames of the worker's own.
+    pub frames: Vec<Frame>,
+}
+
+impl fmt::Debug for Plug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Plug").field(&self.0.name()).finish()
+    }
 }
 
 /// The token under which a mailbox wakes its worker's poll.

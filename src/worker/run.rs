@@ -1,21 +1,21 @@
 //! The hot loop: receive a batch, forward it, send it; sleep when there is nothing to do.
 
+mod plug;
+
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use super::affinity;
 use super::counters::Counters;
 use super::mailbox::{Inbox, Mailbox, Message};
 use super::publish::{Published, PublishedReader, QuiescentReader};
 use super::slow_path::Punted;
-use crate::forward::{self, Punt, Snapshot, Verdict, WorkerState};
+use crate::forward::{self, BridgeId, Flood, Place, Punt, Snapshot, Verdict, WorkerState};
 use crate::packet::{BATCH, Batch, DropReason, Frame, FramePool};
 use crate::port::{Port, PortId};
 
@@ -50,7 +50,8 @@ pub struct Parts {
     pub cpu: Option<usize>,
     /// The ports that it serves.
     pub ports: Vec<Box<dyn Port>>,
-    /// For each port of the node, by number, the worker that serves it if this one does not.
+    /// For each port of the node, by number, the worker that serves it, or will when it is opened; none
+    /// for one that every worker has a part of.
     pub owners: Vec<Option<usize>>,
     /// Its free frames.
     pub pool: FramePool,
@@ -68,6 +69,8 @@ pub struct Parts {
     pub quiescence: QuiescentReader,
     /// What it counts.
     pub counters: Arc<Counters>,
+    /// How many give outer identifications, workers and others: each takes one in so many.
+    pub identifications: u16,
 }
 
 /// A worker: one thread's ports and all that moves their packets.
@@ -108,7 +111,7 @@ impl Worker {
     /// Puts a worker together and registers its ports with its poll.
     pub fn new(parts: Parts) -> io::Result<Self> {
         let ports = parts.ports;
-        register(&parts.poll, &ports)?;
+        plug::register(&parts.poll, &ports)?;
         let routes = parts
             .owners
             .iter()
@@ -116,11 +119,12 @@ impl Worker {
             .map(
                 |(id, owner)| match ports.iter().position(|port| usize::from(port.id().0) == id) {
                     Some(own) => Way::Own(own),
-                    None => owner.map_or(Way::None, Way::Other),
+                    None => owner
+                        .filter(|owner| *owner != parts.number)
+                        .map_or(Way::None, Way::Other),
                 },
             )
             .collect();
-        let workers = parts.workers.len();
         Ok(Self {
             number: parts.number,
             cpu: parts.cpu,
@@ -134,7 +138,7 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             short_of_frames: SHORT_OF_FRAMES.min(parts.pool.available() / 2),
             pool: parts.pool,
-            state: WorkerState::new(parts.number as u16, workers as u16),
+            state: WorkerState::new(parts.number as u16, parts.identifications),
             poll: parts.poll,
             inbox: parts.inbox,
             workers: parts.workers,
@@ -242,7 +246,32 @@ impl Worker {
             Verdict::Transmit(port) => self.queue(port, frame),
             Verdict::Drop(reason) => self.discard(frame, reason),
             Verdict::Punt(punt) => self.punt(ingress, frame, punt),
+            Verdict::Flood(flood) => self.flood(flood, frame),
         }
+    }
+
+    /// Sends a frame to everybody in a bridge but its sender. The copies after the first are packets of
+    /// our own making, and counted so.
+    fn flood(&mut self, flood: Flood, frame: Frame) {
+        let snapshot = Arc::clone(self.snapshot.load());
+        let mut targets = snapshot.bridges.targets(flood);
+        let Some(first) = targets.next() else {
+            return self.discard(frame, DropReason::BridgeNobody);
+        };
+        for target in targets {
+            self.counters.originated.add(1);
+            match self.copy(frame.bytes()) {
+                Ok(copy) => self.deliver(&snapshot, flood.bridge, target, copy),
+                Err(reason) => self.counters.dropped(reason, 1),
+            }
+        }
+        self.deliver(&snapshot, flood.bridge, first, frame);
+    }
+
+    /// Sends one copy of a flooded frame.
+    fn deliver(&mut self, snapshot: &Snapshot, bridge: BridgeId, target: Place, mut frame: Frame) {
+        let verdict = forward::deliver(snapshot, &mut self.state, bridge, target, &mut frame);
+        self.dispose_of_own(frame, verdict);
     }
 
     /// Queues a frame for a port, here or with the worker that serves it.
@@ -335,6 +364,9 @@ impl Worker {
                 Message::Originate(packet) => self.originate(&packet),
                 Message::Transmit(port, bytes) => self.send_as_is(port, &bytes),
                 Message::Receive(port, bytes) => self.receive_again(port, &bytes),
+                Message::Bridge(bridge, from, bytes) => self.bridge(bridge, from, &bytes),
+                Message::Open(port) => self.plug_in(port.0),
+                Message::Close { port, frames, back } => self.unplug(port, frames, &back),
                 Message::Stop => self.stopping = true,
             }
         }
@@ -360,11 +392,29 @@ impl Worker {
             Err(reason) => return self.counters.dropped(reason, 1),
         };
         let verdict = forward::originate(self.snapshot.load(), &mut self.state, &mut frame);
+        self.dispose_of_own(frame, verdict);
+    }
+
+    /// Sends on a frame of a bridge that the slow path has looked at.
+    fn bridge(&mut self, bridge: BridgeId, from: Place, bytes: &[u8]) {
+        self.counters.originated.add(1);
+        let mut frame = match self.copy(bytes) {
+            Ok(frame) => frame,
+            Err(reason) => return self.counters.dropped(reason, 1),
+        };
+        let snapshot = self.snapshot.load();
+        let verdict = forward::resume(snapshot, &mut self.state, bridge, from, &mut frame);
+        self.dispose_of_own(frame, verdict);
+    }
+
+    /// Carries out the verdict on a packet that comes from the slow path, or is a copy. The slow path
+    /// has had its turn: it must not be given its own packets again and again.
+    fn dispose_of_own(&mut self, frame: Frame, verdict: Verdict) {
         match verdict {
             Verdict::Transmit(port) => self.queue(port, frame),
             Verdict::Drop(reason) => self.discard(frame, reason),
-            // The slow path has had its turn: it must not be given its own packets again and again.
             Verdict::Punt(punt) => self.discard(frame, punt.drop_reason()),
+            Verdict::Flood(flood) => self.flood(flood, frame),
         }
     }
 
@@ -449,16 +499,4 @@ impl Worker {
         self.look_after_ports();
         self.quiescence.offline();
     }
-}
-
-/// Has the poll tell when a port has something to receive. Edge-triggered, as mio is: a worker
-/// sleeps only after every port came up empty, so each edge that counts is still to come.
-fn register(poll: &Poll, ports: &[Box<dyn Port>]) -> io::Result<()> {
-    let descriptors = ports.iter().flat_map(|port| port.descriptors());
-    for (token, descriptor) in descriptors.enumerate() {
-        let descriptor: RawFd = descriptor;
-        poll.registry()
-            .register(&mut SourceFd(&descriptor), Token(token), Interest::READABLE)?;
-    }
-    Ok(())
 }

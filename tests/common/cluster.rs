@@ -249,6 +249,7 @@ impl Sender {
             Verdict::Transmit(port) => End::of_frame(port, self.frame.bytes()),
             Verdict::Punt(punt) => End::Punted(punt),
             Verdict::Drop(reason) => panic!("{destination}: {reason}"),
+            Verdict::Flood(_) => panic!("{destination}: flooded"),
         }
     }
 }

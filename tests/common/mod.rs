@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod fates;
 pub mod golden;
+pub mod over_ipv6;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -49,25 +50,28 @@ const UNREACHABLE: u32 = 8;
 const UNRESOLVED: u32 = 9;
 const OTHER: u32 = 10;
 
+/// The node's routes: prefix and next hop.
+pub const ROUTES: [(&str, u32); 14] = [
+    ("0.0.0.0/0", 5),
+    ("192.168.0.0/16", UNREACHABLE),
+    ("192.168.1.0/26", BLACKHOLE),
+    ("192.168.1.2/32", 0),
+    ("192.168.1.3/32", OTHER),
+    ("192.168.2.0/26", 1),
+    ("192.168.3.0/26", 2),
+    ("192.168.4.0/26", 3),
+    ("192.168.5.0/26", UNRESOLVED),
+    ("169.254.1.1/32", ROUTER),
+    ("10.30.0.11/32", 5),
+    ("fd00:0:0:1::2/128", 0),
+    ("fd00:0:0:3::/122", 2),
+    ("fd00:0:0:2::/122", 1),
+];
+
 /// The node's snapshot.
 pub fn snapshot() -> Snapshot {
     let (fib, mut writer) = Fib::new(Quiescence::new());
-    for (prefix, next_hop) in [
-        ("0.0.0.0/0", 5),
-        ("192.168.0.0/16", UNREACHABLE),
-        ("192.168.1.0/26", BLACKHOLE),
-        ("192.168.1.2/32", 0),
-        ("192.168.1.3/32", OTHER),
-        ("192.168.2.0/26", 1),
-        ("192.168.3.0/26", 2),
-        ("192.168.4.0/26", 3),
-        ("192.168.5.0/26", UNRESOLVED),
-        ("169.254.1.1/32", ROUTER),
-        ("10.30.0.11/32", 5),
-        ("fd00:0:0:1::2/128", 0),
-        ("fd00:0:0:3::/122", 2),
-        ("fd00:0:0:2::/122", 1),
-    ] {
+    for (prefix, next_hop) in ROUTES {
         writer
             .insert(prefix.parse().unwrap(), NextHop(next_hop))
             .unwrap();
@@ -147,6 +151,7 @@ pub fn snapshot() -> Snapshot {
             v4: NODE,
             v6: RouterAddresses::GATEWAY_V6,
         },
+        bridges: Default::default(),
     }
 }
 

@@ -24,6 +24,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::fast_path;
+
 pub const POD: &str = "192.168.1.10";
 pub const POD_V6: &str = "fd00:65:1::10";
 pub const FAR_POD: &str = "192.168.2.10";
@@ -121,8 +123,9 @@ impl World {
     pub fn start(&mut self, more: &str) {
         let text = format!(
             "node: near\nuplink: {{interface: eth0}}\nworkloads: [{{interface: cali1}}]\n\
-             host: {{tun: up0}}\ndatastore: {{directory: datastore}}\ncontrol: {}\n{more}\n",
-            self.path("near.sock").display()
+             host: {{tun: up0}}\ndatastore: {{directory: datastore}}\ncontrol: {}\n{more}\n{}",
+            self.path("near.sock").display(),
+            fast_path::configuration()
         );
         fs::write(self.path("near.yaml"), text).expect("configuration");
         let log = File::create(self.path("log")).expect("log");
@@ -167,15 +170,20 @@ impl World {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Packets dropped for that reason.
-    pub fn drops(&self, reason: &str) -> u64 {
+    /// What underpass says to a verb, as JSON.
+    pub fn ask(&self, verb: &str) -> serde_json::Value {
         let socket = self.path("near.sock");
         let report = Command::new(env!("CARGO_BIN_EXE_underpass"))
-            .args(["counters", "-o", "json", "--socket"])
+            .args([verb, "-o", "json", "--socket"])
             .arg(socket)
             .output()
-            .expect("counters");
-        let report: serde_json::Value = serde_json::from_slice(&report.stdout).expect("JSON");
+            .expect("underpass");
+        serde_json::from_slice(&report.stdout).expect("JSON")
+    }
+
+    /// Packets dropped for that reason.
+    pub fn drops(&self, reason: &str) -> u64 {
+        let report = self.ask("counters");
         let drops = report["drops"].as_array().expect("drops");
         let entry = drops.iter().find(|drop| drop["reason"] == reason);
         entry.map_or(0, |drop| drop["packets"].as_u64().expect("a number"))

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::netns::{PATIENCE, Router, cpu_time, isolated, pings, sh, try_sh, wait_for};
+use super::netns::{cpu_time, isolated, pings, sh, try_sh, wait_for};
 use super::support::*;
 
 const TWO_WORKLOADS: Node = Node {
@@ -105,14 +105,4 @@ fn larger_packets_than_the_tunnels_are_refused_or_fragmented() {
             assert!(ping(1500, "-M dont").0, "{mode}");
         }
     });
-}
-
-fn running(one: Node, two: Node) -> [Router; 2] {
-    build(&[one, two]);
-    let nodes = [
-        Router::start("one", &one.config("")),
-        Router::start("two", &two.config("")),
-    ];
-    assert!(pings("one0", two.workload(0), 2), "within {PATIENCE:?}");
-    nodes
 }

@@ -1,11 +1,17 @@
 //! `underpass run`: what it refuses to start with, what it takes in its stride while it runs, and how
 //! it ends. As root only; see [`netns`].
 
+#[path = "../common/flow.rs"]
+mod flow;
 #[path = "../common/netns.rs"]
 mod netns;
 
 mod devices;
+#[path = "../common/fast_path.rs"]
+mod fast_path;
+mod plugs;
 mod refusals;
 mod running;
 mod support;
 mod workers;
+mod workloads;

@@ -10,7 +10,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::netns::sh;
+use super::fast_path;
+use super::netns::{PATIENCE, Router, pings, sh};
 
 /// Where configurations and the datastore are.
 pub const DIRECTORY: &str = "/run/test";
@@ -85,7 +86,11 @@ impl Node {
             .map(|(field, value)| format!("{field}: {value}\n"))
             .collect();
         let file = Path::new(DIRECTORY).join(format!("{}.yaml", self.name));
-        fs::write(&file, kept + more).expect("configuration");
+        let more = match more {
+            "" => fast_path::configuration(),
+            more => format!("{}\n{}", more.trim_end(), fast_path::configuration()),
+        };
+        fs::write(&file, kept + &more).expect("configuration");
         file
     }
 
@@ -106,13 +111,14 @@ impl Node {
         finished_packets("net", name);
         finished_packets(name, "eth0");
         for index in 0..self.workloads {
+            sh(&format!("ip netns add {}", self.pod(index)));
             self.build_workload(index);
         }
     }
 
-    fn build_workload(&self, index: u8) {
+    /// A workload's link, in the namespace that is there for it.
+    pub fn build_workload(&self, index: u8) {
         let (node, pod, port) = (self.name, self.pod(index), format!("cali{index}"));
-        sh(&format!("ip netns add {pod}"));
         sh(&format!("ip -n {pod} link set lo up"));
         sh(&format!(
             "ip -n {node} link add {port} type veth peer name eth0 mtu 1450 netns {pod}"
@@ -156,26 +162,36 @@ spec:
             self.address()
         );
         for index in 0..self.workloads {
-            text += &format!(
-                "---
-apiVersion: projectcalico.org/v3
-kind: WorkloadEndpoint
-metadata:
-  name: {name}-test-pod{index}-eth0
-  namespace: default
-spec:
-  node: {name}
-  orchestrator: test
-  workload: pod{index}
-  endpoint: eth0
-  interfaceName: cali{index}
-  ipNetworks: [{}/32]
-",
-                self.workload(index)
+            let address = self.workload(index);
+            text += &endpoint(
+                name,
+                &format!("pod{index}"),
+                &format!("cali{index}"),
+                address,
             );
         }
         text
     }
+}
+
+/// A workload of a node, as a document of its own.
+pub fn endpoint(node: &str, name: &str, interface: &str, address: Ipv4Addr) -> String {
+    format!(
+        "---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata:
+  name: {node}-test-{name}-eth0
+  namespace: default
+spec:
+  node: {node}
+  orchestrator: test
+  workload: {name}
+  endpoint: eth0
+  interfaceName: {interface}
+  ipNetworks: [{address}/32]
+"
+    )
 }
 
 /// Builds the nodes and the datastore that has them, in IPIP mode.
@@ -238,4 +254,15 @@ fn finished_packets(namespace: &str, device: &str) {
     sh(&format!(
         "ip netns exec {namespace} ethtool -K {device} tx off tso off gso off gro off >/dev/null"
     ));
+}
+
+/// Two nodes that run and reach each other's workloads.
+pub fn running(one: Node, two: Node) -> [Router; 2] {
+    build(&[one, two]);
+    let nodes = [
+        Router::start("one", &one.config("")),
+        Router::start("two", &two.config("")),
+    ];
+    assert!(pings("one0", two.workload(0), 2), "within {PATIENCE:?}");
+    nodes
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use underpass::observe::NodeView;
 use underpass::observe::protocol::{CaptureRequest, ProbeRequest};
 use underpass::observe::report::{
-    Component, CounterReport, Encapsulation, MtuReport, PortCounters, RouteCount, RouteKind,
-    RouteRow, RouteState, StatusReport, WorkerStatus, XdpStatistics,
+    Component, CounterReport, Encapsulation, FdbRow, MtuReport, PortCounters, RouteCount,
+    RouteKind, RouteRow, RouteState, StatusReport, WorkerStatus, XdpStatistics,
 };
 use underpass::packet::{Batch, DropReason, FramePool};
 use underpass::port::capture::{Capture, CaptureError, CaptureSwitch, Captured};
@@ -48,6 +48,7 @@ impl FakeNode {
                 busy: 0.125,
             }],
             components: vec![component(true, true, "in sync")],
+            bridges: Vec::new(),
         };
         Self {
             switch: CaptureSwitch::new(),
@@ -77,6 +78,10 @@ impl FakeNode {
 impl NodeView for FakeNode {
     fn routes(&self) -> Vec<RouteRow> {
         self.routes.lock().unwrap().clone()
+    }
+
+    fn fdb(&self) -> Vec<FdbRow> {
+        Vec::new()
     }
 
     fn counters(&self) -> CounterReport {

@@ -5,5 +5,6 @@
 mod lab;
 mod measure;
 mod steering;
+mod super_packets;
 mod tuntap;
 mod xdp;

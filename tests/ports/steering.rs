@@ -143,6 +143,17 @@ fn what_is_stolen_follows_the_settings() {
 
         uplink.steering.set_vxlan_port(4790).unwrap();
         assert_eq!(uplink.fate(&vxlan), "p");
+        let steering = &mut uplink.steering;
+        steering.set_more_vxlan_ports(&[8472, 4789]).unwrap();
+        assert_eq!(uplink.fate(&vxlan), "s");
+        let mut other = vxlan.clone();
+        other[36..38].copy_from_slice(&8472_u16.to_be_bytes());
+        assert_eq!(uplink.fate(&other), "s");
+        let all = [1, 2, 3, 4, 5, 6, 8472];
+        uplink.steering.set_more_vxlan_ports(&all).unwrap();
+        assert_eq!((uplink.fate(&other), uplink.fate(&vxlan)), ("s", "p"));
+        uplink.steering.set_more_vxlan_ports(&[]).unwrap();
+        assert_eq!(uplink.fate(&other), "p");
         uplink.steering.set_vxlan_port(4789).unwrap();
         assert_eq!(uplink.fate(&vxlan), "s");
 

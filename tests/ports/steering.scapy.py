@@ -5,8 +5,9 @@ The node is 10.30.0.1 and fd00::1, its blocks are 192.168.2.0/26 and fd01::/64, 
 """
 import struct
 
-from scapy.all import (ARP, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPOption, IPv6, IPv6ExtHdrHopByHop, Raw,
+from scapy.all import (ARP, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPOption, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, Raw,
                        fragment, raw)
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6TimeExceeded
 from scapy.layers.vxlan import VXLAN
 
 NODE, NODE6, PEER, PEER6 = "10.30.0.1", "fd00::1", "10.30.0.2", "fd00::2"
@@ -56,7 +57,33 @@ for number, part in enumerate(fragment(ipv4(id=8) / UDP(dport=53) / Raw(b"d" * 3
     show("p", f"DNS fragment {number}", ether() / part)
 for number, part in enumerate(fragment(ipv4(id=7) / UDP(dport=53) / Raw(b"r" * 2000), 1000)):
     show("p", f"DNS fragment {number} that reuses the identification", ether() / part)
-show("p", "later UDP fragment of nothing known", ether() / ipv4(id=9, proto=17, frag=100) / Raw(b"x" * 64))
+show("p", "later UDP fragment of nothing known",
+     ether() / ipv4(src="10.30.0.9", id=9, proto=17, frag=100) / Raw(b"x" * 64))
+# Who sends fragments of VXLAN may send the last one first; what was seen to be something else is not taken.
+for number, part in enumerate(reversed(fragment(ipv4(id=10) / UDP(dport=4789) / VXLAN() / Raw(b"v" * 3000), 1000))):
+    show("s", f"VXLAN fragment, from the last one, {number}", ether() / part)
+for number, part in enumerate(fragment(ipv4(id=11) / UDP(dport=53) / Raw(b"d" * 3000), 1000)):
+    show("p", f"DNS fragment {number} from who sends fragments of VXLAN", ether() / part)
+
+
+def fragments6(number, payload):
+    """Three fragments of an IPv6 packet; scapy's fragment6 makes up identifications of its own."""
+    data = raw(payload)
+    parts = [data[at:at + 1000] for at in range(0, len(data), 1000)]
+    for at, part in enumerate(parts):
+        header = IPv6ExtHdrFragment(nh=17, id=number, offset=at * 125, m=int(at + 1 < len(parts)))
+        yield ether() / IPv6(src=PEER6, dst=NODE6) / header / Raw(part)
+
+
+udp6 = UDP(sport=50000, dport=4789, chksum=1) / VXLAN() / Raw(b"v" * 2500)
+dns6 = UDP(sport=50000, dport=53, chksum=1) / Raw(b"d" * 2500)
+show("p", "later fragment over IPv6 of nothing known", list(fragments6(6, udp6))[2])
+for number, part in enumerate(fragments6(7, udp6)):
+    show("s", f"VXLAN fragment over IPv6 {number}", part)
+for number, part in enumerate(reversed(list(fragments6(8, udp6)))):
+    show("s", f"VXLAN fragment over IPv6, from the last one, {number}", part)
+for number, part in enumerate(fragments6(9, dns6)):
+    show("p", f"DNS fragment over IPv6 {number}", part)
 
 
 
@@ -85,6 +112,24 @@ show("p", "a fragment of an error about our IPIP",
      ether() / ipv4(src="10.30.0.254", flags="MF", proto=1) / raw(ICMP(type=3, code=4) / own_ipip))
 show("p", "an echo request that carries our IPIP", ether() / ipv4() / ICMP(type=8) / raw(own_ipip))
 show("p", "too big to another node", ether() / ipv4(dst="10.30.0.3") / ICMP(type=3, code=4) / raw(own_ipip))
+
+own_vxlan6 = IPv6(src=NODE6, dst=PEER6) / vxlan
+cut_vxlan6 = IPv6(src=NODE6, dst=PEER6) / IPv6ExtHdrFragment(nh=17, m=1, id=3) / vxlan
+
+
+def error6(offender, kind=ICMPv6PacketTooBig(mtu=1400), quoted=None):
+    return ether() / IPv6(src="fd00::fe", dst=NODE6) / kind / raw(offender)[:quoted]
+
+
+show("s", "packet too big about our VXLAN over IPv6", error6(own_vxlan6))
+show("s", "packet too big that quotes 8 bytes over IPv6", error6(own_vxlan6, quoted=48))
+show("s", "packet too big about a first fragment of ours", error6(cut_vxlan6))
+show("s", "address unreachable about our VXLAN over IPv6", error6(own_vxlan6, ICMPv6DestUnreach(code=3)))
+show("p", "time exceeded about our VXLAN over IPv6", error6(own_vxlan6, ICMPv6TimeExceeded()))
+show("p", "packet too big about the node's TCP", error6(IPv6(src=NODE6, dst=PEER6) / TCP(dport=22)))
+show("p", "packet too big about another node's VXLAN", error6(IPv6(src="fd00::3", dst=PEER6) / vxlan))
+show("p", "packet too big that quotes less than a header", error6(own_vxlan6, quoted=39))
+show("p", "packet too big that quotes no ports over IPv6", error6(own_vxlan6, quoted=43))
 
 show("p", "SSH to the node", ether() / ipv4() / TCP(dport=22))
 show("p", "BGP to the node", ether() / ipv4() / TCP(dport=179))

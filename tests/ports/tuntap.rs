@@ -16,6 +16,8 @@ fn options(interface: &str, kind: TunTapKind, netns: Option<&str>) -> TunTapOpti
         interface: interface.to_owned(),
         kind,
         netns: netns.map(str::to_owned),
+        super_packets: true,
+        multi_queue: false,
     }
 }
 

@@ -19,6 +19,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::fast_path;
+
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -27,6 +29,9 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub enum Mode {
     Ipip,
     Vxlan,
+    Direct,
+    /// Over IPv6, carrying IPv6.
+    VxlanV6,
 }
 
 impl Mode {
@@ -35,6 +40,8 @@ impl Mode {
         match self {
             Self::Ipip => 20,
             Self::Vxlan => 50,
+            Self::Direct => 0,
+            Self::VxlanV6 => 70,
         }
     }
 }
@@ -116,6 +123,9 @@ impl Lab {
     /// Links, resources and configurations; no node runs yet.
     pub fn build(shape: Shape) -> Self {
         links(shape);
+        if shape.mode == Mode::VxlanV6 {
+            links_v6();
+        }
         let directory = tempfile::tempdir().expect("a directory");
         let lab = Self {
             directory,
@@ -128,13 +138,18 @@ impl Lab {
     /// [`Lab::build`], and both nodes ready.
     pub fn start(shape: Shape) -> Self {
         let mut lab = Self::build(shape);
-        for number in [1, 2] {
-            lab.run_node(number);
-        }
-        for number in [1, 2] {
-            lab.wait_until_ready(number);
-        }
+        lab.run_nodes();
         lab
+    }
+
+    /// Starts both nodes and waits until they are ready.
+    pub fn run_nodes(&mut self) {
+        for number in [1, 2] {
+            self.run_node(number);
+        }
+        for number in [1, 2] {
+            self.wait_until_ready(number);
+        }
     }
 
     /// Starts a node's process.
@@ -289,10 +304,45 @@ fn links(shape: Shape) {
     ));
 }
 
+/// The same topology in IPv6: fd00:30:0::/64 and fd00:30:1::/64, fd00:99::/64 between them, and the pods
+/// fd00:65:1::10 and fd00:65:2::10.
+fn links_v6() {
+    for name in ["pod1", "node1", "mid1", "mid2", "node2", "pod2"] {
+        sh(&format!(
+            "ip netns exec {name} sh -c 'for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 0 > $f; done'"
+        ));
+    }
+    for (n, mid) in [(1, "mid1"), (2, "mid2")] {
+        sh(&format!(
+            "ip -n {mid} addr add fd00:30:{m}::fe/64 dev node nodad
+             ip -n {mid} addr add fd00:99::{n}/64 dev over nodad
+             ip netns exec {mid} sysctl -qw net.ipv6.conf.all.forwarding=1
+             ip -n {mid} -6 route add fd00:30:{other}::/64 via fd00:99::{far}
+             ip -n node{n} addr add fd00:30:{m}::1{n}/64 dev eth0 nodad
+             ip -n node{n} -6 route add fd00:30::/32 via fd00:30:{m}::fe
+             ip -n pod{n} addr add fd00:65:{n}::10/128 dev eth0 nodad
+             ip -n pod{n} -6 route add default via fe80::ecee:eeff:feee:eeee dev eth0 onlink",
+            m = n - 1,
+            other = 2 - n,
+            far = 3 - n,
+        ));
+    }
+}
+
 fn resources(mode: Mode) -> String {
     let (ipip, vxlan) = match mode {
         Mode::Ipip => ("Always", "Never"),
         Mode::Vxlan => ("Never", "Always"),
+        Mode::Direct => ("Never", "Never"),
+        // The IPv4 pool is there too, and nothing uses it.
+        Mode::VxlanV6 => ("Never", "Always"),
+    };
+    let v6 = |text: String| {
+        if mode == Mode::VxlanV6 {
+            text
+        } else {
+            String::new()
+        }
     };
     let node = |n: u8| {
         format!(
@@ -301,14 +351,14 @@ apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {{ name: node{n} }}
 spec:
-  bgp: {{ ipv4Address: 10.30.{m}.1{n}/24, ipv4IPIPTunnelAddr: 192.168.{n}.1 }}
+  bgp: {{ ipv4Address: 10.30.{m}.1{n}/24, ipv4IPIPTunnelAddr: 192.168.{n}.1{v6_address} }}
   ipv4VXLANTunnelAddr: 192.168.{n}.2
----
+{v6_tunnel}---
 apiVersion: projectcalico.org/v3
 kind: BlockAffinity
 metadata: {{ name: node{n}-block }}
 spec: {{ node: node{n}, cidr: 192.168.{n}.0/26, state: confirmed }}
----
+{v6_block}---
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
 metadata: {{ name: node{n}-lab-pod{n}-eth0, namespace: default }}
@@ -318,9 +368,20 @@ spec:
   workload: pod{n}
   endpoint: eth0
   interfaceName: cali{n}
-  ipNetworks: [192.168.{n}.10/32]
+  ipNetworks: [192.168.{n}.10/32{v6_pod}]
 ",
-            m = n - 1
+            m = n - 1,
+            v6_address = v6(format!(", ipv6Address: \"fd00:30:{}::1{n}/64\"", n - 1)),
+            v6_tunnel = v6(format!("  ipv6VXLANTunnelAddr: \"fd00:65:{n}::1\"\n")),
+            v6_block = v6(format!(
+                "---
+apiVersion: projectcalico.org/v3
+kind: BlockAffinity
+metadata: {{ name: node{n}-block-v6 }}
+spec: {{ node: node{n}, cidr: \"fd00:65:{n}::/122\", state: confirmed }}
+"
+            )),
+            v6_pod = v6(format!(", \"fd00:65:{n}::10/128\"")),
         )
     };
     format!(
@@ -329,7 +390,14 @@ apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata: {{ name: lab }}
 spec: {{ cidr: 192.168.0.0/16, blockSize: 26, ipipMode: {ipip}, vxlanMode: {vxlan} }}
-{}{}",
+{}{}{}",
+        v6("---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: { name: lab-v6 }
+spec: { cidr: \"fd00:65::/32\", blockSize: 122, ipipMode: Never, vxlanMode: Always }
+"
+        .to_owned()),
         node(1),
         node(2)
     )
@@ -344,7 +412,8 @@ host: {{ tun: tunl0 }}
 workers: {{ count: 1 }}
 datastore: {{ directory: {data} }}
 control: {socket}
-",
+{fast_path}",
+        fast_path = fast_path::configuration(),
         data = directory.join("data").display(),
         socket = directory.join(format!("node{n}.sock")).display(),
     )

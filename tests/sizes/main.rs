@@ -5,6 +5,8 @@
 //! the path's MTU then, and `tunnel.mtu` sets it.
 #![allow(missing_docs)]
 
+#[path = "../common/fast_path.rs"]
+mod fast_path;
 mod lab;
 
 use std::io::{Read, Write};
@@ -36,7 +38,7 @@ fn transfer(from: &str, to: &str, address: &str) -> bool {
             Some(received)
         });
         inside(from, || {
-            let to = format!("{address}:5001").parse().expect("address");
+            let to = std::net::SocketAddr::new(address.parse().expect("address"), 5001);
             let mut stream = TcpStream::connect_timeout(&to, PATIENCE).expect("connect");
             stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
             stream.write_all(&bytes).expect("send");
@@ -87,6 +89,63 @@ fn a_mebibyte_crosses_a_narrow_link_in_ipip() {
 #[test]
 fn a_mebibyte_crosses_a_narrow_link_in_vxlan() {
     a_mebibyte_crosses_the_narrow_link(Mode::Vxlan);
+}
+
+/// Over IPv6 nobody on the way fragments: the router says packet too big, and only our node can know what
+/// that is about.
+#[test]
+fn a_mebibyte_crosses_a_narrow_link_in_vxlan_over_ipv6() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::VxlanV6,
+            ..NARROW
+        });
+        for (n, far) in [(1, 2), (2, 1)] {
+            let to = format!("fd00:65:{far}::10");
+            wait_for("a first answer", || {
+                pings(&format!("pod{n}"), &to, "-c 1 -s 56")
+            });
+            assert!(transfer(&format!("pod{n}"), &format!("pod{far}"), &to));
+            let told = sh(&format!("ip -n pod{n} -6 route get {to}"));
+            assert!(told.contains("mtu 1330"), "{told}");
+            let route = lab.route_mtu(n, &format!("fd00:65:{far}::/122"));
+            assert_eq!(route, Some(1330));
+            assert_eq!(lab.drops(n, "invalid_quote"), 0);
+            sh(&format!("ip -n pod{n} -6 route flush cache"));
+        }
+        let said = lab.ask(1, "probe-mtu fd00:65:2::10");
+        assert!(
+            said.ends_with(
+                "inner 1330 + 70 = 1400 fits, 1331 does not: the link after fd00:30::fe is 1400\n"
+            ),
+            "{said}"
+        );
+    });
+}
+
+/// The narrowest path that IPv6 has, and packets that it has to take all the same (RFC 2473 section 7.1).
+#[test]
+fn a_path_of_1280_bytes_carries_ipv6_of_1280_in_fragments() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::VxlanV6,
+            uplink: 1500,
+            narrow: 1280,
+        });
+        wait_for("a first answer", || {
+            pings("pod1", "fd00:65:2::10", "-c 1 -s 56")
+        });
+        said("ip netns exec pod1 ping -c 2 -i 0.3 -W 1 -M do -s 1382 fd00:65:2::10");
+        wait_for("1210", || lab.route_mtu(1, "fd00:65:2::/122") == Some(1210));
+        let told = sh("ip -n pod1 -6 route get fd00:65:2::10");
+        assert!(told.contains("mtu 1280"), "{told}");
+        // The far node learns by its first answers.
+        wait_for("1210 there too", || {
+            pings("pod1", "fd00:65:2::10", "-c 1 -M do -s 1232")
+                && lab.route_mtu(2, "fd00:65:1::/122") == Some(1210)
+        });
+        assert!(pings("pod1", "fd00:65:2::10", "-c 3 -i 0.2 -M do -s 1232"));
+    });
 }
 
 /// With DF clear nobody complains: the router in the middle fragments the outer packet, and the far
@@ -392,5 +451,130 @@ fn probe_mtu_finds_what_a_filter_hides() {
             "{said}"
         );
         assert_eq!(lab.route_mtu(1, "192.168.2.0/26"), Some(1480));
+    });
+}
+
+/// Somebody who knows what our packets look like tells lies about the path: a small one is believed until
+/// it is found out, a great one never, and one that no path can have not even asked about.
+#[test]
+fn lies_about_the_path_are_found_out() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::Ipip,
+            uplink: 1500,
+            narrow: 1500,
+        });
+        wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sizes/forge.py");
+        let lie = |mtu: u16| {
+            sh(&format!(
+                "ip netns exec mid1 /usr/bin/python3 {script} {mtu}"
+            ))
+        };
+        let route = || lab.route_mtu(1, "192.168.2.0/26");
+        let measured = || {
+            lab.read_log(1)
+                .matches("the path is measured to take packets of 1500")
+                .count()
+        };
+
+        lie(1300);
+        wait_for("the lie to be found out", || measured() == 1);
+        assert!(
+            lab.read_log(1)
+                .contains("the path takes packets of 1300 bytes, not 1500")
+        );
+        wait_for("1480 again", || route() == Some(1480));
+
+        for mtu in [1280, 600, 552, 68] {
+            lie(mtu);
+            let end = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < end {
+                assert_eq!(route(), Some(1480), "{mtu} was believed");
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        assert_eq!(measured(), 1, "{}", lab.read_log(1));
+        assert!(pings("pod1", "192.168.2.10", "-c 3 -M dont -s 1452"));
+    });
+}
+
+/// A truth that is hard to believe, too: measured first, then believed.
+#[test]
+fn a_very_narrow_link_is_measured_and_then_believed() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::Vxlan,
+            uplink: 1500,
+            narrow: 800,
+        });
+        wait_for("a first answer", || {
+            pings("pod1", "192.168.2.10", "-c 1 -s 56")
+        });
+        said("ip netns exec pod1 ping -c 1 -W 1 -M do -s 1422 192.168.2.10");
+        wait_for("750", || lab.route_mtu(1, "192.168.2.0/26") == Some(750));
+        assert!(
+            lab.read_log(1)
+                .contains("the path is measured to take packets of 800 bytes")
+        );
+        assert!(pings("pod1", "192.168.2.10", "-c 3 -M dont -s 1422"));
+    });
+}
+
+/// ICMP is filtered, and nobody has to look: `tunnel.probePaths` finds the path's MTU by itself, and that
+/// it has become wider again.
+#[test]
+fn a_path_where_icmp_is_filtered_is_found_by_probes() {
+    run(|| {
+        let mut lab = Lab::build(NARROW);
+        for number in [1, 2] {
+            let mut config = std::fs::read_to_string(lab.config(number)).expect("configuration");
+            config.push_str("tunnel: { probePaths: 10 }\n");
+            std::fs::write(lab.config(number), config).expect("configuration");
+        }
+        for mid in ["mid1", "mid2"] {
+            sh(&format!(
+                "ip netns exec {mid} nft 'add table ip f; \
+                 add chain ip f out {{ type filter hook output priority 0; }}; \
+                 add rule ip f out icmp type destination-unreachable drop'"
+            ));
+        }
+        lab.run_nodes();
+        let patient = |what: &str, mtu: u64| {
+            let end = Instant::now() + 4 * PATIENCE;
+            while lab.route_mtu(1, "192.168.2.0/26") != Some(mtu) {
+                assert!(Instant::now() < end, "{what}: {}", lab.read_log(1));
+                thread::sleep(Duration::from_millis(200));
+            }
+        };
+        patient("the narrow link", 1380);
+        let refused = said("ip netns exec pod1 ping -c 1 -W 1 -M do -s 1452 192.168.2.10");
+        assert!(refused.contains("mtu = 1380"), "{refused}");
+        sh("ip -n mid1 link set over mtu 1500; ip -n mid2 link set over mtu 1500");
+        patient("the wider link", 1480);
+    });
+}
+
+/// Without a tunnel there is no overhead, and what would be right is said of workloads, not of tunnels.
+#[test]
+fn probe_mtu_without_a_tunnel_says_so() {
+    run(|| {
+        let lab = Lab::start(Shape {
+            mode: Mode::Direct,
+            ..NARROW
+        });
+        sh("ip -n mid1 route add 192.168.1.0/26 via 10.30.0.11
+            ip -n mid1 route add 192.168.2.0/26 via 10.99.0.2
+            ip -n mid2 route add 192.168.1.0/26 via 10.99.0.1
+            ip -n mid2 route add 192.168.2.0/26 via 10.30.1.12");
+        wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
+        let said = lab.ask(1, "probe-mtu 192.168.2.10");
+        assert!(
+            said.ends_with(
+                "(node2, 10.30.1.12): no tunnel: 1400 fits, 1401 does not: the link after 10.30.0.254 \
+                 is 1400\n"
+            ),
+            "{said}"
+        );
     });
 }

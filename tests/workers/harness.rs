@@ -141,6 +141,7 @@ impl Rig {
                 snapshot: snapshot.clone(),
                 quiescence: quiescence.register(),
                 counters: Arc::clone(&counters[number]),
+                identifications: shares.len() as u16,
             });
             ready.push(Some(worker.unwrap()));
         }

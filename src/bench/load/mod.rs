@@ -34,9 +34,9 @@ pub use sink::Received;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/load.bpf.o"));
 
 /// How long packets may take to arrive after the last was sent.
-const LATE: Duration = Duration::from_millis(200);
+const LATE: Duration = Duration::from_millis(1000);
 /// How long nothing must arrive for the rest to be taken as lost.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(50);
 /// How long the system under test is warmed up before a trial.
 const WARM_UP: Duration = Duration::from_millis(20);
 
@@ -75,7 +75,7 @@ pub struct Outcome {
 impl Load {
     /// Loads the programs; the generator is to run on `cpu`.
     pub fn new(profile: Profile, cpu: usize) -> Result<Self> {
-        profile.check()?;
+        profile::check(profile.flows, profile.destinations)?;
         let ebpf = EbpfLoader::new()
             .load(OBJECT)
             .map_err(|error| BenchError::Load(chain(&error)))?;
@@ -138,7 +138,7 @@ impl Load {
 
     /// Takes up another profile of the same tunnel: other sizes, flows, addresses.
     pub fn set_profile(&mut self, profile: Profile) -> Result<()> {
-        profile.check()?;
+        profile::check(profile.flows, profile.destinations)?;
         if profile.program() != self.profile.program() {
             return Err(BenchError::Load(
                 "one load has one kind of tunnel".to_owned(),
@@ -157,7 +157,19 @@ impl Load {
         order: Order,
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
-        self.send(namespace, device, order, WARM_UP, interrupted)
+        self.send(namespace, device, order, WARM_UP, &mut || {}, interrupted)
+    }
+
+    /// [`Load::run`]; `look` is called right before the first and right after the last packet is sent.
+    pub fn run_watched(
+        &mut self,
+        namespace: &Namespace,
+        device: &str,
+        order: Order,
+        look: &mut dyn FnMut(),
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome> {
+        self.send(namespace, device, order, WARM_UP, look, interrupted)
     }
 
     /// [`Load::run`] without the warm-up: the sink sees no other packets.
@@ -168,7 +180,14 @@ impl Load {
         order: Order,
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
-        self.send(namespace, device, order, Duration::ZERO, interrupted)
+        self.send(
+            namespace,
+            device,
+            order,
+            Duration::ZERO,
+            &mut || {},
+            interrupted,
+        )
     }
 
     fn send(
@@ -177,12 +196,15 @@ impl Load {
         device: &str,
         order: Order,
         warm_up: Duration,
+        look: &mut dyn FnMut(),
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
         // 0 is the number of no trial.
         self.trial = self.trial.checked_add(1).unwrap_or(1);
         sink::reset(&mut self.ebpf, u32::from(self.trial))?;
+        look();
         let sent = self.generate(namespace, device, order, warm_up, interrupted)?;
+        look();
         if interrupted.load(Ordering::Relaxed) {
             return Err(BenchError::Interrupted);
         }

@@ -103,6 +103,14 @@ impl FrameSize {
         }
     }
 
+    /// Its name with what it is in: `64 bytes`, `imix`.
+    pub fn in_words(self) -> String {
+        match self {
+            Self::Bytes(bytes) => format!("{bytes} bytes"),
+            Self::Imix => "imix".to_owned(),
+        }
+    }
+
     /// The mean length, the frame check sequence included.
     pub fn mean(self) -> f64 {
         let sum: u32 = self.lengths().iter().map(|length| u32::from(*length)).sum();
@@ -136,19 +144,19 @@ impl std::str::FromStr for FrameSize {
     }
 }
 
-impl Profile {
-    /// Whether the numbers are such that the programs can follow them.
-    pub fn check(&self) -> Result<()> {
-        let wrong = |what: &str| Err(BenchError::Option(what.to_owned()));
-        if !self.flows.is_power_of_two() || self.flows > 65536 {
-            return wrong("flows: write a power of two up to 65536");
-        }
-        if !self.destinations.is_power_of_two() || self.destinations > self.flows {
-            return wrong("destinations: write a power of two, no more than there are flows");
-        }
-        Ok(())
+/// Whether the programs can follow these numbers.
+pub fn check(flows: u32, destinations: u32) -> Result<()> {
+    let wrong = |what: &str| Err(BenchError::Option(what.to_owned()));
+    if !flows.is_power_of_two() || flows > 65536 {
+        return wrong("flows: write a power of two up to 65536");
     }
+    if !destinations.is_power_of_two() || destinations > flows {
+        return wrong("destinations: write a power of two, no more than there are flows");
+    }
+    Ok(())
+}
 
+impl Profile {
     /// The BPF program that makes such packets.
     pub(super) fn program(&self) -> &'static str {
         match self.tunnel {

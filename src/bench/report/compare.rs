@@ -79,13 +79,7 @@ pub fn compare(before: &Report, after: &Report) -> Comparison {
         add("NDR", "Mpps", 1e-6, true, both(&|round| round.ndr));
         let cost = |round: &super::Round| Some(round.cost.as_ref()?.packet_ns);
         add("cost", "ns/packet", 1.0, false, both(&cost));
-        let p99 = |round: &super::Round| {
-            let half = round
-                .latency
-                .iter()
-                .find(|one| (one.load - 0.5).abs() < 1e-9)?;
-            Some(half.p99 as f64)
-        };
+        let p99 = |round: &super::Round| Some(round.latency_at(0.5)?.p99 as f64);
         add("p99 at half load", "us", 1e-3, false, both(&p99));
     }
     for old in &before.tcp {
@@ -164,6 +158,16 @@ fn differences(before: &Report, after: &Report) -> Vec<String> {
             "softirq",
             format!("{:?}", was.softirq),
             format!("{:?}", is.softirq),
+        ),
+        (
+            "routes",
+            format!("{:?}", was.routes),
+            format!("{:?}", is.routes),
+        ),
+        (
+            "real-time priority",
+            was.realtime.to_string(),
+            is.realtime.to_string(),
         ),
         (
             "trial length",

@@ -1,21 +1,25 @@
 //! What a bench found: as it is written to a file, and what follows from it.
 
 pub mod compare;
+mod figures;
 pub mod html;
 mod plots;
 mod statistics;
+
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::cpu::CoreTime;
 use super::load::profile::FrameSize;
 use super::machine::Machine;
+use super::options::Routes;
 use super::systems::System;
 use super::topology::Direction;
 pub use statistics::{Spread, Verdict, spread, verdict};
 
 /// The version of the file's shape.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +61,8 @@ pub struct Method {
     pub flows: u32,
     /// Destinations.
     pub destinations: u32,
+    /// The routes to them.
+    pub routes: Routes,
     /// The generator's CPU.
     pub generator_cpu: usize,
     /// The CPU of the nodes under test.
@@ -65,6 +71,21 @@ pub struct Method {
     pub softirq: Softirq,
     /// Whether load and nodes ran with real-time priority.
     pub realtime: bool,
+    /// The interfaces that were given, if it was not on nodes of the bench's own.
+    pub interfaces: Option<GivenInterfaces>,
+}
+
+/// The ends of a bench between interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenInterfaces {
+    /// Packets left by this one.
+    pub from: String,
+    /// And came back by this one.
+    pub to: String,
+    /// Their source.
+    pub source: Ipv4Addr,
+    /// Their first destination.
+    pub destination: Ipv4Addr,
 }
 
 /// Where the softirq work of a node's receiving devices runs.
@@ -157,8 +178,8 @@ pub struct Cost {
     pub seconds: f64,
     /// CPU time of the nodes under test for a packet, softirq included, in nanoseconds.
     pub packet_ns: f64,
-    /// The same in cycles of the CPU's nominal frequency.
-    pub packet_cycles: f64,
+    /// The same in cycles of the time stamp counter, where its frequency is known.
+    pub packet_cycles: Option<f64>,
     /// Of it, in the nodes' processes.
     pub process_ns: f64,
     /// Of it, in the kernel's own threads: NAPI, ksoftirqd.
@@ -236,28 +257,51 @@ impl Report {
             self.cells.iter().any(|cell| cell.system == *system)
                 || self.tcp.iter().any(|cell| cell.system == *system)
         };
-        System::ALL.into_iter().filter(measured).collect()
+        let all = System::ALL.into_iter().chain([System::Given]);
+        all.filter(measured).collect()
     }
 
-    /// How a system's PDR compares with native routing's of the same rounds.
-    pub fn against_native(
+    /// How a system compares with another by a figure of the same rounds, larger being better.
+    pub fn against(
         &self,
         system: System,
-        direction: Direction,
-        size: FrameSize,
+        base: System,
+        (direction, size): (Direction, FrameSize),
+        figure: impl Fn(&Round) -> Option<f64>,
     ) -> Option<Verdict> {
-        let own = self.find(system, direction, size)?;
-        let native = self.find(System::Native, direction, size)?;
-        verdict(&own.pdrs(), &native.pdrs(), self.method.width)
+        let values = |system| {
+            let cell = self.find(system, direction, size)?;
+            Some(cell.rounds.iter().map(&figure).collect::<Vec<_>>())
+        };
+        verdict(&values(system)?, &values(base)?, self.method.width)
+    }
+
+    /// What others are compared with, as far as it was measured.
+    pub fn bases(&self, direction: Direction) -> Vec<System> {
+        let measured = |base: &System| {
+            let mut cells = self.cells.iter();
+            cells.any(|cell| (cell.system, cell.direction) == (*base, direction))
+        };
+        System::BASES.into_iter().filter(measured).collect()
+    }
+}
+
+impl Round {
+    /// Packets a second for each core that is busy with them, softirq included.
+    pub fn per_core(&self) -> Option<f64> {
+        let cost = self.cost.as_ref()?;
+        (cost.packet_ns > 0.0).then(|| 1e9 / cost.packet_ns)
+    }
+
+    /// The latency at a part of the PDR.
+    pub fn latency_at(&self, load: f64) -> Option<&Latency> {
+        self.latency
+            .iter()
+            .find(|one| (one.load - load).abs() < 1e-9)
     }
 }
 
 impl Cell {
-    /// Each round's PDR; nothing for rounds that have none.
-    pub fn pdrs(&self) -> Vec<Option<f64>> {
-        self.rounds.iter().map(|round| round.pdr).collect()
-    }
-
     /// Median and spread of a figure over the rounds that have it.
     pub fn figure(&self, figure: impl Fn(&Round) -> Option<f64>) -> Option<Spread> {
         let values: Vec<_> = self.rounds.iter().filter_map(figure).collect();
@@ -266,12 +310,13 @@ impl Cell {
 
     /// Median and spread of a latency at a load.
     pub fn latency(&self, load: f64, percentile: impl Fn(&Latency) -> u64) -> Option<Spread> {
-        self.figure(|round| {
-            let at = round
-                .latency
-                .iter()
-                .find(|one| (one.load - load).abs() < 1e-9)?;
-            Some(percentile(at) as f64)
-        })
+        self.figure(|round| Some(percentile(round.latency_at(load)?) as f64))
+    }
+
+    /// The loads at which latency was measured, as parts of the PDR.
+    pub fn loads(&self) -> Vec<f64> {
+        let first = self.rounds.iter().find(|round| !round.latency.is_empty());
+        let latencies = first.map(|round| round.latency.iter().map(|one| one.load));
+        latencies.into_iter().flatten().collect()
     }
 }

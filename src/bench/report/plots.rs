@@ -2,8 +2,10 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Spread;
+use crate::bench::systems::System;
 
 /// Bars in groups, each with its smallest and largest value.
 pub(super) struct Bars {
@@ -11,8 +13,10 @@ pub(super) struct Bars {
     pub(super) title: String,
     /// What the values are in.
     pub(super) unit: &'static str,
-    /// The bars' names, one for each place in a group.
-    pub(super) series: Vec<String>,
+    /// Digits of the values that are written above bars.
+    pub(super) digits: usize,
+    /// The bars' names and colours, one for each place in a group.
+    pub(super) series: Vec<(String, RGBColor)>,
     /// Groups: a name, and a value for each series, where there is one.
     pub(super) groups: Vec<(String, Vec<Option<Spread>>)>,
     /// Whether a group's bars stand on each other, or beside each other.
@@ -29,24 +33,43 @@ pub(super) struct Lines {
     pub(super) unit: &'static str,
     /// The places.
     pub(super) places: Vec<&'static str>,
-    /// A name, and a value for each place.
-    pub(super) series: Vec<(String, Vec<f64>)>,
+    /// A name, a colour, and a value for each place.
+    pub(super) series: Vec<(String, RGBColor, Vec<f64>)>,
 }
 
-const SIZE: (u32, u32) = (960, 360);
+const SIZE: (u32, u32) = (1000, 340);
+/// Room for the legend, right of the plot.
+const LEGEND: u32 = 140;
 const FONT: &str = "sans-serif";
+/// More bars than these have no values written above them.
+const LABELLED: usize = 24;
 
-/// Colours that are told apart by the colour-blind, too (Okabe and Ito).
-const COLOURS: [RGBColor; 8] = [
+/// Colours for the parts of one thing, told apart by the colour-blind, too (Okabe and Ito).
+pub(super) const PARTS: [RGBColor; 3] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(213, 94, 0),
-    RGBColor(150, 140, 20),
-    RGBColor(90, 90, 90),
+    RGBColor(150, 150, 150),
 ];
+
+/// A system's colour, the same in every plot: greys for the kernel's ways, blues and greens for
+/// underpass, warm colours for what it is measured against.
+pub(super) const fn colour(system: System) -> RGBColor {
+    match system {
+        System::Native | System::Given => RGBColor(60, 60, 60),
+        System::KernelVxlan => RGBColor(130, 130, 130),
+        System::KernelIpip => RGBColor(185, 185, 185),
+        System::Direct => RGBColor(0, 70, 130),
+        System::Ipip => RGBColor(0, 158, 115),
+        System::Vxlan => RGBColor(0, 114, 178),
+        System::Cross => RGBColor(86, 180, 233),
+        System::CrossFar => RGBColor(150, 205, 190),
+        System::Wire => RGBColor(230, 159, 0),
+        System::Ovs => RGBColor(204, 121, 167),
+        System::FastDirect => RGBColor(100, 60, 160),
+        System::FastIpip => RGBColor(140, 100, 200),
+        System::FastVxlan => RGBColor(180, 150, 230),
+    }
+}
 
 type Failed = Box<dyn std::error::Error>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -58,22 +81,22 @@ impl Bars {
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), Failed> {
-        let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, (FONT, 16))
-            .margin(8)
-            .x_label_area_size(32)
-            .y_label_area_size(64)
+        let mut chart = builder(area, &self.title)
             .build_cartesian_2d(0.0..self.groups.len() as f64, 0.0..self.top())?;
         chart
             .configure_mesh()
             .disable_x_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(GRID)
+            .axis_style(AXIS)
             .x_labels(0)
+            .y_labels(6)
             .y_desc(self.unit)
             .label_style((FONT, 13))
             .draw()?;
         for (group, (_, values)) in self.groups.iter().enumerate() {
             for (index, corners) in self.rectangles(group, values) {
-                let colour = COLOURS[index % COLOURS.len()].filled();
+                let colour = self.series[index].1.filled();
                 chart.draw_series([Rectangle::new(corners, colour)])?;
             }
             if !self.stacked {
@@ -84,13 +107,45 @@ impl Bars {
             let ends = vec![(0.0, line), (self.groups.len() as f64, line)];
             chart.draw_series([PathElement::new(ends, BLACK.stroke_width(1))])?;
         }
-        let foot = |x: usize| chart.plotting_area().map_coordinate(&(x as f64 + 0.5, 0.0));
-        let names = self.groups.iter().enumerate();
-        let names: Vec<_> = names
-            .map(|(x, (name, _))| (foot(x), name.as_str()))
-            .collect();
-        place_names(area, &names)?;
+        let at = |place: (f64, f64)| chart.plotting_area().map_coordinate(&place);
+        for (place, text) in self.labels() {
+            let (x, y) = at(place);
+            area.draw(&Text::new(
+                text,
+                (x, y - 4),
+                centred(area, 11, VPos::Bottom),
+            ))?;
+        }
+        for (x, (name, _)) in self.groups.iter().enumerate() {
+            let (x, y) = at((x as f64 + 0.5, 0.0));
+            let style = centred(area, 13, VPos::Top);
+            area.draw(&Text::new(name.clone(), (x, y + 8), style))?;
+        }
         legend(area, &self.series)
+    }
+
+    /// Values, and where they are written: above each bar, or above a stack their sum.
+    fn labels(&self) -> Vec<((f64, f64), String)> {
+        let digits = self.digits;
+        let mut labels = Vec::new();
+        for (group, (_, values)) in self.groups.iter().enumerate() {
+            let sum: f64 = values.iter().flatten().map(|value| value.median).sum();
+            if self.stacked {
+                let label = ((group as f64 + 0.5, sum), format!("{sum:.digits$}"));
+                labels.extend((sum > 0.0).then_some(label));
+                continue;
+            }
+            for (index, value) in values.iter().enumerate() {
+                let Some(value) = value else { continue };
+                let (left, right) = self.sides(group, index);
+                let place = (f64::midpoint(left, right), value.most);
+                labels.push((place, format!("{:.digits$}", value.median)));
+            }
+        }
+        if labels.len() > LABELLED {
+            labels.clear();
+        }
+        labels
     }
 
     /// The corners of a group's bars, each with the number of its series.
@@ -141,7 +196,7 @@ impl Bars {
         };
         let highest = self.groups.iter().map(|(_, values)| height(values));
         let highest = highest.chain(self.line).fold(0.0, f64::max);
-        if highest > 0.0 { highest * 1.1 } else { 1.0 }
+        if highest > 0.0 { highest * 1.12 } else { 1.0 }
     }
 }
 
@@ -155,7 +210,7 @@ impl Lines {
         let values = || {
             self.series
                 .iter()
-                .flat_map(|(_, values)| values.iter().copied())
+                .flat_map(|(_, _, values)| values.iter().copied())
         };
         let least = values().filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min);
         let most = values().fold(0.0, f64::max);
@@ -163,61 +218,65 @@ impl Lines {
             return Ok(());
         }
         let (count, foot) = (self.places.len() as f64, least * 0.8);
-        let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, (FONT, 16))
-            .margin(8)
-            .x_label_area_size(32)
-            .y_label_area_size(64)
+        let mut chart = builder(area, &self.title)
             .build_cartesian_2d(0.0..count, (foot..most * 1.3).log_scale())?;
         chart
             .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(GRID)
+            .axis_style(AXIS)
             .y_desc(self.unit)
+            .y_label_formatter(&|value| format!("{value}"))
             .label_style((FONT, 13))
             .x_labels(0)
             .draw()?;
-        for (index, (_, values)) in self.series.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()].stroke_width(2);
+        for (_, colour, values) in &self.series {
             let points = values.iter().enumerate().map(|(x, y)| (x as f64 + 0.5, *y));
-            chart.draw_series(LineSeries::new(points, colour))?;
+            chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
+            chart.draw_series(points.map(|at| Circle::new(at, 3, colour.filled())))?;
         }
-        let at = |x: usize| {
-            chart
-                .plotting_area()
-                .map_coordinate(&(x as f64 + 0.5, foot))
-        };
-        let places = self.places.iter().enumerate();
-        let places: Vec<_> = places.map(|(x, name)| (at(x), *name)).collect();
-        place_names(area, &places)?;
-        let names: Vec<_> = self.series.iter().map(|(name, _)| name.clone()).collect();
+        for (x, name) in self.places.iter().enumerate() {
+            let place = (x as f64 + 0.5, foot);
+            let (x, y) = chart.plotting_area().map_coordinate(&place);
+            let style = centred(area, 13, VPos::Top);
+            area.draw(&Text::new((*name).to_owned(), (x, y + 8), style))?;
+        }
+        let names = self.series.iter();
+        let names: Vec<_> = names
+            .map(|(name, colour, _)| (name.clone(), *colour))
+            .collect();
         legend(area, &names)
     }
 }
 
-/// Writes names below points of the lower axis.
-fn place_names(area: &Area<'_>, names: &[((i32, i32), &str)]) -> Result<(), Failed> {
-    use plotters::style::text_anchor::{HPos, Pos, VPos};
-    let style = (FONT, 13).into_text_style(area);
-    let style = style.pos(Pos::new(HPos::Center, VPos::Top));
-    for ((x, y), name) in names {
-        area.draw(&Text::new((*name).to_owned(), (*x, *y + 8), style.clone()))?;
-    }
-    Ok(())
+const GRID: RGBColor = RGBColor(225, 225, 225);
+const AXIS: RGBColor = RGBColor(120, 120, 120);
+
+/// What both kinds of plot have in common.
+fn builder<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut builder = ChartBuilder::on(area);
+    builder
+        .caption(title, (FONT, 16))
+        .margin(8)
+        .margin_right(LEGEND)
+        .x_label_area_size(32)
+        .y_label_area_size(64);
+    builder
 }
 
-/// Names and colours, in the upper right corner.
-fn legend(area: &Area<'_>, names: &[String]) -> Result<(), Failed> {
-    if names.len() < 2 {
-        return Ok(());
-    }
-    let x = SIZE.0 as i32 - 130;
-    let height = 16 * names.len() as i32 + 8;
-    let box_corners = [(x - 6, 30), (x + 122, 30 + height)];
-    area.draw(&Rectangle::new(box_corners, WHITE.mix(0.85).filled()))?;
-    for (index, name) in names.iter().enumerate() {
-        let y = 36 + 16 * index as i32;
-        let colour = COLOURS[index % COLOURS.len()];
-        area.draw(&Rectangle::new([(x, y), (x + 10, y + 10)], colour.filled()))?;
-        area.draw(&Text::new(name.clone(), (x + 16, y), (FONT, 13)))?;
+fn centred<'a>(area: &Area<'_>, size: u32, vertical: VPos) -> TextStyle<'a> {
+    let style = (FONT, size).into_text_style(area);
+    style.pos(Pos::new(HPos::Center, vertical))
+}
+
+/// Names and colours, right of the plot.
+fn legend(area: &Area<'_>, names: &[(String, RGBColor)]) -> Result<(), Failed> {
+    let x = (SIZE.0 - LEGEND) as i32 + 12;
+    for (index, (name, colour)) in names.iter().enumerate() {
+        let y = 36 + 20 * index as i32;
+        area.draw(&Rectangle::new([(x, y), (x + 11, y + 11)], colour.filled()))?;
+        area.draw(&Text::new(name.clone(), (x + 18, y), (FONT, 13)))?;
     }
     Ok(())
 }

@@ -5,17 +5,20 @@ mod ovs;
 mod underpass;
 pub mod wire;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::error::{BenchError, Result};
-use super::topology::{Direction, Outer, Topology};
+use super::options::Routes;
+use super::topology::{Direction, Outer, Site, Topology};
 
 /// A system under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ pub enum System {
     Cross,
     /// underpass, CrossSubnet with VXLAN, the nodes in different subnets.
     CrossFar,
+    /// underpass with its fast path, without a tunnel.
+    FastDirect,
+    /// underpass with its fast path, IP-in-IP.
+    FastIpip,
+    /// underpass with its fast path, VXLAN.
+    FastVxlan,
     /// The kernel's VXLAN.
     KernelVxlan,
     /// The kernel's IP-in-IP.
@@ -41,22 +50,30 @@ pub enum System {
     Wire,
     /// Open vSwitch's userspace datapath with AF_XDP ports, VXLAN.
     Ovs,
+    /// What is between two given interfaces.
+    Given,
 }
 
 impl System {
-    /// All of them, native routing first.
-    pub const ALL: [Self; 10] = [
+    /// All that run on nodes of the bench's own, native routing first.
+    pub const ALL: [Self; 13] = [
         Self::Native,
         Self::Direct,
         Self::Ipip,
         Self::Vxlan,
         Self::Cross,
         Self::CrossFar,
+        Self::FastDirect,
+        Self::FastIpip,
+        Self::FastVxlan,
         Self::KernelVxlan,
         Self::KernelIpip,
         Self::Wire,
         Self::Ovs,
     ];
+
+    /// What the others are compared with: routing as it is, the limit of AF_XDP, other ways to tunnel.
+    pub const BASES: [Self; 4] = [Self::Native, Self::Wire, Self::KernelVxlan, Self::Ovs];
 
     /// Its name on the command line and in tables.
     pub const fn name(self) -> &'static str {
@@ -67,10 +84,14 @@ impl System {
             Self::Vxlan => "vxlan",
             Self::Cross => "cross",
             Self::CrossFar => "cross-far",
+            Self::FastDirect => "fast-direct",
+            Self::FastIpip => "fast-ipip",
+            Self::FastVxlan => "fast-vxlan",
             Self::KernelVxlan => "kernel-vxlan",
             Self::KernelIpip => "kernel-ipip",
             Self::Wire => "wire",
             Self::Ovs => "ovs",
+            Self::Given => "given",
         }
     }
 
@@ -83,32 +104,48 @@ impl System {
             Self::Vxlan => "underpass, VXLAN",
             Self::Cross => "underpass, CrossSubnet, same subnet: no tunnel",
             Self::CrossFar => "underpass, CrossSubnet, other subnet: VXLAN",
+            Self::FastDirect => "underpass, XDP fast path, no tunnel",
+            Self::FastIpip => "underpass, XDP fast path, IP-in-IP",
+            Self::FastVxlan => "underpass, XDP fast path, VXLAN",
             Self::KernelVxlan => "kernel routing, kernel's vxlan device",
             Self::KernelIpip => "kernel routing, kernel's ipip device",
             Self::Wire => "AF_XDP port to port, frames unchanged",
-            Self::Ovs => "Open vSwitch, userspace datapath, AF_XDP, VXLAN",
+            Self::Ovs => "Open vSwitch, userspace datapath, AF_XDP, VXLAN, no routing",
+            Self::Given => "what is between the given interfaces",
         }
     }
 
     /// What its packets on the uplink are in.
     pub const fn outer(self) -> Outer {
         match self {
-            Self::Native | Self::Direct | Self::Cross | Self::Wire => Outer::Plain,
-            Self::Ipip | Self::KernelIpip => Outer::Ipip,
-            Self::Vxlan | Self::CrossFar | Self::KernelVxlan | Self::Ovs => Outer::Vxlan,
+            Self::Native
+            | Self::Direct
+            | Self::Cross
+            | Self::FastDirect
+            | Self::Wire
+            | Self::Given => Outer::Plain,
+            Self::Ipip | Self::FastIpip | Self::KernelIpip => Outer::Ipip,
+            Self::Vxlan | Self::CrossFar | Self::FastVxlan | Self::KernelVxlan | Self::Ovs => {
+                Outer::Vxlan
+            }
         }
     }
 
-    /// Whether TCP passes: a wire does not exchange Ethernet addresses.
+    /// Whether underpass forwards by its fast path.
+    pub const fn has_fast_path(self) -> bool {
+        matches!(self, Self::FastDirect | Self::FastIpip | Self::FastVxlan)
+    }
+
+    /// Whether TCP passes: what does not route leaves Ethernet addresses as they are.
     pub const fn carries_tcp(self) -> bool {
-        !matches!(self, Self::Wire)
+        !matches!(self, Self::Wire | Self::Ovs | Self::Given)
     }
 
     /// Whether it can be measured in that direction.
     pub fn has(self, direction: Direction) -> bool {
         match self {
-            // One OpenFlow rule, from the workload to the tunnel.
-            Self::Ovs => direction == Direction::Encap,
+            // Two of its polling threads on one CPU would keep each other waiting.
+            Self::Ovs => direction != Direction::Path,
             _ => true,
         }
     }
@@ -132,14 +169,22 @@ impl System {
         place: &Place,
     ) -> Result<Running> {
         match self {
-            Self::Native => kernel::native(topology),
-            Self::KernelVxlan => kernel::vxlan(topology),
-            Self::KernelIpip => kernel::ipip(topology),
-            Self::Direct | Self::Ipip | Self::Vxlan | Self::Cross | Self::CrossFar => {
-                underpass::start(self, topology, direction, place)
-            }
+            Self::Native => kernel::native(topology, place),
+            Self::KernelVxlan => kernel::vxlan(topology, place),
+            Self::KernelIpip => kernel::ipip(topology, place),
+            Self::Direct
+            | Self::Ipip
+            | Self::Vxlan
+            | Self::Cross
+            | Self::CrossFar
+            | Self::FastDirect
+            | Self::FastIpip
+            | Self::FastVxlan => underpass::start(self, topology, direction, place),
             Self::Wire => wire::start(topology, direction, place),
-            Self::Ovs => ovs::start(topology, place),
+            Self::Ovs => ovs::start(topology, direction, place),
+            Self::Given => Err(BenchError::Option(format!(
+                "{self} is measured between two interfaces, not started"
+            ))),
         }
     }
 }
@@ -173,6 +218,27 @@ pub struct Place {
     pub cpu: usize,
     /// How many of the workload's addresses the load is sent to.
     pub destinations: u32,
+    /// The routes to them.
+    pub routes: Routes,
+    /// Whether what forwards has real-time priority.
+    pub realtime: bool,
+}
+
+impl Place {
+    /// The prefixes that the addresses of a site's workload are routed by.
+    fn prefixes(&self, site: &Site) -> impl Iterator<Item = Ipv4Net> {
+        let length = self.routes.length();
+        let each = 1 << (32 - length);
+        let first = site.workload_address.to_bits();
+        (0..self.destinations.div_ceil(each))
+            .filter_map(move |number| Ipv4Net::new((first + number * each).into(), length).ok())
+    }
+
+    /// The addresses of a site's workload.
+    fn addresses(&self, site: &Site) -> impl Iterator<Item = Ipv4Addr> {
+        let first = site.workload_address.to_bits();
+        (0..self.destinations).map(move |number| (first + number).into())
+    }
 }
 
 /// A system under test; dropping this ends its processes.
@@ -180,6 +246,8 @@ pub struct Place {
 pub struct Running {
     /// By site: `a` or `b`.
     processes: Vec<(&'static str, Process)>,
+    /// What they need beside them, and whose time does not count.
+    helpers: Vec<Process>,
     /// Control sockets of nodes that have one.
     sockets: Vec<PathBuf>,
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -17,9 +16,6 @@ use crate::observe::report::{Encapsulation, RouteKind, RouteState};
 /// How long a node may take until it forwards.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Addresses of a block, as Calico's default.
-const BLOCK: u32 = 64;
-
 /// Starts the nodes under test.
 pub(super) fn start(
     system: System,
@@ -31,7 +27,7 @@ pub(super) fn start(
     let datastore = directory.join("datastore");
     fs::create_dir_all(&datastore)
         .map_err(BenchError::io(format!("making {}", datastore.display())))?;
-    write(&datastore.join("pool.yaml"), &pool(system))?;
+    write(&datastore.join("pool.yaml"), &pool(system, place))?;
     let sites = [&topology.a, &topology.b];
     let each = |resource: &dyn Fn(&Site) -> String| -> String {
         sites.iter().map(|site| resource(site)).collect()
@@ -42,13 +38,19 @@ pub(super) fn start(
     )?;
     write(
         &datastore.join("blocks.yaml"),
-        &each(&|site| blocks(site, place.destinations)),
+        &each(&|site| blocks(site, place)),
     )?;
     write(
         &datastore.join("workloads.yaml"),
-        &each(&|site| workload(site, place.destinations)),
+        &each(&|site| workload(site, place)),
     )?;
 
+    if system.has_fast_path() {
+        for site in sites {
+            site.enable_napi()?;
+            site.enable_workload_napi()?;
+        }
+    }
     let mut running = Running::default();
     for site in topology.nodes(direction) {
         running.add(site.name, start_node(system, site, place, &directory)?);
@@ -64,7 +66,7 @@ pub(super) fn start(
 
 fn start_node(system: System, site: &Site, place: &Place, directory: &Path) -> Result<Process> {
     let config = directory.join(format!("{}.yaml", site.name));
-    write(&config, &configuration(site, place, directory))?;
+    write(&config, &configuration(system, site, place, directory))?;
     let own = std::env::current_exe().map_err(BenchError::io("finding this program's file"))?;
     let mut command = site.node.command(Some(place.cpu), own)?;
     command.arg("run").arg("--config").arg(&config);
@@ -83,8 +85,8 @@ fn is_ready(socket: &Path, other: &str, system: System) -> bool {
         return false;
     };
     let wanted = match system {
-        System::Ipip => Encapsulation::Ipip,
-        System::Vxlan | System::CrossFar => Encapsulation::Vxlan,
+        System::Ipip | System::FastIpip => Encapsulation::Ipip,
+        System::Vxlan | System::CrossFar | System::FastVxlan => Encapsulation::Vxlan,
         _ => Encapsulation::None,
     };
     let mut remote = routes
@@ -122,14 +124,16 @@ fn ask(socket: &Path, request: &Request) -> Option<Reply> {
     serde_json::from_str(&answer).ok()
 }
 
-fn configuration(site: &Site, place: &Place, directory: &Path) -> String {
+fn configuration(system: System, site: &Site, place: &Place, directory: &Path) -> String {
     format!(
         "node: {name}\n\
          uplink: {{ interface: {uplink} }}\n\
          workloads:\n- {{ interface: {port} }}\n\
          workers: {{ count: 1, cpus: [{cpu}] }}\n\
          datastore: {{ directory: {datastore} }}\n\
-         control: {socket}\n",
+         control: {socket}\n\
+         fastPath: {fast_path}\n",
+        fast_path = if system.has_fast_path() { "on" } else { "off" },
         name = site.name,
         uplink = site.uplink,
         port = site.port,
@@ -139,10 +143,10 @@ fn configuration(site: &Site, place: &Place, directory: &Path) -> String {
     )
 }
 
-fn pool(system: System) -> String {
+fn pool(system: System, place: &Place) -> String {
     let (ipip, vxlan) = match system {
-        System::Ipip => ("Always", "Never"),
-        System::Vxlan => ("Never", "Always"),
+        System::Ipip | System::FastIpip => ("Always", "Never"),
+        System::Vxlan | System::FastVxlan => ("Never", "Always"),
         System::Cross | System::CrossFar => ("Never", "CrossSubnet"),
         _ => ("Never", "Never"),
     };
@@ -150,7 +154,8 @@ fn pool(system: System) -> String {
         "apiVersion: projectcalico.org/v3\n\
          kind: IPPool\n\
          metadata: {{ name: bench }}\n\
-         spec: {{ cidr: {POOL}, blockSize: 26, ipipMode: {ipip}, vxlanMode: {vxlan} }}\n"
+         spec: {{ cidr: {POOL}, blockSize: {size}, ipipMode: {ipip}, vxlanMode: {vxlan} }}\n",
+        size = place.routes.length(),
     )
 }
 
@@ -174,27 +179,25 @@ fn node(system: System, site: &Site) -> String {
 }
 
 /// The blocks of the workload's addresses.
-fn blocks(site: &Site, destinations: u32) -> String {
+fn blocks(site: &Site, place: &Place) -> String {
     let mut text = String::new();
-    for number in 0..destinations.div_ceil(BLOCK) {
-        let block = nth(site.workload_address, number * BLOCK);
+    for (number, block) in place.prefixes(site).enumerate() {
         let _ = write!(
             text,
             "---\n\
              apiVersion: projectcalico.org/v3\n\
              kind: BlockAffinity\n\
              metadata: {{ name: {name}-{number} }}\n\
-             spec: {{ node: {name}, cidr: {block}/26, state: confirmed }}\n",
+             spec: {{ node: {name}, cidr: {block}, state: confirmed }}\n",
             name = site.name,
         );
     }
     text
 }
 
-fn workload(site: &Site, destinations: u32) -> String {
-    let addresses: Vec<_> = (0..destinations)
-        .map(|number| format!("{}/32", nth(site.workload_address, number)))
-        .collect();
+fn workload(site: &Site, place: &Place) -> String {
+    let addresses = place.addresses(site);
+    let addresses: Vec<_> = addresses.map(|address| format!("{address}/32")).collect();
     format!(
         "---\n\
          apiVersion: projectcalico.org/v3\n\
@@ -213,10 +216,6 @@ fn workload(site: &Site, destinations: u32) -> String {
         mac = site.eth_mac(),
         addresses = addresses.join(", "),
     )
-}
-
-fn nth(first: Ipv4Addr, number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(first.to_bits() + number)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

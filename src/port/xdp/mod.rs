@@ -22,7 +22,9 @@
 //! 3500 bytes) and a peer with more transmit queues than we have receive queues.
 #![allow(unsafe_code)] // Memory that the kernel shares, and xsk-rs, whose ring calls are unsafe.
 
+pub mod fast_path;
 mod queue;
+mod shared;
 mod steering;
 mod umem;
 
@@ -31,6 +33,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+pub use self::fast_path::FastPath;
 use self::queue::Queue;
 pub use self::steering::{Role, Steering, XdpMode, XdpModeWanted};
 pub use self::umem::{Transfer, UmemOptions, WorkerUmem};
@@ -58,7 +61,8 @@ pub struct XdpOptions {
     pub interface: String,
     /// The queues, from 0; the end is not one of them.
     pub queues: Range<u32>,
-    /// Entries of each receive and transmit ring: a power of two.
+    /// Entries of each receive and transmit ring, and frames that the kernel is given to receive into
+    /// at most: a power of two.
     pub ring_size: u32,
 }
 
@@ -138,12 +142,6 @@ impl XdpPort {
             .map(|queue| (queue.number(), queue.descriptor()))
     }
 
-    /// Frames that the kernel holds, to receive into or to send. With those in the pool and in the
-    /// worker's hands they are all that the port's memory has.
-    pub fn held(&self) -> usize {
-        self.queues.iter().map(Queue::held).sum()
-    }
-
     /// Puts the mode that the device's steering got into the port's [`Capabilities::io`].
     pub fn set_mode(&mut self, mode: XdpMode, umem: &WorkerUmem) {
         self.capabilities.io = io_name(umem.transfer(), Some(mode));
@@ -151,9 +149,10 @@ impl XdpPort {
 
     /// Closes the sockets and gives their frames to `pool`; drop the device's [`Steering`] before.
     ///
-    /// A port that is dropped instead closes its sockets too, but its frames are lost. With
-    /// [`Transfer::ZeroCopy`] they are lost in any case. The first socket ever opened with `umem`
-    /// stays bound, for the next port on its queue.
+    /// A port that is dropped instead closes its sockets too, and its frames wait for
+    /// [`WorkerUmem::reclaim`]; but the first socket ever opened with `umem`, which here stays bound
+    /// for the next port on its queue, must not be dropped while others are to come. With
+    /// [`Transfer::ZeroCopy`] the frames are lost in any case.
     pub fn close(self, umem: &WorkerUmem, pool: &mut FramePool) {
         for queue in self.queues {
             queue.close(&self.interface, umem, pool);
@@ -211,6 +210,10 @@ impl Port for XdpPort {
 
     fn reap(&mut self, pool: &mut FramePool) {
         self.queues[0].reap(pool);
+    }
+
+    fn held(&self) -> usize {
+        self.queues.iter().map(Queue::held).sum()
     }
 
     fn descriptors(&self) -> Vec<RawFd> {

@@ -36,21 +36,17 @@ pub(super) struct Queue {
     held: HeldChunks,
     device_index: u32,
     number: u32,
-    rings: Rings,
+    /// Entries of the transmit ring.
+    entries: u32,
     /// Chunks that the kernel has to receive into.
     stocked: u32,
+    /// Chunks that it is given at most.
+    depth: u32,
     /// Whether the transmit ring may hold frames that the kernel has not looked at.
     unsent: bool,
     /// Whether the device was found to be gone.
     gone: bool,
     descriptors: Box<[FrameDesc; BATCH]>,
-}
-
-/// Entries of a queue's rings.
-#[derive(Debug, Clone, Copy)]
-struct Rings {
-    tx: u32,
-    fill: u32,
 }
 
 impl Queue {
@@ -132,11 +128,9 @@ impl Queue {
             held: umem.held_chunks(),
             device_index,
             number,
-            rings: Rings {
-                tx: entries,
-                fill: umem.ring_size(),
-            },
+            entries,
             stocked: 0,
+            depth: umem.ring_size().min(entries),
             unsent: false,
             gone: false,
             descriptors: Box::new([FrameDesc::default(); BATCH]),
@@ -186,9 +180,9 @@ impl Queue {
 
     /// Gives the kernel frames to receive into, as many as it takes and the pool can spare.
     pub(super) fn stock(&mut self, pool: &mut FramePool) {
-        let mut missing = self.rings.fill - self.stocked;
+        let mut missing = self.depth - self.stocked;
         // A few at a time are not worth a look at the shared ring, but for an almost empty one.
-        while missing >= BATCH as u32 || missing > self.rings.fill / 2 {
+        while missing >= BATCH as u32 || missing > self.depth / 2 {
             let free = self.fill.nb_free(BATCH as u32);
             let spare = pool.available().saturating_sub(POOL_RESERVE);
             let wanted = (missing.min(free) as usize).min(spare).min(BATCH);
@@ -213,7 +207,7 @@ impl Queue {
             let produced = unsafe { self.fill.produce(&self.descriptors[..count]) };
             self.return_unproduced(produced, count, pool);
             self.stocked += produced as u32;
-            missing = self.rings.fill - self.stocked;
+            missing = self.depth - self.stocked;
             if produced < count {
                 break;
             }
@@ -324,20 +318,8 @@ impl Queue {
             return;
         }
         drop(anchor);
-        let Self {
-            rx,
-            tx,
-            fill,
-            completion,
-            held,
-            ..
-        } = self;
-        drop((rx, tx, fill, completion));
-        if umem.transfer() == Transfer::Copy {
-            // SAFETY: the four rings, dropped above, were the socket's only handles, so it is closed;
-            // it was in copy mode.
-            unsafe { held.take_back_all(pool) };
-        }
+        drop(self);
+        umem.reclaim(pool);
     }
 
     /// How many frames from the front of `batch` can go now: there must be room in the ring, and a
@@ -449,7 +431,7 @@ impl Queue {
 
     /// Frames in the transmit ring that the kernel has not taken.
     fn waiting(&mut self) -> u32 {
-        self.rings.tx - self.tx.nb_free_exact().min(self.rings.tx)
+        self.entries - self.tx.nb_free_exact().min(self.entries)
     }
 
     fn return_unproduced(&mut self, produced: usize, count: usize, pool: &mut FramePool) {

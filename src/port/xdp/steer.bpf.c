@@ -4,108 +4,19 @@
 //   steer_uplink     tunnel packets to this node, ICMP errors about its own tunnel packets, and packets
 //                    into its blocks; all else is the kernel's
 //
+// Packets that are ours are first shown to the fast path (fast.bpf.c), where the node has one.
+//
 // A packet that is not understood goes to the kernel, as does every packet of a queue without a
 // socket: the node keeps its SSH, its BGP and its neighbour discovery whatever happens here.
-//
-// Nothing is included, so that clang alone compiles this; the few kernel definitions below are uapi
-// (linux/bpf.h) and cannot change.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define __uint(name, value) int (*name)[value]
-#define __type(name, value) value *name
-
-#define be16(host) ((u16)__builtin_bswap16(host))
-
-enum { XDP_PASS = 2 };
-enum {
-    BPF_MAP_TYPE_HASH = 1,
-    BPF_MAP_TYPE_ARRAY = 2,
-    BPF_MAP_TYPE_LRU_HASH = 9,
-    BPF_MAP_TYPE_LPM_TRIE = 11,
-    BPF_MAP_TYPE_XSKMAP = 17,
-};
-enum { BPF_ANY = 0, BPF_F_NO_PREALLOC = 1 };
-
-struct xdp_md {
-    u32 data;
-    u32 data_end;
-    u32 data_meta;
-    u32 ingress_ifindex;
-    u32 rx_queue_index;
-    u32 egress_ifindex;
-};
-
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
-static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) =
-    (void *)2;
-static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
-static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
-static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
-
-enum {
-    ETHERTYPE_IPV4 = 0x0800,
-    ETHERTYPE_IPV6 = 0x86dd,
-    PROTOCOL_ICMP = 1,
-    PROTOCOL_IPIP = 4,
-    PROTOCOL_UDP = 17,
-    IPV4_MORE_FRAGMENTS = 0x2000,
-    IPV4_FRAGMENT_OFFSET = 0x1fff,
-    ICMP_DESTINATION_UNREACHABLE = 3,
-};
-
-struct ethernet {
-    u16 destination[3];
-    u16 source[3];
-    u16 type;
-};
-
-struct ipv4 {
-    u8 version_length;
-    u8 tos;
-    u16 total_length;
-    u16 identification;
-    u16 fragment;
-    u8 ttl;
-    u8 protocol;
-    u16 checksum;
-    u32 source;
-    u32 destination;
-};
-
-// Addresses are read in words of four bytes: an Ethernet header leaves them no better aligned.
-struct ipv6 {
-    u32 version_class_label;
-    u16 payload_length;
-    u8 next_header;
-    u8 hop_limit;
-    u32 source[4];
-    u32 destination[4];
-};
-
-struct udp {
-    u16 source;
-    u16 destination;
-    u16 length;
-    u16 checksum;
-};
-
-struct icmp {
-    u8 type;
-    u8 code;
-    u16 checksum;
-    u32 rest;
-};
+#include "kernel.bpf.h"
 
 // Ports and addresses in every map are in network byte order.
 struct config {
     u16 device_address[3];
     u16 vxlan_port;
+    // Those of bridges; the first 0 ends them.
+    u16 more_vxlan_ports[7];
 };
 
 struct ipv6_address {
@@ -122,10 +33,11 @@ struct ipv6_prefix {
     struct ipv6_address address;
 };
 
-// What fragments of one datagram have in common (RFC 791), the protocol being UDP.
+// What fragments of one datagram have in common (RFC 791, RFC 8200 section 4.5), the protocol being UDP;
+// IPv4 addresses as IPv6 has them (RFC 4291 section 2.5.5.2).
 struct datagram {
-    u32 source;
-    u32 destination;
+    struct ipv6_address source;
+    struct ipv6_address destination;
     u32 identification;
 };
 
@@ -135,6 +47,14 @@ struct {
     __type(value, u32);
     __uint(max_entries, 64);
 } sockets SEC(".maps");
+
+// The fast path, or nothing.
+struct {
+    __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+    __type(key, u32);
+    __type(value, u32);
+    __uint(max_entries, 1);
+} fast_path SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -173,7 +93,7 @@ struct {
     __uint(map_flags, BPF_F_NO_PREALLOC);
 } local_ipv6 SEC(".maps");
 
-// VXLAN datagrams whose first fragment was stolen, and when.
+// Datagrams whose first fragment has come: when, the lowest bit of which says whether it was VXLAN.
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __type(key, struct datagram);
@@ -181,23 +101,63 @@ struct {
     __uint(max_entries, 4096);
 } fragmented SEC(".maps");
 
+// Who has sent a first fragment of VXLAN, and when.
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __type(key, struct ipv6_address);
+    __type(value, u64);
+    __uint(max_entries, 1024);
+} fragmenters SEC(".maps");
+
 // As long as the reassembly that the fragments are stolen for.
 static const u64 FRAGMENT_LIFETIME_NS = 30ull * 1000 * 1000 * 1000;
 
 INLINE int steal(struct xdp_md *packet)
 {
+    // Comes back only if there is none.
+    bpf_tail_call(packet, &fast_path, 0);
     return bpf_redirect_map(&sockets, packet->rx_queue_index, XDP_PASS);
 }
 
+INLINE int is_recent(const u64 *since)
+{
+    return since && bpf_ktime_get_ns() - *since < FRAGMENT_LIFETIME_NS;
+}
+
+// A later fragment goes where its datagram's first one went. Where that is still to come, it is held for
+// VXLAN if its sender has sent fragments of VXLAN of late: some send the last fragment first.
 INLINE int is_fragmented_vxlan(const struct datagram *key)
 {
     const u64 *since = bpf_map_lookup_elem(&fragmented, key);
-    return since && bpf_ktime_get_ns() - *since < FRAGMENT_LIFETIME_NS;
+    if (is_recent(since))
+        return *since & 1;
+    return is_recent(bpf_map_lookup_elem(&fragmenters, &key->source));
+}
+
+INLINE void remember_fragmented(const struct datagram *key, int vxlan)
+{
+    u64 now = (bpf_ktime_get_ns() & ~1ull) | (vxlan ? 1 : 0);
+
+    bpf_map_update_elem(&fragmented, key, &now, BPF_ANY);
+    if (vxlan)
+        bpf_map_update_elem(&fragmenters, &key->source, &now, BPF_ANY);
 }
 
 INLINE int is_vxlan(const struct udp *udp, const void *end, const struct config *config)
 {
-    return (const void *)(udp + 1) <= end && udp->destination == config->vxlan_port;
+    if ((const void *)(udp + 1) > end)
+        return 0;
+    u16 port = udp->destination;
+    if (port == config->vxlan_port)
+        return 1;
+#pragma unroll
+    for (int i = 0; i < 7; i++) {
+        if (!config->more_vxlan_ports[i])
+            return 0;
+        if (config->more_vxlan_ports[i] == port)
+            return 1;
+    }
+    return 0;
 }
 
 // Only a datagram's first fragment has the ports; the later ones go where the first one went.
@@ -205,19 +165,40 @@ INLINE int is_vxlan_over_ipv4(const struct ipv4 *ip, u32 header_length, const vo
                               const struct config *config)
 {
     u16 fragment = ip->fragment;
-    struct datagram key = {ip->source, ip->destination, ip->identification};
+    struct datagram key = {
+        {{0, 0, be32(0xffff), ip->source}},
+        {{0, 0, be32(0xffff), ip->destination}},
+        ip->identification,
+    };
 
     if (fragment & be16(IPV4_FRAGMENT_OFFSET))
         return is_fragmented_vxlan(&key);
     int vxlan = is_vxlan((const void *)ip + header_length, end, config);
-    if (fragment & be16(IPV4_MORE_FRAGMENTS)) {
-        if (vxlan) {
-            u64 now = bpf_ktime_get_ns();
-            bpf_map_update_elem(&fragmented, &key, &now, BPF_ANY);
-        } else {
-            bpf_map_delete_elem(&fragmented, &key);
-        }
-    }
+    if (fragment & be16(IPV4_MORE_FRAGMENTS))
+        remember_fragmented(&key, vxlan);
+    return vxlan;
+}
+
+INLINE struct ipv6_address address_of(const u32 *words)
+{
+    struct ipv6_address address = {{words[0], words[1], words[2], words[3]}};
+    return address;
+}
+
+// The same over IPv6, for a fragment header right behind the fixed one.
+INLINE int is_vxlan_fragment_over_ipv6(const struct ipv6 *ip, const void *end,
+                                       const struct config *config)
+{
+    const struct ipv6_fragment *header = (const void *)(ip + 1);
+
+    if ((const void *)(header + 1) > end || header->next_header != PROTOCOL_UDP)
+        return 0;
+    struct datagram key = {address_of(ip->source), address_of(ip->destination), header->identification};
+    if (header->offset & be16(IPV6_FRAGMENT_OFFSET))
+        return is_fragmented_vxlan(&key);
+    int vxlan = is_vxlan((const void *)(header + 1), end, config);
+    if (header->offset & be16(IPV6_MORE_FRAGMENTS))
+        remember_fragmented(&key, vxlan);
     return vxlan;
 }
 
@@ -264,6 +245,27 @@ INLINE int is_ours_ipv4(const struct ipv4 *ip, const void *end, const struct con
     return ip->protocol == PROTOCOL_IPIP || is_vxlan_over_ipv4(ip, header_length, end, config);
 }
 
+// The same over IPv6. The quoted packet may be a first fragment: one that was cut for a narrow path.
+INLINE int is_about_our_tunnel_ipv6(const struct ipv6 *ip, const void *end, const struct config *config)
+{
+    const struct icmp *icmp = (const void *)(ip + 1);
+    const struct ipv6 *quoted = (const void *)(icmp + 1);
+
+    if ((const void *)(quoted + 1) > end)
+        return 0;
+    if (icmp->type != ICMPV6_DESTINATION_UNREACHABLE && icmp->type != ICMPV6_PACKET_TOO_BIG)
+        return 0;
+    struct ipv6_address source = address_of(quoted->source);
+    if (!bpf_map_lookup_elem(&node_ipv6, &source))
+        return 0;
+    if (quoted->next_header == PROTOCOL_UDP)
+        return is_vxlan((const void *)(quoted + 1), end, config);
+    const struct ipv6_fragment *header = (const void *)(quoted + 1);
+    return quoted->next_header == PROTOCOL_FRAGMENT && (const void *)(header + 1) <= end &&
+           header->next_header == PROTOCOL_UDP && !(header->offset & be16(IPV6_FRAGMENT_OFFSET)) &&
+           is_vxlan((const void *)(header + 1), end, config);
+}
+
 INLINE int is_ours_ipv6(const struct ipv6 *ip, const void *end, const struct config *config)
 {
     if ((const void *)(ip + 1) > end || (*(const u8 *)ip) >> 4 != 6)
@@ -273,8 +275,16 @@ INLINE int is_ours_ipv6(const struct ipv6 *ip, const void *end, const struct con
                                              ip->destination[2], ip->destination[3]}}};
     if (bpf_map_lookup_elem(&local_ipv6, &destination))
         return 1;
-    return ip->next_header == PROTOCOL_UDP && bpf_map_lookup_elem(&node_ipv6, &destination.address) &&
-           is_vxlan((const void *)(ip + 1), end, config);
+    if (ip->next_header != PROTOCOL_UDP && ip->next_header != PROTOCOL_FRAGMENT &&
+        ip->next_header != PROTOCOL_ICMPV6)
+        return 0;
+    if (!bpf_map_lookup_elem(&node_ipv6, &destination.address))
+        return 0;
+    if (ip->next_header == PROTOCOL_FRAGMENT)
+        return is_vxlan_fragment_over_ipv6(ip, end, config);
+    if (ip->next_header == PROTOCOL_ICMPV6)
+        return is_about_our_tunnel_ipv6(ip, end, config);
+    return is_vxlan((const void *)(ip + 1), end, config);
 }
 
 SEC("xdp")

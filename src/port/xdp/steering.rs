@@ -1,19 +1,20 @@
 //! The XDP program on a device and the maps that it decides by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, XskMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode as AttachMode, loaded_programs};
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
 
-use crate::port::PortError;
+use super::fast_path::{FastPath, FastPort};
 use crate::port::netdev::{NetDevice, receive_queues};
+use crate::port::{PortError, PortId};
 use crate::wire::MacAddr;
 
 /// The compiled `steer.bpf.c`.
@@ -26,11 +27,13 @@ pub enum Role {
     Workload,
     /// Those with the device's own Ethernet destination and no 802.1Q tag that are IP-in-IP or VXLAN
     /// to one of the node's addresses, or to an address in one of its prefixes; and ICMP destination
-    /// unreachable to one of the node's addresses that quotes such a packet from one of them.
+    /// unreachable, or ICMPv6 packet too big, to one of the node's addresses that quotes such a packet from
+    /// one of them.
     ///
-    /// Later fragments of an IPv4 VXLAN packet follow its first one. A tag that the device takes off
+    /// Later fragments of a VXLAN packet follow its first one; those that come before it are taken from
+    /// who has sent fragments of VXLAN within the last half minute. A tag that the device takes off
     /// the frame is not seen: switch that off (`ethtool -K IF rxvlan off`) where the uplink carries
-    /// VLANs. VXLAN over IPv6 behind an extension header is left to the kernel.
+    /// VLANs. VXLAN over IPv6 behind an extension header but a fragment's is left to the kernel.
     Uplink,
 }
 
@@ -64,8 +67,11 @@ pub struct Steering {
     _link: FdLink,
     ebpf: Ebpf,
     interface: String,
+    role: Role,
     mode: XdpMode,
     fallback: Option<String>,
+    /// The registered sockets, by queue.
+    sockets: BTreeMap<u32, RawFd>,
     config: Config,
     node_addresses: BTreeSet<IpAddr>,
     local_prefixes: BTreeSet<IpNet>,
@@ -77,7 +83,11 @@ pub struct Steering {
 struct Config {
     device_address: [u8; 6],
     vxlan_port: [u8; 2],
+    more_vxlan_ports: [[u8; 2]; MORE_VXLAN_PORTS],
 }
+
+/// UDP ports of VXLAN packets beside the first one that a program compares with.
+pub const MORE_VXLAN_PORTS: usize = 7;
 
 // SAFETY: bytes only, without padding.
 unsafe impl Pod for Config {}
@@ -99,11 +109,14 @@ impl Steering {
             _link: link,
             ebpf,
             interface: interface.to_owned(),
+            role,
             mode,
             fallback,
+            sockets: BTreeMap::new(),
             config: Config {
                 device_address: device.address.unwrap_or_default().0,
                 vxlan_port: 4789_u16.to_be_bytes(),
+                more_vxlan_ports: Default::default(),
             },
             node_addresses: BTreeSet::new(),
             local_prefixes: BTreeSet::new(),
@@ -113,6 +126,11 @@ impl Steering {
             log::warn!("{interface}: XDP in generic mode, which is slower: {reason}");
         }
         Ok(steering)
+    }
+
+    /// The device.
+    pub fn interface(&self) -> &str {
+        &self.interface
     }
 
     /// How the program is attached.
@@ -130,7 +148,9 @@ impl Steering {
         let mut sockets: XskMap<_> = self.map("sockets")?;
         sockets
             .set(queue, socket, 0)
-            .map_err(|error| self.map_error("register a socket", &error))
+            .map_err(|error| self.map_error("register a socket", &error))?;
+        self.sockets.insert(queue, socket);
+        Ok(())
     }
 
     /// Leaves a queue's packets to the kernel. A socket that is closed leaves by itself.
@@ -140,9 +160,42 @@ impl Steering {
             .map_err(|error| self.map_error("remove a socket", &error))
     }
 
+    /// Makes the port known to the fast path, by its number, and shows stolen packets to it from now
+    /// on. It hands them to the sockets that are registered.
+    pub fn join(
+        &mut self,
+        fast: &mut FastPath,
+        id: PortId,
+        partial_checksums: bool,
+    ) -> Result<(), PortError> {
+        let sockets: Vec<_> = self.sockets.iter().map(|(at, to)| (*at, *to)).collect();
+        fast.add_port(&FastPort {
+            id,
+            device: &self.interface,
+            workload: self.role == Role::Workload,
+            partial_checksums,
+            sockets: &sockets,
+        })?;
+        let mut programs: ProgramArray<_> = self.map("fast_path")?;
+        programs
+            .set(0, fast.program()?, 0)
+            .map_err(|error| self.map_error("set the fast path", &error))
+    }
+
     /// The UDP port that VXLAN packets to the node have.
     pub fn set_vxlan_port(&mut self, port: u16) -> Result<(), PortError> {
         self.config.vxlan_port = port.to_be_bytes();
+        self.write_config()
+    }
+
+    /// Further UDP ports of VXLAN packets, in place of those before; what is beyond
+    /// [`MORE_VXLAN_PORTS`] is left out.
+    pub fn set_more_vxlan_ports(&mut self, ports: &[u16]) -> Result<(), PortError> {
+        let mut more = [[0; 2]; MORE_VXLAN_PORTS];
+        for (place, port) in more.iter_mut().zip(ports) {
+            *place = port.to_be_bytes();
+        }
+        self.config.more_vxlan_ports = more;
         self.write_config()
     }
 
@@ -283,7 +336,7 @@ fn put_prefix<K: Pod>(
     }
 }
 
-fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(libc::ENOENT) => {
             Ok(())
@@ -457,7 +510,7 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     })
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = causes(error).map(ToString::to_string).collect();
     parts.dedup();
     parts.join(": ")

@@ -63,7 +63,6 @@ impl UmemOptions {
 pub struct WorkerUmem {
     region: Arc<Region>,
     ring_size: u32,
-    transfer: Transfer,
     anchor: Mutex<Anchor>,
 }
 
@@ -99,7 +98,7 @@ impl WorkerUmem {
         // `'static`.
         std::mem::forget(umem.clone());
 
-        let region = Arc::new(Region::new(umem, descriptors, options.frame_size as usize));
+        let region = Arc::new(Region::new(umem, descriptors, options));
         let frames = (0..region.descriptors.len())
             // SAFETY: nobody else has a chunk of a mapping that was made just now, and each number
             // comes once.
@@ -108,7 +107,6 @@ impl WorkerUmem {
         let umem = Self {
             region,
             ring_size: options.ring_size,
-            transfer: options.transfer,
             anchor: Mutex::new(Anchor::None),
         };
         Ok((umem, frames))
@@ -126,7 +124,13 @@ impl WorkerUmem {
 
     /// How packets get into frames and back.
     pub fn transfer(&self) -> Transfer {
-        self.transfer
+        self.region.transfer
+    }
+
+    /// Gives `pool` the frames of ports that were dropped since the last call.
+    pub fn reclaim(&self, pool: &mut FramePool) {
+        let mut orphans = self.region.orphans();
+        orphans.drain(..).for_each(|frame| pool.give(frame));
     }
 
     pub(super) fn ring_size(&self) -> u32 {
@@ -151,11 +155,14 @@ struct Region {
     umem: Umem,
     base: usize,
     frame_size: usize,
+    transfer: Transfer,
     descriptors: Box<[FrameDesc]>,
+    /// Frames whose port was dropped, for [`WorkerUmem::reclaim`].
+    orphans: Mutex<Vec<Frame>>,
 }
 
 impl Region {
-    fn new(umem: Umem, descriptors: Vec<FrameDesc>, frame_size: usize) -> Self {
+    fn new(umem: Umem, descriptors: Vec<FrameDesc>, options: &UmemOptions) -> Self {
         // SAFETY: the descriptor is of this UMEM, whose memory nobody uses yet; the slice is empty
         // and only its address is taken.
         let first = unsafe { umem.headroom(&descriptors[0]) };
@@ -163,9 +170,15 @@ impl Region {
         Self {
             umem,
             base,
-            frame_size,
+            frame_size: options.frame_size as usize,
+            transfer: options.transfer,
             descriptors: descriptors.into_boxed_slice(),
+            orphans: Mutex::default(),
         }
+    }
+
+    fn orphans(&self) -> MutexGuard<'_, Vec<Frame>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The chunk at `address` bytes into the mapping.
@@ -275,21 +288,36 @@ impl HeldChunks {
         address % self.region.frame_size
     }
 
-    /// Makes the frames of all chunks that are held, for `pool`.
+    /// Makes the frames of all chunks that are held.
     ///
     /// # Safety
     ///
     /// The queue's socket must be closed and must have been one in copy mode, where the kernel itself
     /// does the writing and is done with it when close returns.
-    pub(super) unsafe fn take_back_all(mut self, pool: &mut FramePool) {
+    unsafe fn take_back_all(&mut self, mut each: impl FnMut(Frame)) {
         for word in 0..self.held.len() {
             while self.held[word] != 0 {
                 let bit = self.held[word].trailing_zeros();
                 self.held[word] &= self.held[word] - 1;
                 // SAFETY: the bit says that there is no frame over the chunk, the caller that the
                 // kernel is done with it.
-                pool.give(unsafe { self.region.frame(word * 64 + bit as usize) });
+                each(unsafe { self.region.frame(word * 64 + bit as usize) });
             }
+        }
+    }
+}
+
+/// A queue closes its socket before it drops this. In copy mode the frames are free then, and wait for
+/// [`WorkerUmem::reclaim`]; with zero-copy they are given up, as the driver lets go of them at a time
+/// that cannot be known.
+impl Drop for HeldChunks {
+    fn drop(&mut self) {
+        if self.region.transfer == Transfer::Copy {
+            let region = Arc::clone(&self.region);
+            let mut orphans = region.orphans();
+            // SAFETY: the queue's rings, which come before this field, were the socket's only handles,
+            // so it is closed; it was in copy mode.
+            unsafe { self.take_back_all(|frame| orphans.push(frame)) };
         }
     }
 }

@@ -228,6 +228,24 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    /// A mapping; a struct's field that is empty is as one that is not there (as in Go's JSON).
+    fn mapping<'de, V: Visitor<'de>>(
+        &self,
+        visitor: V,
+        of_struct: bool,
+    ) -> Result<V::Value, DecodeError> {
+        let result = match &self.tree.content {
+            Content::Mapping(entries) => visitor.visit_map(Entries {
+                rest: entries.iter(),
+                skip: self.skip,
+                skip_empty: of_struct,
+                entry: None,
+            }),
+            _ => Err(self.mismatch(&"a mapping of fields")),
+        };
+        self.here(result)
+    }
+
     fn integer<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
         let result = match &self.tree.content {
             Content::Number(text) => match (text.parse::<u64>(), text.parse::<i64>()) {
@@ -341,15 +359,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let result = match &self.tree.content {
-            Content::Mapping(entries) => visitor.visit_map(Entries {
-                rest: entries.iter(),
-                skip: self.skip,
-                entry: None,
-            }),
-            _ => Err(self.mismatch(&"a mapping of fields")),
-        };
-        self.here(result)
+        self.mapping(visitor, false)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -358,7 +368,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        self.deserialize_map(visitor)
+        self.mapping(visitor, true)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -408,6 +418,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 struct Entries<'a> {
     rest: slice::Iter<'a, (Key, Tree)>,
     skip: &'a [&'a str],
+    skip_empty: bool,
     entry: Option<&'a (Key, Tree)>,
 }
 
@@ -418,10 +429,11 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, DecodeError> {
-        let skip = self.skip;
-        self.entry = self
-            .rest
-            .find(|(key, _)| !skip.contains(&key.name.as_str()));
+        let (skip, skip_empty) = (self.skip, self.skip_empty);
+        self.entry = self.rest.find(|(key, value)| {
+            let empty = skip_empty && value.content == Content::Null;
+            !empty && !skip.contains(&key.name.as_str())
+        });
         let Some((key, _)) = self.entry else {
             return Ok(None);
         };

@@ -1,6 +1,7 @@
 //! Documents, and the located values in them.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
@@ -26,6 +27,9 @@ pub(crate) enum Content {
     Mapping(Vec<(Key, Tree)>),
 }
 
+/// A document's value, or why it has none and where that shows.
+pub(crate) type Parsed = Result<Tree, (Position, Fault)>;
+
 /// A mapping's key and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Key {
@@ -34,12 +38,22 @@ pub(crate) struct Key {
 }
 
 /// The documents of a text, in order, without empty ones.
-pub(crate) fn documents(text: &str) -> Vec<Result<Tree, (Position, Fault)>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    chunks(text)
+pub(crate) fn documents(text: &str) -> Vec<Parsed> {
+    let located = located_documents(text);
+    located.into_iter().map(|(_, tree)| tree).collect()
+}
+
+/// The same, and where in the text each is, in bytes.
+pub(crate) fn located_documents(text: &str) -> Vec<(Range<usize>, Parsed)> {
+    let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mark = text.len() - body.len();
+    chunks(body)
         .into_iter()
-        .map(|(first_line, chunk)| parse(chunk, first_line))
-        .filter(|tree| !matches!(tree, Ok(tree) if tree.content == Content::Null))
+        .map(|(first_line, range)| {
+            let tree = parse(&body[range.clone()], first_line);
+            (range.start + mark..range.end + mark, tree)
+        })
+        .filter(|(_, tree)| !matches!(tree, Ok(tree) if tree.content == Content::Null))
         .collect()
 }
 
@@ -63,28 +77,71 @@ impl Tree {
         }
     }
 
+    /// The value at a path such as `spec.ipNetworks[0]`.
+    pub fn at(&self, path: &str) -> Option<&Tree> {
+        let mut steps = path.split(['.', '[']).filter(|step| !step.is_empty());
+        steps.try_fold(self, |tree, step| tree.step(step))
+    }
+
+    /// The value as it fits into a line, if it does.
+    pub fn line(&self) -> Option<String> {
+        match &self.content {
+            Content::Bool(value) => Some(value.to_string()),
+            Content::Number(text) | Content::Text(text) => {
+                Some(text.clone()).filter(|text| !text.contains('\n'))
+            }
+            Content::Null | Content::Sequence(_) | Content::Mapping(_) => None,
+        }
+    }
+
+    fn step(&self, step: &str) -> Option<&Tree> {
+        match (step.strip_suffix(']'), &self.content) {
+            (Some(index), Content::Sequence(items)) => {
+                index.parse::<usize>().ok().and_then(|i| items.get(i))
+            }
+            _ => self.get(step),
+        }
+    }
+
     /// Where the value at a path such as `spec.ipNetworks[0]` stands, or the innermost part of the
     /// path that is there.
     pub fn position_of(&self, path: &str) -> Position {
         let mut tree = self;
         for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
-            let next = match (step.strip_suffix(']'), &tree.content) {
-                (Some(index), Content::Sequence(items)) => {
-                    index.parse::<usize>().ok().and_then(|i| items.get(i))
-                }
-                _ => tree.get(step),
-            };
-            let Some(next) = next else { break };
+            let Some(next) = tree.step(step) else { break };
             tree = next;
         }
         tree.position
     }
 }
 
+/// A JSON value as a tree; all of it stands at the beginning.
+impl From<&serde_json::Value> for Tree {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        let position = Position { line: 1, column: 1 };
+        let content = match value {
+            Value::Null => Content::Null,
+            Value::Bool(value) => Content::Bool(*value),
+            Value::Number(number) => Content::Number(number.to_string()),
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::Sequence(items.iter().map(Self::from).collect()),
+            Value::Object(entries) => {
+                let entry = |(name, value): (&String, &Value)| {
+                    let name = name.clone();
+                    (Key { position, name }, Self::from(value))
+                };
+                Content::Mapping(entries.iter().map(entry).collect())
+            }
+        };
+        Self { position, content }
+    }
+}
+
 /// Splits a text at its document markers: `---` and `...` at the start of a line mark documents
 /// wherever they stand (YAML 1.2.2, section 9.1.2), so no other part of the syntax matters here.
-/// Gives each part's first line, counted from 1.
-fn chunks(text: &str) -> Vec<(u64, &str)> {
+/// Gives each part's first line, counted from 1, and where it is, in bytes.
+fn chunks(text: &str) -> Vec<(u64, Range<usize>)> {
     let mut chunks = Vec::new();
     let mut start = (1, 0);
     let mut only_preamble = true;
@@ -92,13 +149,13 @@ fn chunks(text: &str) -> Vec<(u64, &str)> {
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         let end = offset + line.len();
         if is_marker(line, "...") {
-            chunks.push((start.0, &text[start.1..offset]));
+            chunks.push((start.0, start.1..offset));
             start = (number + 1, end);
             only_preamble = true;
         } else if is_marker(line, "---") {
             // Comments and directives before the marker belong to the document that it starts.
             if !only_preamble {
-                chunks.push((start.0, &text[start.1..offset]));
+                chunks.push((start.0, start.1..offset));
                 start = (number, offset);
             }
             only_preamble = false;
@@ -107,7 +164,7 @@ fn chunks(text: &str) -> Vec<(u64, &str)> {
         }
         offset = end;
     }
-    chunks.push((start.0, &text[start.1..]));
+    chunks.push((start.0, start.1..text.len()));
     chunks
 }
 

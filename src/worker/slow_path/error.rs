@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::forward::RouterAddresses;
 use crate::wire::ipv4::Ipv4;
-use crate::wire::ipv6::Ipv6;
+use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{Mtu, icmp, icmpv6};
 
 /// What went wrong with a packet.
@@ -85,6 +85,10 @@ fn kind_v6(kind: Kind) -> icmpv6::ErrorKind {
         Kind::HostUnreachable => Error::DestinationUnreachable(icmpv6::codes::ADDRESS_UNREACHABLE),
         Kind::PortUnreachable => Error::DestinationUnreachable(icmpv6::codes::PORT_UNREACHABLE),
         Kind::TimeExceeded => Error::TimeExceeded(icmpv6::codes::HOP_LIMIT_EXCEEDED),
-        Kind::TooBig(mtu) => Error::PacketTooBig { mtu: mtu.0.into() },
+        // Smaller packets than 1280 bytes nobody need send (RFC 8201 section 4); a tunnel that takes less
+        // fragments them outside.
+        Kind::TooBig(mtu) => Error::PacketTooBig {
+            mtu: u32::from(mtu.0).max(ipv6::MIN_MTU as u32),
+        },
     }
 }

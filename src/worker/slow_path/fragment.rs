@@ -1,10 +1,13 @@
-//! Packets too large for the way out, where cutting them up is allowed (RFC 791 section 2.3).
+//! Packets too large for the way out, where cutting them up is allowed (RFC 791 section 2.3), within the
+//! tunnel or outside of it.
 
 use etherparse::Ipv4HeaderSlice;
 
 use super::waiting::take_hop;
-use crate::wire::Mtu;
-use crate::wire::checksum;
+use crate::wire::ethernet::HEADER_LEN as LINK;
+use crate::wire::ipv4::protocol;
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::{Mtu, checksum};
 
 /// Whether the packet is IPv4 with DF clear.
 pub(super) fn allowed(packet: &[u8]) -> bool {
@@ -45,6 +48,44 @@ pub(super) fn fragment(mut packet: Vec<u8>, mtu: Mtu, hop: bool) -> Option<Vec<V
         at += length;
     }
     Some(fragments)
+}
+
+/// Cuts a tunnel packet behind its Ethernet header up for a path of `path` bytes; each fragment has the
+/// same Ethernet header. IPv4 has its identification already.
+pub(super) fn outside(frame: &[u8], path: Mtu, identification: u32) -> Option<Vec<Vec<u8>>> {
+    let (link, packet) = frame.split_at_checked(LINK)?;
+    let pieces = match packet.first()? >> 4 {
+        4 => fragment(packet.to_vec(), path, false)?,
+        _ => cut_v6(packet, usize::from(path.0), identification)?,
+    };
+    let framed = pieces.iter().map(|piece| [link, piece].concat());
+    Some(framed.collect())
+}
+
+/// Cuts an IPv6 packet up for a path that takes `path` bytes, as only its sender may (RFC 8200 section
+/// 4.5). Nothing if the path is too narrow for any.
+fn cut_v6(packet: &[u8], path: usize, identification: u32) -> Option<Vec<Vec<u8>>> {
+    let ip = Ipv6::parse(packet).ok()?;
+    let payload = packet.get(ipv6::HEADER_LEN..ip.total_len())?;
+    let room = path.checked_sub(ipv6::HEADER_LEN + ipv6::FRAGMENT_LEN)? & !7;
+    if room == 0 {
+        return None;
+    }
+    let count = payload.len().div_ceil(room);
+    let parts = payload.chunks(room).enumerate().map(|(nth, part)| {
+        let header = ipv6::Fragment {
+            offset: (nth * room) as u16,
+            more: nth + 1 < count,
+            identification,
+        };
+        let mut piece = packet[..ipv6::HEADER_LEN].to_vec();
+        ipv6::set_payload_len(&mut piece, (ipv6::FRAGMENT_LEN + part.len()) as u16);
+        piece[6] = protocol::FRAGMENT;
+        piece.extend(header.header(ip.next_header));
+        piece.extend_from_slice(part);
+        piece
+    });
+    Some(parts.collect())
 }
 
 /// The header of all fragments but the first: options without the copied flag are left out.

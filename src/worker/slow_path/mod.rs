@@ -6,14 +6,17 @@
 //! comes in, actions go out. Every punted packet ends under exactly one count: absorbed or dropped.
 
 mod answer;
+mod bridged;
 mod error;
 mod fragment;
 mod limiter;
+mod link_local;
+mod piece;
 mod quote;
 mod reassembly;
 mod waiting;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,12 +26,13 @@ use super::counters::Counters;
 use super::mailbox::{Mailbox, Message};
 use super::publish::{Published, QuiescentReader};
 use crate::fib::NextHop;
-use crate::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
+use crate::forward::{Adjacency, BridgeId, Place, Punt, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
 use crate::port::{Link, PortId};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
-use crate::wire::{MacAddr, Mtu};
+use crate::wire::{MacAddr, Mtu, ipv6};
 
+use bridged::Neighbours;
 use limiter::Limiter;
 use quote::Trouble;
 use reassembly::Reassembly;
@@ -56,7 +60,7 @@ pub enum Event {
     /// Packets wait for this next hop's Ethernet address.
     Unresolved(NextHop),
     /// The underlay says that packets to this node, outer header included, fit up to this size.
-    PathMtu(Ipv4Addr, Mtu),
+    PathMtu(IpAddr, Mtu),
 }
 
 /// What is to be done for a punted packet.
@@ -68,6 +72,8 @@ pub enum Action {
     Transmit(PortId, Vec<u8>),
     /// Treat this frame as if this port had received it.
     Receive(PortId, Vec<u8>),
+    /// Send this frame on in a bridge, as one that came from there.
+    Bridge(BridgeId, Place, Vec<u8>),
     /// Tell the control side.
     Tell(Event),
 }
@@ -89,6 +95,9 @@ pub struct SlowPath {
     limiter: Limiter,
     waiting: Waiting,
     reassembly: Reassembly,
+    /// The identification of the last IPv6 packet that was fragmented outside.
+    identification: u32,
+    neighbours: Neighbours,
 }
 
 impl SlowPath {
@@ -109,7 +118,7 @@ impl SlowPath {
         match punt {
             Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
             Punt::NeighbourDiscovery => answer::neighbour(snapshot, ingress, &packet, actions),
-            Punt::ToRouter => self.for_router(now, snapshot, packet, actions),
+            Punt::ToRouter => self.for_router(now, snapshot, ingress, packet, actions),
             Punt::Unresolved(next_hop) => {
                 self.waiting.add(now, next_hop, packet, !from_host, actions)
             }
@@ -123,11 +132,21 @@ impl SlowPath {
                 }
             }
             Punt::NoRoute | Punt::Blackhole | Punt::TtlExpired | Punt::TooBig(_) => {
-                self.report(now, snapshot, punt, &packet, actions);
+                self.report(now, snapshot, punt, ingress, &packet, actions);
                 Fate::Dropped(punt.drop_reason())
             }
+            Punt::CutOutside(port, path) => self.cut_outside(port, path, &packet, actions),
             Punt::OuterFragment => self.reassemble(now, snapshot, ingress, &packet, actions),
             Punt::TunnelError => self.heed(now, snapshot, &packet, actions),
+            Punt::Bridged(bridge, from) => {
+                let bridged = (bridge, from);
+                self.neighbours
+                    .handle(now, snapshot, bridged, packet, actions)
+            }
+            Punt::BridgedTooBig(mtu) => {
+                let limiter = &mut self.limiter;
+                bridged::too_big(now, limiter, mtu, ingress, &packet, actions)
+            }
         }
     }
 
@@ -150,6 +169,11 @@ impl SlowPath {
         fates
     }
 
+    /// How many punted packets wait now: each was handled with [`Fate::Waits`] and has not ended.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len() + self.reassembly.len()
+    }
+
     /// When [`SlowPath::tick`] is due, if anything waits.
     fn deadline(&self) -> Duration {
         if self.waiting.is_empty() {
@@ -163,17 +187,17 @@ impl SlowPath {
         &mut self,
         now: Instant,
         snapshot: &Snapshot,
+        ingress: Option<PortId>,
         packet: Vec<u8>,
         actions: &mut Vec<Action>,
     ) -> Fate {
         if answer::expects_port_unreachable(&packet) {
-            let told = self.error(
-                now,
-                snapshot,
+            let error = error::message(
+                &voice(snapshot, &packet),
                 error::Kind::PortUnreachable,
                 &packet,
-                actions,
             );
+            let told = self.tell(now, error, link_local::answer(snapshot, ingress), actions);
             return if told {
                 Fate::Absorbed
             } else {
@@ -182,7 +206,7 @@ impl SlowPath {
         }
         match answer::echo(packet) {
             Some(reply) => {
-                actions.push(Action::Originate(reply));
+                actions.push(link_local::answer(snapshot, ingress)(reply));
                 Fate::Absorbed
             }
             None => Fate::Dropped(DropReason::NotAnswered),
@@ -195,6 +219,7 @@ impl SlowPath {
         now: Instant,
         snapshot: &Snapshot,
         punt: Punt,
+        ingress: Option<PortId>,
         packet: &[u8],
         actions: &mut Vec<Action>,
     ) {
@@ -207,25 +232,14 @@ impl SlowPath {
             | Punt::NeighbourDiscovery
             | Punt::ToRouter
             | Punt::Unresolved(_)
+            | Punt::CutOutside(..)
             | Punt::OuterFragment
-            | Punt::TunnelError => return,
+            | Punt::TunnelError
+            | Punt::Bridged(..)
+            | Punt::BridgedTooBig(_) => return,
         };
-        self.error(now, snapshot, kind, packet, actions);
-    }
-
-    fn error(
-        &mut self,
-        now: Instant,
-        snapshot: &Snapshot,
-        kind: error::Kind,
-        packet: &[u8],
-        actions: &mut Vec<Action>,
-    ) -> bool {
-        self.tell(
-            now,
-            error::message(&voice(snapshot, packet), kind, packet),
-            actions,
-        )
+        let error = error::message(&voice(snapshot, packet), kind, packet);
+        self.tell(now, error, link_local::answer(snapshot, ingress), actions);
     }
 
     /// Sends an ICMP error, if there is one and its receiver may be told one thing more.
@@ -233,6 +247,7 @@ impl SlowPath {
         &mut self,
         now: Instant,
         error: Option<(IpAddr, Vec<u8>)>,
+        answer: impl Fn(Vec<u8>) -> Action,
         actions: &mut Vec<Action>,
     ) -> bool {
         let Some((source, message)) = error else {
@@ -240,7 +255,7 @@ impl SlowPath {
         };
         let allowed = self.limiter.allow(now, source);
         if allowed {
-            actions.push(Action::Originate(message));
+            actions.push(answer(message));
         }
         allowed
     }
@@ -264,6 +279,27 @@ impl SlowPath {
         fate
     }
 
+    /// Fragments a tunnel packet outside, as the node that made it may (RFC 2473 section 7.1).
+    fn cut_outside(
+        &mut self,
+        port: PortId,
+        path: Mtu,
+        frame: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        self.identification = self.identification.wrapping_add(1);
+        match fragment::outside(frame, path, self.identification) {
+            Some(frames) => {
+                let sent = frames
+                    .into_iter()
+                    .map(|frame| Action::Transmit(port, frame));
+                actions.extend(sent);
+                Fate::Absorbed
+            }
+            None => Fate::Dropped(DropReason::TooBig),
+        }
+    }
+
     /// Heeds an ICMP error about one of our own tunnel packets: what it says of the path is told to
     /// the control side, and its like goes to the inner packet's sender (RFC 2003 section 4).
     fn heed(
@@ -280,6 +316,11 @@ impl SlowPath {
             Trouble::TooBig(path) => {
                 let event = Event::PathMtu(found.far_end, path);
                 actions.push(Action::Tell(event));
+                // What hardly any link has is believed only when the control side says so; the inner
+                // sender then hears of it by its next packet.
+                if usize::from(path.0) < ipv6::MIN_MTU {
+                    return Fate::Absorbed;
+                }
                 error::Kind::TooBig(path.less(found.overhead))
             }
             Trouble::Unreachable => error::Kind::HostUnreachable,
@@ -287,7 +328,7 @@ impl SlowPath {
         if quote::inner_is_ours(snapshot, found.inner) {
             let router = voice(snapshot, found.inner);
             let error = error::about_quote(&router, kind, found.inner);
-            self.tell(now, error, actions);
+            self.tell(now, error, Action::Originate, actions);
         }
         Fate::Absorbed
     }
@@ -333,9 +374,11 @@ impl Thread {
             for fate in core.tick(now, &snapshot, &mut actions) {
                 self.count(fate);
             }
+            self.counters.waiting.set(core.waiting() as u64);
             actions.drain(..).for_each(|action| self.carry_out(action));
         }
         core.stop().into_iter().for_each(|fate| self.count(fate));
+        self.counters.waiting.set(0);
     }
 
     fn count(&self, fate: Fate) {
@@ -351,6 +394,13 @@ impl Thread {
             Action::Originate(packet) => (0, Message::Originate(packet)),
             Action::Transmit(port, frame) => (self.owner(port), Message::Transmit(port, frame)),
             Action::Receive(port, frame) => (self.owner(port), Message::Receive(port, frame)),
+            Action::Bridge(bridge, from, frame) => {
+                let owner = match from {
+                    Place::Port(port) => self.owner(port),
+                    Place::Remote(_) => 0,
+                };
+                (owner, Message::Bridge(bridge, from, frame))
+            }
             Action::Tell(event) => {
                 // A control side that is behind will hear of it again from the next packet.
                 let _ = self.events.try_send(event);
@@ -406,7 +456,7 @@ fn voice(snapshot: &Snapshot, about: &[u8]) -> RouterAddresses {
     }
 }
 
-/// An IPv4 packet as a port receives it, addressed to the port.
+/// An IP packet as a port receives it, addressed to the port.
 fn framed(link: Link, packet: &[u8]) -> Vec<u8> {
     let Link::Ethernet(own) = link else {
         return packet.to_vec();
@@ -415,7 +465,11 @@ fn framed(link: Link, packet: &[u8]) -> Vec<u8> {
     let header = Ethernet {
         destination: own,
         source: MacAddr::default(),
-        ethertype: EtherType::IPV4,
+        ethertype: if packet.first().is_some_and(|byte| byte >> 4 == 6) {
+            EtherType::IPV6
+        } else {
+            EtherType::IPV4
+        },
         vlan: None,
     };
     header.write(&mut frame);

@@ -4,10 +4,11 @@
 //! have sent: from its address to a known node, with the header that its tunnels write, and larger
 //! than what the error says would fit (RFC 5927 section 4).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::forward::{Adjacency, Encapsulation, PortRole, Snapshot, Tunnels};
 use crate::wire::icmp::{self, Icmp, codes, types};
+use crate::wire::icmpv6::{self, Icmpv6};
 use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::vxlan::{self, Vxlan};
@@ -28,7 +29,7 @@ const FIRST_SOURCE_PORT: u16 = 49152;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TunnelError<'a> {
     /// The node that the quoted packet was sent to.
-    pub far_end: Ipv4Addr,
+    pub far_end: IpAddr,
     /// What is the matter.
     pub trouble: Trouble,
     /// Bytes that our tunnel put around the inner packet.
@@ -46,8 +47,17 @@ pub(super) enum Trouble {
     Unreachable,
 }
 
-/// Reads an IPv4 packet with an ICMP destination unreachable; nothing if it is not to be believed.
+/// Reads a packet with an ICMP destination unreachable, or with an ICMPv6 one or a packet too big;
+/// nothing if it is not to be believed.
 pub(super) fn read<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
+    match packet.first()? >> 4 {
+        4 => read_v4(tunnels, packet),
+        6 => read_v6(tunnels, packet),
+        _ => None,
+    }
+}
+
+fn read_v4<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     let ip = Ipv4::parse(packet).ok()?;
     if ip.protocol != protocol::ICMP || ip.is_fragment() {
         return None;
@@ -69,18 +79,100 @@ pub(super) fn read<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelErro
     let quoted = &quoted[..quoted.len().min(outer.total_len)];
     let overhead = match outer.protocol {
         protocol::IPIP => Encapsulation::Ipip.overhead(),
-        protocol::UDP if is_our_vxlan(tunnels, &outer, quoted) => Encapsulation::Vxlan.overhead(),
+        protocol::UDP
+            if is_our_vxlan(tunnels, outer.payload_len(), &quoted[ipv4::HEADER_LEN..]) =>
+        {
+            Encapsulation::Vxlan.overhead()
+        }
         _ => return None,
     };
     if outer.total_len < usize::from(overhead) + ipv4::HEADER_LEN {
         return None;
     }
     Some(TunnelError {
-        far_end: outer.destination,
+        far_end: outer.destination.into(),
         trouble: trouble(&icmp, &outer)?,
         overhead,
         inner: quoted.get(usize::from(overhead)..).unwrap_or_default(),
     })
+}
+
+/// The same over IPv6, where a tunnel packet may be quoted as a first fragment: one that was cut outside.
+fn read_v6<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
+    let ip = Ipv6::parse(packet).ok()?;
+    if ip.next_header != protocol::ICMPV6 {
+        return None;
+    }
+    let message = packet.get(ipv6::HEADER_LEN..ip.total_len())?;
+    let icmp = Icmpv6::parse(ip.source, ip.destination, message).ok()?;
+    let quoted = quotation_v6(&icmp, message.get(icmpv6::HEADER_LEN..)?);
+    let outer = Ipv6::parse_quoted(quoted).ok()?;
+    let ours =
+        tunnels.v6?.node_address == outer.source && tunnels.peers.contains(outer.destination);
+    if !ours {
+        return None;
+    }
+    let quoted = &quoted[..quoted.len().min(outer.total_len())];
+    let trouble = trouble_v6(&icmp, &outer)?;
+    let (overhead, datagram_len) = match outer.next_header {
+        protocol::UDP => (
+            Encapsulation::VxlanOverIpv6.overhead(),
+            Some(outer.payload_len),
+        ),
+        protocol::FRAGMENT => {
+            let (fragment, next) = ipv6::Fragment::parse(quoted.get(ipv6::HEADER_LEN..)?)?;
+            if fragment.offset != 0 || next != protocol::UDP {
+                return None;
+            }
+            let overhead = Encapsulation::VxlanOverIpv6.overhead() + ipv6::FRAGMENT_LEN as u16;
+            (overhead, None)
+        }
+        _ => return None,
+    };
+    let udp_at = usize::from(overhead) - UDP_TO_INNER;
+    let behind = quoted.get(udp_at..)?;
+    let datagram_len = datagram_len.unwrap_or_else(|| {
+        // Of a fragment the whole's length is not known: what its UDP header says has to do.
+        behind.get(4..6).map_or(0, |length| {
+            u16::from_be_bytes([length[0], length[1]]).into()
+        })
+    });
+    is_our_vxlan(tunnels, datagram_len, behind).then_some(TunnelError {
+        far_end: outer.destination.into(),
+        trouble,
+        overhead: Encapsulation::VxlanOverIpv6.overhead(),
+        inner: quoted.get(usize::from(overhead)..).unwrap_or_default(),
+    })
+}
+
+/// What VXLAN has between the outer IP header and the inner packet.
+const UDP_TO_INNER: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
+
+/// The quoted bytes without the extensions that may follow them: of ICMPv6 only errors with a length
+/// field have any (RFC 4884 section 4.5), and that counts words of eight bytes.
+fn quotation_v6<'a>(icmp: &Icmpv6, behind_header: &'a [u8]) -> &'a [u8] {
+    let length = match icmp.message_type {
+        icmpv6::types::DESTINATION_UNREACHABLE => usize::from(icmp.rest[0]) * 8,
+        _ => 0,
+    };
+    match behind_header.get(..length) {
+        Some(quoted) if length > 0 => quoted,
+        _ => behind_header,
+    }
+}
+
+/// Nothing below 1280 bytes is believed (RFC 8201 section 4).
+fn trouble_v6(icmp: &Icmpv6, outer: &Ipv6) -> Option<Trouble> {
+    match (icmp.message_type, icmp.mtu()) {
+        (icmpv6::types::PACKET_TOO_BIG, Some(mtu)) => {
+            let mtu = u16::try_from(mtu).ok()?;
+            let sensible =
+                usize::from(mtu) >= ipv6::MIN_MTU && usize::from(mtu) < outer.total_len();
+            sensible.then_some(Trouble::TooBig(Mtu(mtu)))
+        }
+        (icmpv6::types::DESTINATION_UNREACHABLE, _) => Some(Trouble::Unreachable),
+        _ => None,
+    }
 }
 
 /// Whether a quoted inner packet is one that this node sends into a tunnel, and has enough of itself
@@ -129,16 +221,16 @@ fn quotation<'a>(icmp: &Icmp, behind_header: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// Whether what is quoted behind the outer IPv4 header is as our tunnels write it.
-fn is_our_vxlan(tunnels: &Tunnels, outer: &Ipv4, quoted: &[u8]) -> bool {
-    let behind = &quoted[ipv4::HEADER_LEN..];
+/// Whether what is quoted behind the outer IP header is as our tunnels write it: a datagram of that
+/// length.
+fn is_our_vxlan(tunnels: &Tunnels, datagram_len: usize, behind: &[u8]) -> bool {
     let Some(header) = behind.first_chunk::<{ udp::HEADER_LEN }>() else {
         return false;
     };
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let datagram = word(0) >= FIRST_SOURCE_PORT
         && word(2) == tunnels.vxlan_port
-        && usize::from(word(4)) == outer.payload_len();
+        && usize::from(word(4)) == datagram_len;
     let payload = &behind[udp::HEADER_LEN..];
     // The least quotation ends with the UDP header.
     let network = payload.len() < vxlan::HEADER_LEN + ethernet::HEADER_LEN
@@ -249,7 +341,7 @@ mod tests {
     fn told(packet: &[u8]) -> Option<Trouble> {
         let tunnels = tunnels();
         let found = read(&tunnels, packet)?;
-        assert_eq!(found.far_end, Ipv4Addr::from(FAR));
+        assert_eq!(found.far_end, std::net::Ipv4Addr::from(FAR));
         Some(found.trouble)
     }
 

@@ -1,4 +1,4 @@
-//! Outer fragments put together again (RFC 791 section 3.2, RFC 1122 section 3.3.2).
+//! Outer fragments put together again (RFC 791 section 3.2, RFC 1122 section 3.3.2, RFC 8200 section 4.5).
 //!
 //! Bounded in every way: bytes, packets at a time, packets of one sender, fragments of one packet, and
 //! time. What does not find room takes the place of what has waited longest, of the same sender where
@@ -6,15 +6,13 @@
 //! refused (RFC 5722 says so for IPv6, Linux does it for IPv4 too). Exact repetitions are neither.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
 use super::Fate;
+use super::piece::{self, Key, Piece};
 use crate::packet::DropReason;
-use crate::wire::checksum;
-use crate::wire::ipv4::Ipv4;
 
 /// How long the fragments of a packet are waited for after the first one that came (Linux's
 /// `ipfrag_time`; RFC 791 suggests 15 s at least).
@@ -35,9 +33,6 @@ pub(super) const MOST_FRAGMENTS: usize = 128;
 /// What a fragment costs beside its bytes.
 const FRAGMENT_COST: usize = 64;
 
-/// The largest IPv4 packet.
-const MOST_LENGTH: usize = 65535;
-
 /// Packets of which fragments are missing.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
@@ -46,16 +41,8 @@ pub(super) struct Reassembly {
     by_age: BTreeMap<u64, Packet>,
     arrivals: u64,
     bytes: usize,
+    held: usize,
     ended: Vec<Fate>,
-}
-
-/// What the fragments of one packet have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    identification: u16,
 }
 
 #[derive(Debug)]
@@ -80,32 +67,29 @@ enum Fit {
 }
 
 impl Reassembly {
-    /// Takes a fragment, an IPv4 packet. If it was the last one missing, the whole packet comes back.
+    /// Takes a fragment, an IP packet. If it was the last one missing, the whole packet comes back.
     pub(super) fn add(&mut self, now: Instant, fragment: &[u8]) -> (Fate, Option<Vec<u8>>) {
         let refused = (Fate::Dropped(DropReason::OuterFragment), None);
-        let Some((ip, payload)) = parse(fragment) else {
+        let Some(piece) = Piece::parse(fragment) else {
             return refused;
         };
-        let key = Key {
-            source: ip.source,
-            destination: ip.destination,
-            protocol: ip.protocol,
-            identification: ip.identification,
-        };
-        let age = match self.by_key.get(&key) {
+        let age = match self.by_key.get(&piece.key) {
             Some(age) => *age,
-            None => self.begin(now, key),
+            None => self.begin(now, piece.key),
         };
         let Some(packet) = self.by_age.get_mut(&age) else {
             return refused;
         };
-        match packet.take(&ip, &fragment[..ip.header_len], payload) {
+        match packet.take(&piece) {
             Fit::Repeated => return (Fate::Absorbed, None),
             Fit::Contradiction => {
                 self.give_up(age, DropReason::OuterFragment);
                 return refused;
             }
-            Fit::New => self.bytes += payload.len() + FRAGMENT_COST,
+            Fit::New => {
+                self.bytes += piece.payload.len() + FRAGMENT_COST;
+                self.held += 1;
+            }
         }
         if !packet.is_whole() {
             self.make_room(age);
@@ -133,6 +117,11 @@ impl Reassembly {
             self.give_up(age, DropReason::Shutdown);
         }
         std::mem::take(&mut self.ended)
+    }
+
+    /// Fragments that are held.
+    pub(super) fn len(&self) -> usize {
+        self.held
     }
 
     /// Begins a packet, in the place of an old one if its sender, or everybody, has too many.
@@ -208,17 +197,18 @@ impl Reassembly {
         self.by_key.remove(&packet.key);
         let bytes: usize = packet.parts.values().map(Vec::len).sum();
         self.bytes -= bytes + packet.parts.len() * FRAGMENT_COST;
+        self.held -= packet.parts.len();
         Some(packet)
     }
 }
 
 impl Packet {
-    fn take(&mut self, ip: &Ipv4, header: &[u8], payload: &[u8]) -> Fit {
-        let start = usize::from(ip.fragment_offset);
+    fn take(&mut self, piece: &Piece<'_>) -> Fit {
+        let (start, payload, more) = (piece.start, piece.payload, piece.more);
         let end = start + payload.len();
         if let Some(part) = self.parts.get(&start)
             && part == payload
-            && ip.more_fragments == (self.end != Some(end))
+            && more == (self.end != Some(end))
         {
             return Fit::Repeated;
         }
@@ -226,18 +216,17 @@ impl Packet {
         let overlaps = before.is_some_and(|(at, part)| at + part.len() > start)
             || self.parts.range(start..end).next().is_some();
         let beyond = self.end.is_some_and(|whole| end > whole)
-            || !ip.more_fragments
-                && (self.end.is_some() || self.parts.range(end..).next().is_some());
+            || !more && (self.end.is_some() || self.parts.range(end..).next().is_some());
         if overlaps || beyond || self.parts.len() >= MOST_FRAGMENTS {
             return Fit::Contradiction;
         }
         if start == 0 {
-            self.header = Some(header.to_vec());
+            self.header = Some(piece.header.to_vec());
         }
-        if !ip.more_fragments {
+        if !more {
             self.end = Some(end);
         }
-        self.ecn |= 1 << (ip.tos & 0b11);
+        self.ecn |= 1 << piece.ecn;
         self.parts.insert(start, payload.to_vec());
         Fit::New
     }
@@ -250,17 +239,8 @@ impl Packet {
     /// The packet as it was before it was fragmented; nothing if its header and payload are too long
     /// together, or its congestion marks contradict one another.
     fn build(&self) -> Option<Vec<u8>> {
-        let header = self.header.as_ref()?;
-        let total_len = header.len() + self.end?;
-        let length = u16::try_from(total_len).ok()?;
-        let mut whole = Vec::with_capacity(total_len);
-        whole.extend_from_slice(header);
-        whole[1] = header[1] & !0b11 | ecn(self.ecn)?;
-        whole[2..4].copy_from_slice(&length.to_be_bytes());
-        whole[6..8].fill(0);
-        whole[10..12].fill(0);
-        let sum = checksum::of(&whole);
-        whole[10..12].copy_from_slice(&sum.to_be_bytes());
+        let (first, ecn) = (self.header.as_ref()?, ecn(self.ecn)?);
+        let mut whole = piece::whole_header(&self.key, first, self.end?, ecn)?;
         self.parts.values().for_each(|part| whole.extend(part));
         Some(whole)
     }
@@ -285,21 +265,12 @@ fn ecn(seen: u8) -> Option<u8> {
     }
 }
 
-/// A fragment's header and payload, if it is one that can be part of a packet.
-fn parse(fragment: &[u8]) -> Option<(Ipv4, &[u8])> {
-    let ip = Ipv4::parse(fragment).ok().filter(Ipv4::is_fragment)?;
-    let payload = fragment.get(ip.header_len..ip.total_len)?;
-    let whole = ip.header_len + usize::from(ip.fragment_offset) + payload.len();
-    let sensible = !payload.is_empty()
-        && (!ip.more_fragments || payload.len().is_multiple_of(8))
-        && whole <= MOST_LENGTH;
-    sensible.then_some((ip, payload))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::ipv4::Ipv4;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     /// A fragment of a packet from 10.0.0.`host` with the given identification, its header right.
     fn fragment(host: u8, id: u16, at: usize, payload: &[u8], more: bool) -> Vec<u8> {

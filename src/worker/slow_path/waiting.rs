@@ -121,6 +121,10 @@ impl Waiting {
     pub(super) fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.packets.len()
+    }
 }
 
 /// Takes one hop off an IP packet, as forwarding would have; false if it has none left.

@@ -1,0 +1,177 @@
+//! `import` and `convert`: from a calico.yaml to resources.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::StoreArguments;
+use super::change::{apply_one, create_one};
+use super::output::{to_value, yaml};
+use crate::cli::{Failure, print};
+use crate::datastore::{Datastore, DatastoreError, Selection};
+use crate::resources::load::read_text;
+use crate::resources::manifest::{self, Manifest};
+use crate::resources::{Kind, Resource};
+
+/// What `import` is given.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArguments {
+    /// The manifest, - for standard input
+    #[arg(value_name = "FILE", required_unless_present = "filename")]
+    file: Option<PathBuf>,
+    /// The manifest, by the name that other verbs have for it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    filename: Option<PathBuf>,
+    /// Print the resources as YAML, and put them into no datastore
+    #[arg(short, long, value_name = "FORMAT", value_parser = ["yaml"])]
+    output: Option<String>,
+    #[command(flatten)]
+    store: StoreArguments,
+}
+
+/// What `convert` is given.
+#[derive(Debug, Clone, Args)]
+pub struct ConvertArguments {
+    /// The manifest, - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    filename: PathBuf,
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORMAT", default_value = "yaml", value_parser = ["yaml", "json"])]
+    output: String,
+}
+
+/// Prints what a manifest comes to.
+pub(super) fn convert(arguments: &ConvertArguments) -> Result<(), Failure> {
+    let manifest = read(&arguments.filename)?;
+    match arguments.output.as_str() {
+        "json" => print_json(&manifest),
+        _ => print_yaml(&manifest),
+    }
+}
+
+/// Puts what a manifest comes to into the datastore. Its configurations are laid over those that are
+/// there; its pools count only where there is none of their IP version.
+pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
+    let file = arguments.file.as_ref().or(arguments.filename.as_ref());
+    let manifest = read(file.map_or(Path::new("-"), PathBuf::as_path))?;
+    if arguments.output.is_some() {
+        return print_yaml(&manifest);
+    }
+    let store = arguments.store.open()?;
+    let mut lines = notes(&manifest);
+    let failed = |error: DatastoreError| Failure::Said(error.to_string());
+    for configuration in &manifest.configurations {
+        let merged = overlaid(&*store, configuration).map_err(failed)?;
+        let key = merged.key();
+        apply_one(&*store, merged).map_err(failed)?;
+        lines.push(format!("{key}: applied"));
+    }
+    let existing = store.list(&Selection::kind(Kind::IpPool)).map_err(failed)?;
+    for pool in &manifest.pools {
+        let same_version = existing
+            .resources()
+            .find(|other| is_v4(other) == is_v4(pool));
+        let key = pool.key();
+        match same_version {
+            Some(other) => lines.push(format!(
+                "{key}: not created: there is {} already, and the pool's variables act only when \
+                 the first pool is made; change it by `underpass apply`",
+                other.key()
+            )),
+            None => {
+                create_one(&*store, pool.clone()).map_err(failed)?;
+                lines.push(format!("{key}: created"));
+            }
+        }
+    }
+    lines.push(String::new());
+    print(&lines.join("\n"))
+}
+
+fn read(file: &Path) -> Result<Manifest, Failure> {
+    let problems = |problems: Vec<crate::resources::Problem>| {
+        let lines = problems.iter().map(ToString::to_string);
+        Failure::Said(lines.collect::<Vec<_>>().join("\n"))
+    };
+    let text = match file == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin().lock())
+            .map_err(|error| Failure::Said(format!("-: cannot be read: {error}")))?,
+        false => read_text(file).map_err(|problem| problems(vec![problem]))?,
+    };
+    manifest::read(file, &text).map_err(problems)
+}
+
+/// The resources on standard output, and what became of each setting on standard error.
+fn print_yaml(manifest: &Manifest) -> Result<(), Failure> {
+    for line in notes(manifest) {
+        eprintln!("{line}");
+    }
+    let mut text = String::new();
+    for resource in manifest.configurations.iter().chain(&manifest.pools) {
+        let document = to_value(resource).and_then(|value| yaml(&value));
+        text.push_str("---\n");
+        text.push_str(&document.map_err(Failure::Said)?);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    print(&text)
+}
+
+/// The same as one list.
+fn print_json(manifest: &Manifest) -> Result<(), Failure> {
+    for line in notes(manifest) {
+        eprintln!("{line}");
+    }
+    let all = manifest.configurations.iter().chain(&manifest.pools);
+    let items = all.map(to_value).collect::<Result<Vec<_>, String>>();
+    let items = items.map_err(Failure::Said)?;
+    crate::cli::print_json(&serde_json::json!({
+        "apiVersion": crate::resources::API_VERSION,
+        "kind": "List",
+        "items": items,
+    }))
+}
+
+fn notes(manifest: &Manifest) -> Vec<String> {
+    let notes = manifest.notes.iter().map(|note| {
+        let done = if note.taken { "taken" } else { "ignored" };
+        format!("{}: {}: {done}: {}", note.origin, note.setting, note.what)
+    });
+    let mut lines: Vec<String> = notes.collect();
+    let probes: Vec<String> = manifest
+        .probes
+        .iter()
+        .map(|probe| format!("-{probe}"))
+        .collect();
+    lines.push(format!("probes that fit the backend: {}", probes.join(" ")));
+    lines
+}
+
+/// A configuration, laid over the one of that name that is there.
+fn overlaid(store: &dyn Datastore, resource: &Resource) -> Result<Resource, DatastoreError> {
+    let before = match store.get(&resource.key()) {
+        Ok(before) => before,
+        Err(DatastoreError::DoesNotExist(_)) => return Ok(resource.clone()),
+        Err(error) => return Err(error),
+    };
+    Ok(match (before, resource) {
+        (Resource::FelixConfiguration(mut before), Resource::FelixConfiguration(new)) => {
+            before.spec.overlay(&new.spec);
+            before.into()
+        }
+        (Resource::BgpConfiguration(mut before), Resource::BgpConfiguration(new)) => {
+            before.spec.node_to_node_mesh_enabled = new.spec.node_to_node_mesh_enabled;
+            before.spec.as_number = new.spec.as_number.or(before.spec.as_number);
+            before.into()
+        }
+        (_, new) => new.clone(),
+    })
+}
+
+fn is_v4(resource: &Resource) -> Option<bool> {
+    match resource {
+        Resource::IpPool(pool) => Some(pool.cidr().addr().is_ipv4()),
+        _ => None,
+    }
+}

@@ -1,0 +1,261 @@
+//! What a bridge leaves to the slow path: ARP and neighbour discovery, and frames too large for a tunnel.
+//!
+//! Suppression: who has learnt where an address is answers for it, so that the question need not go
+//! to every node (RFC 9161 describes it for EVPN). What is not known is sent on as it came.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::limiter::Limiter;
+use super::{Action, Fate, error, fragment};
+use crate::forward::{Bridge, BridgeId, Place, RouterAddresses, Snapshot};
+use crate::packet::DropReason;
+use crate::port::PortId;
+use crate::wire::arp::{self, Arp, Operation};
+use crate::wire::ethernet::{self, EtherType, Ethernet};
+use crate::wire::nd::{self, NeighbourKind, NeighbourMessage};
+use crate::wire::{MacAddr, Mtu};
+
+/// Addresses that are remembered, of all bridges together.
+const CAPACITY: usize = 16384;
+
+/// How often room is made for others at most, while there is none.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Which station has which address, as its own messages said.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    known: HashMap<(BridgeId, IpAddr), Known>,
+    /// When there was no room, and the old ones were looked for.
+    swept: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    mac: MacAddr,
+    /// What an IPv6 station has said of that; it must not be told otherwise in its name, or hosts give
+    /// up their default route (RFC 4861 section 7.2.5).
+    router: Option<bool>,
+    heard: Instant,
+}
+
+/// What a message says of its sender, and what it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Message {
+    sender: Option<(IpAddr, MacAddr, Option<bool>)>,
+    question: Option<IpAddr>,
+}
+
+impl Neighbours {
+    /// Answers a frame with ARP or neighbour discovery if a port's station asks for what is known to be
+    /// elsewhere; else sends it on.
+    pub(super) fn handle(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        (id, from): (BridgeId, Place),
+        frame: Vec<u8>,
+        actions: &mut Vec<Action>,
+    ) -> Fate {
+        let Some(bridge) = snapshot.bridges.get(id) else {
+            return Fate::Dropped(DropReason::NoPort);
+        };
+        let Ok(header) = Ethernet::parse(&frame) else {
+            return Fate::Dropped(DropReason::EthernetTruncated);
+        };
+        let body = &frame[header.header_len()..];
+        let read = match header.ethertype {
+            EtherType::ARP => Arp::parse(body).ok().map(|message| read_arp(&message)),
+            _ => NeighbourMessage::parse(body)
+                .ok()
+                .map(|message| read_neighbour(&message)),
+        };
+        if let Some((address, mac, router)) = read.and_then(|message| message.sender) {
+            self.learn(now, bridge, (id, address), mac, router);
+        }
+        let answer = match (from, read.and_then(|message| message.question)) {
+            (Place::Port(port), Some(target)) => self
+                .find(now, bridge, (id, target))
+                // The asker's own address, and what is on the asker's own link, are not ours to tell.
+                .filter(|(mac, _)| *mac != header.source && is_elsewhere(bridge, *mac, from))
+                .and_then(|known| answer(&header, body, known))
+                .map(|answer| Action::Transmit(port, answer)),
+            _ => None,
+        };
+        actions.push(answer.unwrap_or(Action::Bridge(id, from, frame)));
+        Fate::Absorbed
+    }
+
+    fn learn(
+        &mut self,
+        now: Instant,
+        bridge: &Bridge,
+        key: (BridgeId, IpAddr),
+        mac: MacAddr,
+        router: Option<bool>,
+    ) {
+        if mac.is_multicast() || mac == MacAddr::default() {
+            return;
+        }
+        if self.known.len() >= CAPACITY && !self.known.contains_key(&key) {
+            let since = |at: Instant| now.saturating_duration_since(at);
+            if self.swept.is_none_or(|at| since(at) >= SWEEP) {
+                let ageing = u64::from(bridge.ageing);
+                self.known.retain(|_, known| is_fresh(now, known, ageing));
+                self.swept = Some(now);
+            }
+            if self.known.len() >= CAPACITY {
+                return;
+            }
+        }
+        let heard = now;
+        let entry = self
+            .known
+            .entry(key)
+            .or_insert(Known { mac, router, heard });
+        let router = router.or(entry.router.filter(|_| entry.mac == mac));
+        *entry = Known { mac, router, heard };
+    }
+
+    /// The station that has an address, and whether it is a router, as configured or else as learnt.
+    fn find(
+        &self,
+        now: Instant,
+        bridge: &Bridge,
+        key: (BridgeId, IpAddr),
+    ) -> Option<(MacAddr, bool)> {
+        if let Some(configured) = bridge.neighbours.get(&key.1) {
+            return Some(*configured);
+        }
+        let known = self.known.get(&key)?;
+        let router = match key.1 {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(_) => known.router?,
+        };
+        is_fresh(now, known, bridge.ageing.into()).then_some((known.mac, router))
+    }
+}
+
+fn is_fresh(now: Instant, known: &Known, ageing: u64) -> bool {
+    ageing == 0 || now.saturating_duration_since(known.heard) < Duration::from_secs(ageing)
+}
+
+/// Whether a station is known to be somewhere else: only then would the question have to be carried.
+fn is_elsewhere(bridge: &Bridge, mac: MacAddr, from: Place) -> bool {
+    bridge.place_of(mac).is_some_and(|place| place != from)
+}
+
+/// Probes and announcements are everybody's business (RFC 5227): they are no questions.
+fn read_arp(message: &Arp) -> Message {
+    let sender = IpAddr::V4(message.sender_ip);
+    let request = message.operation == Operation::Request
+        && !message.is_probe()
+        && message.sender_ip != message.target_ip;
+    Message {
+        sender: (!sender.is_unspecified()).then_some((sender, message.sender_mac, None)),
+        question: request.then_some(IpAddr::V4(message.target_ip)),
+    }
+}
+
+/// Duplicate address detection is everybody's business (RFC 4862 section 5.4).
+fn read_neighbour(message: &NeighbourMessage) -> Message {
+    let source = IpAddr::V6(message.source);
+    match message.kind {
+        NeighbourKind::Solicitation => Message {
+            sender: message.link_address.map(|mac| (source, mac, None)),
+            question: (!source.is_unspecified()).then_some(IpAddr::V6(message.target)),
+        },
+        NeighbourKind::Advertisement { router, .. } => Message {
+            sender: message
+                .link_address
+                .map(|mac| (IpAddr::V6(message.target), mac, Some(router))),
+            question: None,
+        },
+    }
+}
+
+/// The frame that a station would answer with.
+fn answer(asked: &Ethernet, body: &[u8], (mac, router): (MacAddr, bool)) -> Option<Vec<u8>> {
+    let mut frame = vec![0; ethernet::HEADER_LEN + nd::MAX_LEN.max(arp::LEN)];
+    let header = Ethernet {
+        destination: asked.source,
+        source: mac,
+        ethertype: asked.ethertype,
+        vlan: None,
+    };
+    let at = header.write(&mut frame);
+    let length = match asked.ethertype {
+        EtherType::ARP => Arp::parse(body).ok()?.reply(mac).write(&mut frame[at..]),
+        _ => {
+            let asked = NeighbourMessage::parse(body).ok()?;
+            let kind = NeighbourKind::Advertisement {
+                router,
+                solicited: true,
+                override_cached: true,
+            };
+            let answer = NeighbourMessage {
+                kind,
+                ..asked.advertisement(mac)
+            };
+            answer.write(&mut frame[at..])
+        }
+    };
+    frame.truncate(at + length);
+    (length > 0).then_some(frame)
+}
+
+/// A frame whose payload is larger than its tunnel takes: an IPv4 packet that may be cut up is, and goes
+/// in again where it came in; the sender of another IP packet is told, by the address that it wrote
+/// to, since a bridge has none of its own (as Linux' vxlan device tells it).
+pub(super) fn too_big(
+    now: Instant,
+    limiter: &mut Limiter,
+    mtu: Mtu,
+    ingress: Option<PortId>,
+    frame: &[u8],
+    actions: &mut Vec<Action>,
+) -> Fate {
+    let dropped = Fate::Dropped(DropReason::TooBig);
+    let Some((port, (ethertype, at))) = ingress.zip(ethernet::network(frame)) else {
+        return dropped;
+    };
+    let (header, packet) = frame.split_at(at);
+    // What tags take is the payload's loss.
+    let mtu = mtu.less((at - ethernet::HEADER_LEN) as u16);
+    if ethertype == EtherType::IPV4 && fragment::allowed(packet) {
+        let Some(fragments) = fragment::fragment(packet.to_vec(), mtu, false) else {
+            return dropped;
+        };
+        let framed = fragments.iter().map(|packet| [header, packet].concat());
+        actions.extend(framed.map(|frame| Action::Receive(port, frame)));
+        return Fate::Absorbed;
+    }
+    let Some(voice) = destination(ethertype, packet) else {
+        return dropped;
+    };
+    if let Some((source, message)) = error::message(&voice, error::Kind::TooBig(mtu), packet)
+        && limiter.allow(now, source)
+    {
+        let mut back = [header, &message[..]].concat();
+        back[..6].copy_from_slice(&frame[6..12]);
+        back[6..12].copy_from_slice(&frame[..6]);
+        actions.push(Action::Transmit(port, back));
+    }
+    dropped
+}
+
+/// Whom an IP packet was sent to, as the one who answers.
+fn destination(ethertype: EtherType, packet: &[u8]) -> Option<RouterAddresses> {
+    use crate::wire::{ipv4::Ipv4, ipv6::Ipv6};
+    let mut voice = RouterAddresses {
+        v4: RouterAddresses::GATEWAY_V4,
+        v6: RouterAddresses::GATEWAY_V6,
+    };
+    match ethertype {
+        EtherType::IPV4 => voice.v4 = Ipv4::parse(packet).ok()?.destination,
+        EtherType::IPV6 => voice.v6 = Ipv6::parse(packet).ok()?.destination,
+        _ => return None,
+    }
+    Some(voice)
+}

@@ -1,0 +1,374 @@
+//! Workloads: an address, a link and a WorkloadEndpoint, made together and undone together.
+//!
+//! What is made here is what a node that runs with `workloadInterfaces` waits for: it opens the port
+//! when it sees the endpoint and the interface. Steps are taken in the order address → link → endpoint,
+//! and taken back in the reverse order; each step back does nothing where there is nothing, so that what
+//! was left half-made is undone by the same call.
+
+mod address;
+pub mod cni;
+mod link;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::json;
+
+use crate::datastore::{self, Datastore, DatastoreError, Selection};
+use crate::forward::{Encapsulation, RouterAddresses};
+use crate::ipam::{Ipam, IpamError};
+use crate::kernel::{self, Netlink};
+use crate::resources::{
+    ClusterState, EncapMode, IpPool, Kind, Name, NodeConfig, NodeName, Problem, Resource,
+    ResourceKey, WorkloadEndpoint,
+};
+use crate::wire::{MacAddr, Mtu};
+
+pub use link::{LinkPlan, host_interface, netns_path};
+
+/// The orchestrator of workloads that a user adds by hand.
+pub const BY_HAND: &str = "underpass";
+
+/// Why a workload could not be made, looked at or undone.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// The node's configuration.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Problem>),
+    /// The datastore.
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The link or its namespace.
+    #[error("{0}")]
+    Link(String),
+    /// IPAM.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// No address can be given.
+    #[error("{0}")]
+    Address(String),
+    /// There is one of that name already, or none.
+    #[error("{0}")]
+    Exists(String),
+    /// A name that cannot be one.
+    #[error("{0}")]
+    Name(String),
+}
+
+/// Who a workload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Who started it: `k8s`, `cni`, [`BY_HAND`].
+    pub orchestrator: String,
+    /// Its namespace in the datastore.
+    pub namespace: String,
+    /// Its name: a pod's, or a container's number.
+    pub name: String,
+    /// The container, if it is one's.
+    pub container: Option<String>,
+    /// Its interface's name inside.
+    pub interface: String,
+    /// The handle by which IPAM knows its addresses.
+    pub handle: String,
+}
+
+/// What a workload is to get.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Who it is.
+    pub identity: Identity,
+    /// Its network namespace.
+    pub netns: PathBuf,
+    /// The node's end of its link, if not the usual name.
+    pub host_interface: Option<String>,
+    /// The pools to take addresses from; all that fit if empty.
+    pub pools: Vec<String>,
+    /// The addresses that it is to have; none: any.
+    pub addresses: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A workload that was made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Its endpoint, as stored.
+    pub endpoint: WorkloadEndpoint,
+    /// Its interface's Ethernet address.
+    pub mac: MacAddr,
+    /// Its interface's MTU.
+    pub mtu: Mtu,
+}
+
+/// The workloads of one node.
+pub struct Workloads {
+    config: NodeConfig,
+    datastore: Arc<dyn Datastore>,
+}
+
+impl Workloads {
+    /// Those of the node with this configuration.
+    pub fn new(config: NodeConfig) -> Result<Self, WorkloadError> {
+        let datastore = datastore::open(&config.datastore)?;
+        Ok(Self { config, datastore })
+    }
+
+    /// The node.
+    pub fn node(&self) -> &NodeName {
+        &self.config.node
+    }
+
+    /// Makes a workload. One that is there already keeps its addresses and gets a new link.
+    pub fn add(&self, wish: &Wish) -> Result<Made, WorkloadError> {
+        let _one_at_a_time = self.lock()?;
+        let key = self.key(&wish.identity)?;
+        let state = self.state()?;
+        let before = self.find(&key)?;
+        let addresses = match &before {
+            Some(endpoint) => endpoint.addresses().collect(),
+            None => self.assign(wish, &state)?,
+        };
+        let made = self.make(wish, &state, addresses, key);
+        if made.is_err() && before.is_none() {
+            self.ipam().release_handle(&wish.identity.handle)?;
+        }
+        made
+    }
+
+    fn make(
+        &self,
+        wish: &Wish,
+        state: &ClusterState,
+        addresses: Vec<IpAddr>,
+        key: ResourceKey,
+    ) -> Result<Made, WorkloadError> {
+        let plan = self.plan(wish, state, addresses)?;
+        let mac = link::make(&plan)?;
+        let endpoint = self.endpoint(wish, &plan, mac, key)?;
+        let stored = self
+            .datastore
+            .apply(&Resource::WorkloadEndpoint(endpoint.clone()));
+        if let Err(error) = stored {
+            link::remove(&plan.host)?;
+            return Err(error.into());
+        }
+        Ok(Made {
+            endpoint,
+            mac,
+            mtu: plan.mtu,
+        })
+    }
+
+    fn assign(&self, wish: &Wish, state: &ClusterState) -> Result<Vec<IpAddr>, WorkloadError> {
+        let identity = &wish.identity;
+        let attributes = [
+            ("namespace", identity.namespace.clone()),
+            ("pod", identity.name.clone()),
+        ];
+        let order = address::Order {
+            node: &self.config.node,
+            handle: &identity.handle,
+            attributes: attributes
+                .map(|(key, value)| (key.to_owned(), value))
+                .into(),
+            pools: &wish.pools,
+            asked: &wish.addresses,
+        };
+        address::assign(&self.ipam(), state, &order)
+    }
+
+    fn ipam(&self) -> Ipam {
+        Ipam::new(Arc::clone(&self.datastore))
+    }
+
+    /// Undoes a workload, or what there is of one. Says whether there was an endpoint.
+    pub fn delete(&self, identity: &Identity, host: Option<&str>) -> Result<bool, WorkloadError> {
+        let _one_at_a_time = self.lock()?;
+        let key = self.key(identity)?;
+        let found = self.find(&key)?;
+        let usual = usual_host_interface(identity);
+        let named = found.as_ref().map(|e| e.spec.interface_name.to_string());
+        let host = named.or_else(|| host.map(str::to_owned)).unwrap_or(usual);
+        match self.datastore.delete(&key, None) {
+            Ok(_) | Err(DatastoreError::DoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        link::remove(&host)?;
+        // Last: the address is somebody else's only when nothing of this workload is left.
+        self.ipam().release_handle(&identity.handle)?;
+        Ok(found.is_some())
+    }
+
+    /// Says what of a workload is not as it was made.
+    pub fn check(&self, wish: &Wish) -> Result<(), WorkloadError> {
+        let key = self.key(&wish.identity)?;
+        let endpoint = self
+            .find(&key)?
+            .ok_or_else(|| WorkloadError::Exists(format!("there is no {key}")))?;
+        let plan = LinkPlan {
+            host: endpoint.spec.interface_name.to_string(),
+            interface: wish.identity.interface.clone(),
+            netns: wish.netns.clone(),
+            addresses: endpoint.addresses().collect(),
+            mtu: Mtu(0),
+        };
+        link::check(&plan)
+    }
+
+    /// This node's workloads, in order of their names.
+    pub fn list(&self) -> Result<Vec<WorkloadEndpoint>, WorkloadError> {
+        let list = self
+            .datastore
+            .list(&Selection::kind(Kind::WorkloadEndpoint))?;
+        let endpoints = list.resources().filter_map(|resource| match resource {
+            Resource::WorkloadEndpoint(endpoint) => Some(endpoint.clone()),
+            _ => None,
+        });
+        Ok(endpoints
+            .filter(|endpoint| endpoint.spec.node == self.config.node)
+            .collect())
+    }
+
+    fn find(&self, key: &ResourceKey) -> Result<Option<WorkloadEndpoint>, WorkloadError> {
+        match self.datastore.get(key) {
+            Ok(Resource::WorkloadEndpoint(endpoint)) => Ok(Some(endpoint)),
+            Ok(_) | Err(DatastoreError::DoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Everything that addresses and MTUs depend on.
+    fn state(&self) -> Result<ClusterState, WorkloadError> {
+        let list = self.datastore.list(&Selection::resources())?;
+        Ok(list.resources().cloned().collect())
+    }
+
+    fn plan(
+        &self,
+        wish: &Wish,
+        state: &ClusterState,
+        addresses: Vec<IpAddr>,
+    ) -> Result<LinkPlan, WorkloadError> {
+        let uplink = self.config.uplink.interface.to_string();
+        let uplink = Netlink::open()?.link(&uplink)?.mtu;
+        let tunnel = self.config.tunnel.mtu;
+        let fits = |address: &IpAddr| match overhead(state, *address) {
+            0 => uplink,
+            bytes if tunnel > 0 => uplink.less(bytes).min(Mtu(tunnel)),
+            bytes => uplink.less(bytes),
+        };
+        let usual = || usual_host_interface(&wish.identity);
+        Ok(LinkPlan {
+            host: wish.host_interface.clone().unwrap_or_else(usual),
+            interface: wish.identity.interface.clone(),
+            netns: wish.netns.clone(),
+            mtu: addresses.iter().map(fits).min().unwrap_or(uplink),
+            addresses,
+        })
+    }
+
+    fn endpoint(
+        &self,
+        wish: &Wish,
+        plan: &LinkPlan,
+        mac: MacAddr,
+        key: ResourceKey,
+    ) -> Result<WorkloadEndpoint, WorkloadError> {
+        let identity = &wish.identity;
+        let k8s = identity.orchestrator == "k8s";
+        let gateway = |gateway: IpAddr| {
+            let mut own = plan.addresses.iter();
+            own.any(|address| address.is_ipv4() == gateway.is_ipv4())
+                .then(|| gateway.to_string())
+        };
+        let networks: Vec<IpNet> = plan.addresses.iter().copied().map(IpNet::from).collect();
+        let mut endpoint = json!({
+            "metadata": { "name": key.name, "namespace": key.namespace, "labels": wish.labels },
+            "spec": {
+                "node": self.config.node,
+                "orchestrator": identity.orchestrator,
+                "workload": (!k8s).then_some(&identity.name),
+                "pod": k8s.then_some(&identity.name),
+                "containerID": identity.container,
+                "endpoint": identity.interface,
+                "interfaceName": plan.host,
+                "mac": mac,
+                "ipNetworks": networks,
+                "ipv4Gateway": gateway(RouterAddresses::GATEWAY_V4.into()),
+                "ipv6Gateway": gateway(RouterAddresses::GATEWAY_V6.into()),
+            },
+        });
+        if let Some(spec) = endpoint["spec"].as_object_mut() {
+            spec.retain(|_, value| !value.is_null());
+        }
+        serde_json::from_value(endpoint).map_err(|error| WorkloadError::Name(error.to_string()))
+    }
+
+    /// The endpoint's name as Calico makes it: node, orchestrator, workload and interface, with dashes
+    /// between and doubled within.
+    fn key(&self, identity: &Identity) -> Result<ResourceKey, WorkloadError> {
+        let parts = [
+            self.config.node.as_str(),
+            &identity.orchestrator,
+            &identity.name,
+            &identity.interface,
+        ];
+        let name = parts.map(|part| part.replace('-', "--")).join("-");
+        let parse = |text: &str| -> Result<Name, WorkloadError> {
+            text.parse()
+                .map_err(|error| WorkloadError::Name(format!("'{text}' is no name: {error}")))
+        };
+        Ok(ResourceKey {
+            kind: Kind::WorkloadEndpoint,
+            namespace: Some(parse(&identity.namespace)?),
+            name: parse(&name)?,
+        })
+    }
+
+    /// One change of this node's workloads at a time, whatever process makes it.
+    fn lock(&self) -> Result<Flock<File>, WorkloadError> {
+        let failed = |what: &str| WorkloadError::Link(format!("locking the workloads: {what}"));
+        let directory = PathBuf::from("/run/underpass");
+        std::fs::create_dir_all(&directory).map_err(|error| failed(&error.to_string()))?;
+        let path = directory.join(format!("{}.workloads", self.config.node));
+        let file = File::create(&path).map_err(|error| failed(&error.to_string()))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.desc()))
+    }
+}
+
+/// The node's end of a workload's link: of a container that is no pod as Calico's plugin names it, by
+/// the beginning of its number.
+fn usual_host_interface(identity: &Identity) -> String {
+    match (&identity.container, identity.orchestrator.as_str()) {
+        (Some(container), "cni") => {
+            let start: String = container.chars().take(11).collect();
+            format!("cali{start}")
+        }
+        _ => host_interface(&identity.namespace, &identity.name),
+    }
+}
+
+/// The bytes that the pool of an address may take of the uplink's MTU.
+fn overhead(state: &ClusterState, address: IpAddr) -> u16 {
+    let pools = state.pools.values();
+    let pool: Option<&IpPool> = pools
+        .filter(|pool| pool.cidr().contains(&address))
+        .max_by_key(|pool| pool.cidr().prefix_len());
+    let encapsulation = match pool.map(|pool| (pool.spec.ipip_mode, pool.spec.vxlan_mode)) {
+        Some((ipip, _)) if ipip != EncapMode::Never => Encapsulation::Ipip,
+        Some((_, vxlan)) if vxlan != EncapMode::Never => match address {
+            IpAddr::V4(_) => Encapsulation::Vxlan,
+            IpAddr::V6(_) => Encapsulation::VxlanOverIpv6,
+        },
+        _ => Encapsulation::None,
+    };
+    encapsulation.overhead()
+}

@@ -1,0 +1,163 @@
+//! A report written, read again, compared and drawn.
+
+use proptest::prelude::*;
+use underpass::bench::Report;
+use underpass::bench::load::profile::FrameSize;
+use underpass::bench::report::compare::{Change, compare};
+use underpass::bench::report::html;
+use underpass::bench::systems::System;
+use underpass::bench::topology::Direction;
+
+/// A report of two systems, with the rounds' PDRs.
+fn report(native: &[f64], vxlan: &[f64]) -> Report {
+    let cell = |system: &str, rates: &[f64]| {
+        let rounds: Vec<_> = rates.iter().map(|rate| round(*rate)).collect();
+        serde_json::json!({
+            "system": system, "direction": "encap", "size": {"bytes": 64}, "rounds": rounds
+        })
+    };
+    let text = serde_json::json!({
+        "format": underpass::bench::report::FORMAT,
+        "version": "0.1.0",
+        "started": "2026-01-31T12:00:00Z",
+        "seconds": 12.5,
+        "machine": {
+            "cpu": "A <CPU> & more", "cpus": 2, "tsc_mhz": 2600.0, "memory_mib": 2048,
+            "kernel": "6.18", "os": "Debian", "virtualised": true, "mitigations": ["x: y"],
+            "governor": null, "load": 0.5
+        },
+        "method": {
+            "rounds": native.len(), "width": 0.01, "trial_seconds": 0.3, "trials": 3, "flows": 64,
+            "destinations": 64, "routes": "blocks", "generator_cpu": 0, "node_cpu": 1,
+            "softirq": "node", "realtime": true, "interfaces": null
+        },
+        "generator": [{"size": {"bytes": 64}, "rate": 5e6, "packet_ns": 200.0, "idle_ns": 50.0}],
+        "cells": [cell("native", native), cell("vxlan", vxlan)],
+        "tcp": [{"system": "native", "offloads": false, "rounds": [{"bits": 5e9, "retransmits": 3}]}],
+        "notes": ["ovs left out: it is <not> installed"],
+    });
+    serde_json::from_value(text).unwrap()
+}
+
+fn round(rate: f64) -> serde_json::Value {
+    serde_json::json!({
+        "ndr": (rate * 0.9).round(), "pdr": rate, "overload": (rate * 0.8).round(), "pdr_width": 0.005, "trials": 20,
+        "latency": [
+            {"load": 0.5, "packets": 1000, "p50": 10_000, "p90": 20_000, "p99": 40_000,
+             "p999": 90_000, "max": 100_000}
+        ],
+        "cost": {
+            "rate": rate, "packets": 1000, "seconds": 0.5, "packet_ns": (1e9 / rate).round(),
+            "packet_cycles": (2.6e9 / rate).round(), "process_ns": (0.6e9 / rate).round(),
+            "kernel_thread_ns": (0.4e9 / rate).round(), "sender_ns": 0.0,
+            "cores": [{"cpu": 1, "user": 0.1, "system": 0.2, "softirq": 0.1, "steal": 0.0, "idle": 0.1}]
+        },
+        "reordered": 0, "duplicates": 0
+    })
+}
+
+fn verdict_of<'a>(
+    rows: &'a underpass::bench::report::compare::Comparison,
+    what: &str,
+) -> &'a Change {
+    let row = rows.rows.iter().find(|row| row.what == what);
+    &row.unwrap_or_else(|| panic!("no row '{what}'")).change
+}
+
+#[test]
+fn a_page_shows_every_figure_and_needs_nothing_else() {
+    let page = html::page(&report(&[1e6, 1.1e6], &[0.5e6, 0.52e6]));
+    for text in [
+        "A &lt;CPU&gt; &amp; more",
+        "ovs left out: it is &lt;not&gt; installed",
+        "1.050",
+        "<span class=\"less\">0.49</span>",
+        "native routing of the same round",
+        "CPU time for a packet",
+        "one-way latency",
+        "TCP goodput",
+    ] {
+        assert!(page.contains(text), "{text} is not in the page");
+    }
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    assert!(
+        page.matches("<svg").count() >= 5,
+        "{}",
+        page.matches("<svg").count()
+    );
+    for outside in ["http://", "https://", "<script", "src=", "@import"] {
+        let known = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!known.contains(outside), "the page needs {outside}");
+    }
+}
+
+#[test]
+fn rounds_that_are_all_better_are_better_and_those_that_mix_decide_nothing() {
+    let old = report(&[1e6, 1.01e6, 1.015e6], &[0.5e6, 0.51e6, 0.52e6]);
+    let new = report(&[1e6, 1.01e6, 1.015e6], &[0.6e6, 0.61e6, 0.62e6]);
+    let found = compare(&old, &new);
+    assert_eq!(found.differences, Vec::<String>::new());
+    assert_eq!(*verdict_of(&found, "vxlan encap 64 PDR"), Change::Better);
+    assert_eq!(*verdict_of(&found, "vxlan encap 64 cost"), Change::Better);
+    assert_eq!(*verdict_of(&found, "native encap 64 PDR"), Change::Same);
+    let back = compare(&new, &old);
+    assert_eq!(*verdict_of(&back, "vxlan encap 64 PDR"), Change::Worse);
+    let mixed = compare(
+        &old,
+        &report(&[1e6, 1.01e6, 1.015e6], &[0.4e6, 0.51e6, 0.7e6]),
+    );
+    assert_eq!(
+        *verdict_of(&mixed, "vxlan encap 64 PDR"),
+        Change::NotConclusive
+    );
+}
+
+#[test]
+fn another_machine_or_method_is_named() {
+    let old = report(&[1e6], &[0.5e6]);
+    let mut new = old.clone();
+    new.machine.cpu = "another".to_owned();
+    new.method.flows = 4096;
+    let differences = compare(&old, &new).differences;
+    assert_eq!(
+        differences,
+        ["CPU: A <CPU> & more, then another", "flows: 64, then 4096"]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_report_is_read_as_it_was_written(
+        native in proptest::collection::vec(1_000..5_000_000_u32, 1..5),
+        vxlan in proptest::collection::vec(1_000..5_000_000_u32, 1..5),
+    ) {
+        let [native, vxlan] = [native, vxlan].map(|all| all.into_iter().map(f64::from).collect::<Vec<_>>());
+        let one = report(&native, &vxlan);
+        let text = serde_json::to_string_pretty(&one).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), one);
+    }
+
+    /// What a verdict says holds for every pair of rounds.
+    #[test]
+    fn a_conclusive_ratio_holds_in_every_round(
+        pairs in proptest::collection::vec((1e5..2e6_f64, 1e5..2e6_f64), 2..6),
+    ) {
+        let (native, vxlan): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+        let setting = (Direction::Encap, FrameSize::Bytes(64));
+        let one = report(&native, &vxlan);
+        let verdict = one.against(System::Vxlan, System::Native, setting, |round| round.pdr).unwrap();
+        let faster = pairs.iter().filter(|(native, vxlan)| vxlan > native).count();
+        if verdict.is_conclusive() {
+            let all_alike = faster == 0 || faster == pairs.len();
+            let near = pairs.iter().all(|(native, vxlan)| (vxlan / native - 1.0).abs() <= 0.021);
+            prop_assert!(all_alike || near, "{verdict:?} of {pairs:?}");
+        } else {
+            prop_assert!(pairs.iter().any(|(native, vxlan)| vxlan / native > 0.989));
+        }
+        let ratios = pairs.iter().map(|(native, vxlan)| vxlan / native);
+        let (least, most) = ratios.fold((f64::MAX, 0.0_f64), |(a, b), r| (a.min(r), b.max(r)));
+        prop_assert!((least..=most).contains(&verdict.ratio()));
+    }
+}

@@ -1,0 +1,8 @@
+//! Every datastore keeps the same contract; each then has what is its own.
+
+mod config;
+mod contract;
+mod directory;
+mod etcd;
+#[path = "../common/etcd.rs"]
+mod server;
