@@ -6,7 +6,7 @@ VM_CACHE=${UNDERPASS_VM_CACHE:-/var/cache/underpass-vm}
 # The metapackage whose kernel guests boot: Linux 6.12, of bookworm's security archive.
 VM_KERNEL=${UNDERPASS_VM_KERNEL:-linux-image-6.12-cloud-amd64}
 VM_MODULES='virtio_net ipip vxlan veth tun bridge ip6_udp_tunnel udp_tunnel'
-VM_TOOLS='ip bridge tc ping ethtool tcpdump curl'
+VM_TOOLS='ip bridge tc ping ethtool tcpdump curl socat'
 
 # Makes the kernel and the initramfs if they are not there; fails with a sentence if they cannot be made.
 make_vm_image() {

@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 LAB_PREFIX=vm-
+DATASTORE=static
 # The nodes that run underpass, and the machines that are guests.
 ROUTERS=()
 GUESTS=()
@@ -171,14 +172,20 @@ in_vm() { # in_vm NAME CMD...
     local name=$1
     shift
     if is_guest "$name"; then
-        guest_in "$name" "${*@Q}"
+        guest_in "$name" "$(shell_words "$@")"
     elif [[ $name == pod2 && $(recorded topology) == B ]]; then
-        guest_in worker2 "ip netns exec pod2 ${*@Q}"
+        guest_in worker2 "ip netns exec pod2 $(shell_words "$@")"
     elif namespace_exists "$(namespace_of "$name")"; then
         in_ns "$name" "$@"
     else
         die "unknown name '$name': one of worker1 worker2 pod1 pod2 $FABRIC"
     fi
+}
+
+# Arguments as any shell reads them: bash's own quoting of line breaks is not dash's.
+shell_words() {
+    local word
+    for word in "$@"; do printf "'%s' " "${word//\'/\'\\\'\'}"; done
 }
 
 remove_lab() {

@@ -46,7 +46,14 @@ fn a_guests_own_kernel_is_the_far_end_of_every_mode() {
             lab.fetched_whole("pod1", POD1, "pod2");
         }
         let counted = quiet_counters(WORKER1);
-        assert!(counted.drops.is_empty(), "{:?}", counted.drops);
+        assert_eq!(counted.balance().difference(), 0, "{counted:?}");
+        // What was dropped is what was a byte too long, and its sender heard of it.
+        let unexpected: Vec<_> = counted
+            .drops
+            .iter()
+            .filter(|drop| drop.reason != "too_big" && drop.packets > 0)
+            .collect();
+        assert!(unexpected.is_empty(), "{unexpected:?}");
     });
 }
 

@@ -23,18 +23,21 @@ fn two_guests_reach_each_other_in_every_mode() {
     });
 }
 
-/// Datagrams of nearly a full packet's length come as they were sent.
+/// Datagrams come as they were sent: of nearly a full packet's length, and cut into fragments.
 fn datagrams_arrive(lab: &VmLab, mode: &str) {
-    let text = format!("{mode:=>1400}");
-    lab.exec(
-        "pod2",
-        "rm -f /tmp/datagram; (timeout 15 nc -u -l -p 7000 </dev/null >/tmp/datagram &)",
-    );
-    let got = wait_for("a datagram", || {
-        let send = format!("printf %s {text} | timeout 1 nc -u {POD2} 7000 || true");
-        lab.exec("pod1", &send);
-        Some(lab.exec("pod2", "cat /tmp/datagram")).filter(|got| !got.is_empty())
-    });
-    assert!(got.starts_with(&text), "{mode}: {got:?}");
-    lab.exec("pod2", "killall nc; true");
+    for length in [1400, 4000] {
+        let text = format!("{mode:=>length$}");
+        lab.exec(
+            "pod2",
+            "rm -f /tmp/datagram; (timeout 20 socat -u UDP-RECV:7000 OPEN:/tmp/datagram,creat >/dev/null 2>&1 </dev/null &)",
+        );
+        let got = wait_for("a datagram", || {
+            let send = format!("printf %s {text} | socat -u -b 8192 - UDP-SENDTO:{POD2}:7000");
+            lab.exec("pod1", &send);
+            Some(lab.exec("pod2", "cat /tmp/datagram 2>/dev/null; true"))
+                .filter(|got| !got.is_empty())
+        });
+        assert!(got.starts_with(&text), "{mode}: {length}: {got:?}");
+        lab.exec("pod2", "killall socat; true");
+    }
 }
