@@ -64,8 +64,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "doctor",
+        &[
+            "control",
+            "observe",
+            "datastore",
+            "resources",
+            "kernel",
+            "port",
+            "packet",
+            "wire",
+        ],
+    ),
+    (
         "cli",
         &[
+            "doctor",
             "workload",
             "bench",
             "control",

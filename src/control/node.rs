@@ -25,6 +25,7 @@ use super::path_prober::PathProber;
 use super::ports::{self, OpenPorts, UPLINK};
 use super::probe::Prober;
 use super::resolve::{Delta, Resolver};
+use super::supervisor::Supervisor;
 use super::threads::{Handles, Threads};
 use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
@@ -209,6 +210,8 @@ impl Node {
             self.config.uplink.interface,
             self.uplink_io(),
         );
+        let supervisor = Supervisor::from_environment();
+        supervisor.ready(&format!("{} forwards", self.config.node));
         let updates = self.watch.updates();
         let events = self.handles.events();
         let measured = self.prober.measured();
@@ -241,6 +244,7 @@ impl Node {
                         failure = Some(died);
                         break;
                     }
+                    supervisor.alive();
                 },
                 recv(signals) -> signal => {
                     log::info!("{}: stopping on signal {}", self.config.node, signal.unwrap_or(0));
@@ -248,6 +252,7 @@ impl Node {
                 },
             }
         }
+        supervisor.stopping();
         self.stop();
         failure.map_or(Ok(()), Err)
     }

@@ -477,16 +477,9 @@ fn open_memory(
     workloads: &[u32],
     frame_size: u32,
 ) -> Result<Vec<WorkerPorts>, PortError> {
-    let count = config.worker_count();
     let reserved = reserved_frames(config);
-    uplink
-        .iter()
-        .enumerate()
-        .map(|(worker, uplink)| {
-            let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
-            let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
-            options.frames = options.frames.max(config.workers.frames) + reserved;
-            options.frame_size = frame_size;
+    memory_options(config, uplink, workloads, frame_size)
+        .map(|options| {
             let (umem, mut frames) = WorkerUmem::new(&options)?;
             let kept = frames.split_off(frames.len() - reserved as usize);
             Ok(WorkerPorts {
@@ -497,6 +490,38 @@ fn open_memory(
             })
         })
         .collect()
+}
+
+fn memory_options(
+    config: &NodeConfig,
+    uplink: &[Range<u32>],
+    workloads: &[u32],
+    frame_size: u32,
+) -> impl Iterator<Item = UmemOptions> {
+    let count = config.worker_count();
+    let reserved = reserved_frames(config);
+    uplink.iter().enumerate().map(move |(worker, uplink)| {
+        let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
+        let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
+        options.frames = options.frames.max(config.workers.frames) + reserved;
+        options.frame_size = frame_size;
+        options
+    })
+}
+
+/// Bytes of memory that a node locks for its packets; of devices that are not there, none.
+pub fn packet_memory(config: &NodeConfig, mirror: &Mirror) -> u64 {
+    let queues = |interface: String| receive_queues(&interface).unwrap_or(0);
+    let uplink = config.uplink_queues(queues(config.uplink.interface.to_string()));
+    let ports = config.workloads.iter();
+    let ports = ports.filter(|port| port.kind == PortKind::Xdp);
+    let workloads: Vec<u32> = ports
+        .map(|port| queues(port.interface.to_string()))
+        .collect();
+    let uplink = shares(uplink, config.worker_count());
+    memory_options(config, &uplink, &workloads, frame_size(config, mirror))
+        .map(|options| u64::from(options.frames) * u64::from(options.frame_size))
+        .sum()
 }
 
 /// Frames that each worker's share of the ports that come later needs.
@@ -522,8 +547,11 @@ fn frame_size(config: &NodeConfig, mirror: &Mirror) -> u32 {
     if small { SMALL_FRAME } else { LARGE_FRAME }
 }
 
+/// The largest MTU of an AF_XDP port.
+pub const LARGEST_MTU: Mtu = largest_packet(LARGE_FRAME);
+
 /// The largest packet that fits behind the headroom and a link header with an 802.1Q tag.
-fn largest_packet(frame_size: u32) -> Mtu {
+const fn largest_packet(frame_size: u32) -> Mtu {
     Mtu((frame_size as usize - HEADROOM - ethernet::HEADER_LEN - VLAN_TAG) as u16)
 }
 

@@ -41,6 +41,21 @@ pub fn missing() -> Vec<Missing> {
     missing
 }
 
+/// Whether this process may lock as much memory as it wants (CAP_IPC_LOCK).
+pub fn may_lock_memory() -> bool {
+    // linux/capability.h
+    const IPC_LOCK: u64 = 1 << 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status) & IPC_LOCK != 0
+}
+
+/// The effective capabilities in `/proc/PID/status`, as bits.
+fn effective(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 /// The effective capabilities that `/proc/PID/status` does not list, of those that we need.
 fn missing_capabilities(status: &str) -> Vec<Missing> {
     // linux/capability.h
@@ -48,11 +63,7 @@ fn missing_capabilities(status: &str) -> Vec<Missing> {
     const NET_RAW: u64 = 1 << 13;
     const SYS_ADMIN: u64 = 1 << 21;
     const BPF: u64 = 1 << 39;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    let effective = effective(status);
     [
         (Need::NetAdmin, NET_ADMIN),
         (Need::NetRaw, NET_RAW),
