@@ -34,6 +34,8 @@ store() { # store KIND/NAME
     local temporary
     temporary=$(mktemp "$LAB_DIR/pool.XXXXXX")
     sed 1{/^---$/d} >"$temporary"
+    # A node may run as a user of its own.
+    chmod 644 "$temporary"
     if [[ $DATASTORE == etcd ]]; then
         store_in_etcd "$1" "$temporary"
         rm -f "$temporary"

@@ -59,12 +59,14 @@ guest_pid() {
 guest_ended() { ! guest_pid "$1" >/dev/null; }
 
 stop_guests() {
-    local directory name pid
-    for directory in "$GUEST_DIR"/*/; do
-        name=$(basename "$directory")
-        pid=$(guest_pid "$name") || continue
-        kill -TERM "$pid" 2>/dev/null || true
-        wait_until 5 guest_ended "$name" || kill -KILL "$pid" 2>/dev/null || true
-    done
+    local directory
+    for directory in "$GUEST_DIR"/*/; do stop_guest "$(basename "$directory")"; done
     rm -rf "$GUEST_DIR"
+}
+
+stop_guest() { # stop_guest NAME
+    local pid
+    pid=$(guest_pid "$1") || return 0
+    kill -TERM "$pid" 2>/dev/null || true
+    wait_until 5 guest_ended "$1" || kill -KILL "$pid" 2>/dev/null || true
 }

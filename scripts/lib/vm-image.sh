@@ -5,7 +5,7 @@
 VM_CACHE=${UNDERPASS_VM_CACHE:-/var/cache/underpass-vm}
 # The metapackage whose kernel guests boot: Linux 6.12, of bookworm's security archive.
 VM_KERNEL=${UNDERPASS_VM_KERNEL:-linux-image-6.12-cloud-amd64}
-VM_MODULES='virtio_net ipip vxlan veth tun bridge ip6_udp_tunnel udp_tunnel'
+VM_MODULES='virtio_net af_packet ipip vxlan veth tun bridge ip6_udp_tunnel udp_tunnel'
 VM_TOOLS='ip bridge tc ping ethtool tcpdump curl socat'
 
 # Makes the kernel and the initramfs if they are not there; fails with a sentence if they cannot be made.
@@ -71,7 +71,7 @@ MAGIC
 make_initramfs() {
     local root release stamp
     release=$(basename "$VM_CACHE"/tree/lib/modules/*)
-    stamp=$(cat "${BASH_SOURCE[0]}" "$HERE/lib/vm-init" <(printf '%s' "$release") | sha256sum)
+    stamp=$(cat "${BASH_SOURCE[0]}" "$HERE/lib/vm-init" "$HERE/lib/vm-address" <(printf '%s' "$release") | sha256sum)
     [[ -s $(vm_initramfs) && $(cat "$VM_CACHE/stamp" 2>/dev/null) == "$stamp" ]] && return
     root=$(mktemp -d "$VM_CACHE/root.XXXXXX")
     mkdir -p "$root"/{bin,sbin,etc,proc,sys,dev,run,tmp,root,var/run,lib,lib64,usr/bin,usr/sbin}
@@ -83,6 +83,7 @@ make_initramfs() {
     ln -sf dash "$root/bin/sh"
     copy_modules "$root" "$release"
     install -m 755 "$HERE/lib/vm-init" "$root/init"
+    install -m 755 "$HERE/lib/vm-address" "$root/bin/address"
     (cd "$root" && find . -print0 | cpio -0 -o -H newc --quiet) >"$(vm_initramfs).new"
     mv "$(vm_initramfs).new" "$(vm_initramfs)"
     rm -rf "$root"

@@ -31,12 +31,25 @@ build_vm_lab() {
     "build_topology_$(recorded topology)"
     set_vm_offloads
     write_datastore "$MODE"
+    # A guest at a unix socket connects to its node, which must be there.
+    [[ $(recorded port) == stream || $(recorded port) == dgram ]] || boot_guests
     start_routers
+    [[ $(recorded port) == tap || $(recorded port) == packet ]] || boot_guests
     local guest
-    for guest in "${GUESTS[@]}"; do wait_for_guest "$guest"; done
-    "address_topology_$(recorded topology)"
+    for guest in "${GUESTS[@]}"; do
+        wait_for_guest "$guest"
+        address_guest "$guest"
+    done
     enter_vm_mode
 }
+
+boot_guests() {
+    local guest
+    for guest in "${GUESTS[@]}"; do boot_one "$guest"; done
+}
+
+boot_one() { "boot_in_$(recorded topology)" "$1"; }
+address_guest() { "address_in_$(recorded topology)" "$1"; }
 
 make_vm_namespaces() {
     local name namespace
@@ -50,24 +63,47 @@ make_vm_namespaces() {
     done
 }
 
-# A guest behind a TAP that its node serves by AF_XDP. Without the virtio header between QEMU and the TAP
-# the guest finishes checksums and segments itself, whatever its own settings are.
 build_topology_A() {
-    local pod node
-    for pod in pod1 pod2; do
-        node=${POD_NODE[$pod]}
-        make_tap "$node" "${NODE_PORT[$node]}" address "$WORKLOAD_MAC"
-        boot_guest "$pod" "$node" "tap,ifname=${NODE_PORT[$node]},script=no,downscript=no,vhost=off,vnet_hdr=off" \
-            "$(mac_of "${POD_IP[$pod]}")"
-    done
+    local node
+    [[ $(recorded port) == tap || $(recorded port) == packet ]] || return 0
+    for node in "${ROUTERS[@]}"; do make_tap "$node" "${NODE_PORT[$node]}" address "$WORKLOAD_MAC"; done
+}
+
+# How a guest gets to its node: by a TAP that the node serves by AF_XDP, where without the virtio header the
+# guest finishes checksums and segments itself, whatever its settings are; by a TAP with all offloads, which
+# the node serves by a packet socket; or by a unix socket of the node's.
+boot_in_A() {
+    local node=${POD_NODE[$1]} netdev
+    local port=${NODE_PORT[$node]}
+    case $(recorded port) in
+        tap) netdev=tap,ifname=$port,script=no,downscript=no,vhost=off,vnet_hdr=off ;;
+        packet) netdev=tap,ifname=$port,script=no,downscript=no,vhost=off ;;
+        stream) netdev=stream,server=off,addr.type=unix,addr.path=$LAB_DIR/$port ;;
+        dgram) netdev=dgram,local.type=unix,local.path=$LAB_DIR/$1.guest,remote.type=unix,remote.path=$LAB_DIR/$port ;;
+    esac
+    rm -f "$LAB_DIR/$1.guest"
+    boot_guest "$1" "$node" "$netdev" "$(mac_of "${POD_IP[$1]}")"
+}
+
+# In place of the lab's: the port of a guest.
+workload_port() { # workload_port NODE xdp
+    local port=${NODE_PORT[$1]}
+    case $(recorded port) in
+        tap) printf '{ interface: %s }\n' "$port" ;;
+        packet) printf '{ interface: %s, kind: packet }\n' "$port" ;;
+        *) printf '{ interface: %s, kind: %s, socket: %s }\n' "$port" "$(recorded port)" "$LAB_DIR/$port" ;;
+    esac
 }
 
 build_topology_B() {
     make_pod_link pod1
     make_tap "$FABRIC" to-worker2
     ip_in "$FABRIC" link set to-worker2 master br0
-    # Default offloads: what a guest's kernel leaves to the device is the bridge's and the uplink's to finish.
-    boot_guest worker2 "$FABRIC" tap,ifname=to-worker2,script=no,downscript=no,vhost=off,vnet_hdr=off "$(mac_of "${NODE_IP[worker2]}")"
+}
+
+# Default offloads: what a guest's kernel leaves to the device is the bridge's and the uplink's to finish.
+boot_in_B() {
+    boot_guest "$1" "$FABRIC" tap,ifname=to-worker2,script=no,downscript=no,vhost=off "$(mac_of "${NODE_IP[$1]}")"
 }
 
 make_tap() { # make_tap NAME INTERFACE [LINK-OPTIONS]
@@ -104,17 +140,14 @@ start_routers() {
     done
 }
 
-# The guest's side, as a pod has it.
-address_topology_A() {
-    local pod
-    for pod in pod1 pod2; do
-        guest_in "$pod" "ip link set eth0 mtu $POD_MTU up && ip addr add ${POD_IP[$pod]}/32 dev eth0 &&
-            ip route add default via $POD_GATEWAY dev eth0 onlink"
-    done
+# The guest's side: its node tells it its address, routes and MTU by DHCP.
+address_in_A() {
+    guest_in "$1" "ip link set eth0 up && busybox udhcpc -i eth0 -f -q -n -t 20 -T 1 -O staticroutes -O mtu -s /bin/address" ||
+        die "$1 got no address"
 }
 
 # The guest's side, as Calico sets a node up: its own workload in a namespace, tunl0 and vxlan.calico.
-address_topology_B() {
+address_in_B() {
     local mac=${NODE_VTEP[worker2]} far=${NODE_VTEP[worker1]}
     guest_in worker2 "set -e
         ip link set eth0 up

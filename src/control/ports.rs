@@ -9,12 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use super::plugs::Plugs;
 use crate::forward::{BridgeId, PortConfig, PortRole, WorkloadSources};
 use crate::kernel::{Mirror, veth};
 use crate::packet::{BATCH, FramePool, HEADROOM};
 use crate::port::capture::{CaptureSwitch, Captured};
+use crate::port::socket::{SocketKind, SocketPort};
 use crate::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
 use crate::port::xdp::{
     DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
@@ -239,10 +241,24 @@ impl Opening<'_> {
                 self.describe(&name, &device, role, &port, Some(worker));
                 self.keep(worker, Box::new(port));
             }
-            PortKind::Tun | PortKind::Tap => {
+            PortKind::Stream | PortKind::Dgram => {
                 let kind = match config.kind {
+                    PortKind::Dgram => SocketKind::Datagram,
+                    _ => SocketKind::Stream,
+                };
+                let path = config.socket.as_deref().unwrap_or(Path::new(""));
+                let port = SocketPort::open(id, &name, kind, path)?;
+                self.describe(&name, &device, role, &port, Some(worker));
+                if let Some(Some(description)) = self.descriptions.last_mut() {
+                    description.local = false;
+                }
+                self.keep(worker, Box::new(port));
+            }
+            PortKind::Tun | PortKind::Tap | PortKind::Packet => {
+                let kind = match config.kind {
+                    PortKind::Packet => TunTapKind::Held,
                     PortKind::Tap => TunTapKind::Tap,
-                    PortKind::Tun | PortKind::Xdp => TunTapKind::Tun,
+                    _ => TunTapKind::Tun,
                 };
                 let netns = config.netns.clone();
                 let options = TunTapOptions {
@@ -454,7 +470,7 @@ fn workload_queues(config: &NodeConfig) -> Result<Vec<u32>, (usize, PortError)> 
         PortKind::Xdp => {
             receive_queues(&port.interface.to_string()).map_err(|error| (index, error))
         }
-        PortKind::Tun | PortKind::Tap => Ok(0),
+        _ => Ok(0),
     };
     config.workloads.iter().enumerate().map(queues).collect()
 }

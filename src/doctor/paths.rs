@@ -215,7 +215,7 @@ fn full_name(encapsulation: &str) -> &'static str {
     match encapsulation {
         "ipip" => "IP-in-IP",
         "vxlan" => "VXLAN",
-        _ => "what is not encapsulated",
+        _ => "direct traffic",
     }
 }
 

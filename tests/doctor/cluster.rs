@@ -41,10 +41,7 @@ fn healthy() {
     }
     // The fabric has no routes to the blocks: direct would not get through to the other subnet.
     let (found, _) = all.trouble("source_check", "worker3");
-    assert!(
-        found.starts_with("what is not encapsulated would not"),
-        "{found}"
-    );
+    assert!(found.starts_with("direct traffic would not"), "{found}");
     assert_eq!(all.status, Some(0));
 }
 

@@ -23,6 +23,47 @@ fn two_guests_reach_each_other_in_every_mode() {
     });
 }
 
+/// A TAP with all offloads, where the guest leaves checksums and segmentation to its node, and unix sockets.
+/// A guest that ends and comes again finds its node as it was.
+#[test]
+fn guests_reach_each_other_by_every_kind_of_port() {
+    isolated(|| {
+        for (kind, restarts) in [("packet", false), ("stream", true), ("dgram", false)] {
+            let Some(lab) = VmLab::up(&format!("A vxlan --port {kind}")) else {
+                return;
+            };
+            let offload = "ethtool -k eth0 | grep -q 'tcp-segmentation-offload: on'";
+            assert_eq!(
+                lab.try_exec("pod2", offload).status.success(),
+                kind == "packet",
+                "{kind}"
+            );
+            if restarts {
+                let before = lab.script("status");
+                lab.script("restart pod2");
+                assert_eq!(router_pids(&before), router_pids(&lab.script("status")));
+            }
+            lab.pings("pod1", POD2);
+            lab.fetched_whole("pod2", POD2, "pod1");
+            lab.fetched_whole("pod1", POD1, "pod2");
+            datagrams_arrive(&lab, kind);
+            let counted = quiet_counters("/run/underpass/worker1.sock");
+            assert_eq!(counted.balance().difference(), 0, "{kind}: {counted:?}");
+            let lost = counted.drops.iter().filter(|drop| {
+                !["multicast", "spoofed_source", "not_answered", "too_big"].contains(&&*drop.reason)
+                    && drop.packets > 0
+            });
+            assert_eq!(lost.count(), 0, "{kind}: {:?}", counted.drops);
+        }
+    });
+}
+
+fn router_pids(status: &str) -> Vec<String> {
+    let rows = status.lines().filter(|line| line.contains(" underpass "));
+    let pids = rows.filter_map(|line| line.split_whitespace().nth(3));
+    pids.map(str::to_owned).collect()
+}
+
 /// Datagrams come as they were sent: of nearly a full packet's length, and cut into fragments.
 fn datagrams_arrive(lab: &VmLab, mode: &str) {
     for length in [1400, 4000] {

@@ -447,7 +447,7 @@ fn meaning(error: &ProgramError) -> String {
         }
         libc::ENOMEM => "the driver has no room for another queue",
         libc::EPERM | libc::EACCES => {
-            "no permission; run as root or with CAP_NET_ADMIN and CAP_BPF"
+            "no permission; run as root or with CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
         }
         _ => "the kernel gives no reason",
     };
