@@ -56,7 +56,7 @@ fn foreign_program() {
     fs::write(
         "/run/pass.c",
         "__attribute__((section(\"xdp\"), used)) int pass_all(void *context) { return 2; }\n\
-         char license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n",
+         char pass_license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n",
     )
     .expect("a file");
     sh("clang -O2 -target bpf -c /run/pass.c -o /run/pass.o");

@@ -84,8 +84,8 @@ impl VmLab {
         let made = self.exec(
             from,
             &format!(
-                "test -e /tmp/served/data || {{ mkdir -p /tmp/served; head -c {BYTES} /dev/urandom >/tmp/served/data; \
-                 busybox httpd -p 8080 -h /tmp/served; }}; sha256sum </tmp/served/data"
+                "test -e /run/served/data || {{ mkdir -p /run/served; head -c {BYTES} /dev/urandom >/run/served/data; \
+                 busybox httpd -p 8080 -h /run/served; }}; sha256sum </run/served/data"
             ),
         );
         let fetch =

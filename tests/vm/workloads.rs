@@ -49,11 +49,19 @@ fn guests_reach_each_other_by_every_kind_of_port() {
             datagrams_arrive(&lab, kind);
             let counted = quiet_counters("/run/underpass/worker1.sock");
             assert_eq!(counted.balance().difference(), 0, "{kind}: {counted:?}");
-            let lost = counted.drops.iter().filter(|drop| {
-                !["multicast", "spoofed_source", "not_answered", "too_big"].contains(&&*drop.reason)
-                    && drop.packets > 0
-            });
-            assert_eq!(lost.count(), 0, "{kind}: {:?}", counted.drops);
+            let expected = [
+                "multicast",
+                "spoofed_source",
+                "not_answered",
+                "too_big",
+                // A guest's datagrams wait in a short queue (net.unix.max_dgram_qlen).
+                "tx_ring_full",
+            ];
+            let lost = counted.drops.iter().filter(|drop| drop.packets > 0);
+            let lost: Vec<_> = lost
+                .filter(|drop| !expected.contains(&drop.reason.as_str()))
+                .collect();
+            assert!(lost.is_empty(), "{kind}: {lost:?}");
         }
     });
 }
