@@ -26,6 +26,7 @@ use super::ports::{self, OpenPorts, UPLINK};
 use super::probe::Prober;
 use super::resolve::{Delta, Resolver};
 use super::threads::{Handles, Threads};
+use super::upkeep::Upkeep;
 use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
@@ -88,6 +89,7 @@ pub(super) struct Node {
     host: Option<HostSide>,
     nat: OutgoingNat,
     watch: Watch,
+    upkeep: Upkeep,
     state: ClusterState,
     resolver: Resolver,
     overheads: Overheads,
@@ -127,8 +129,9 @@ impl Node {
             None => None,
         };
 
-        let watch = datastore::open(&config.datastore)
-            .and_then(|datastore| datastore.watch(&watched(), None))
+        let store = datastore::open(&config.datastore).map_err(|error| error.to_string())?;
+        let watch = store
+            .watch(&watched(), None)
             .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
         let resolver = Resolver::new(&state, &config.node);
@@ -164,6 +167,8 @@ impl Node {
         let health = HealthServer::start(view, config.health, config.metrics);
         let announcements = watch_kernel(&mirror);
         let tun = config.host.as_ref().map(|host| host.tun.to_string());
+        let upkeep = Upkeep::start(&config, store)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         let mut node = Self {
             started,
             announcements,
@@ -173,6 +178,7 @@ impl Node {
             host,
             nat: OutgoingNat::new(config.node.as_str(), tun),
             watch,
+            upkeep,
             state,
             problems: Vec::new(),
             overheads: Overheads::new(resolver.wanted()),
@@ -256,8 +262,14 @@ impl Node {
     /// something still to act on.
     fn take(&mut self, update: Update, changed: bool) -> bool {
         match update {
-            Update::Put { resource, .. } => self.resolver.put(&mut self.state, *resource),
-            Update::Delete(key) => self.resolver.delete(&mut self.state, &key),
+            Update::Put { resource, .. } => {
+                self.upkeep.heed(&resource.key());
+                self.resolver.put(&mut self.state, *resource);
+            }
+            Update::Delete(key) => {
+                self.upkeep.heed(&key);
+                self.resolver.delete(&mut self.state, &key);
+            }
             Update::Problems(problems) => {
                 self.note_problems(problems);
                 return changed;
@@ -502,10 +514,12 @@ impl Node {
             self.started,
             &self.forwarding,
             &self.problems,
+            &self.upkeep.datastore(),
             &self.handles,
             &self.ports,
             self.fast_path.as_ref(),
         );
+        status.components.extend(self.upkeep.trouble());
         let wanted = self.forwarding.wanted();
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
         let components = status.bridges.iter().map(report::bridge_component);

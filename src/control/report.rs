@@ -11,10 +11,12 @@ use super::fast_path::{FastPathMirror, FastPathSide};
 use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
+use crate::datastore::Health;
 use crate::observe::report::{
     BridgeStatus, Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState,
     StatusReport, WorkerStatus,
 };
+use crate::resources::time::rfc3339;
 use crate::resources::{ClusterState, NodeConfig, Problem};
 use crate::wire::Mtu;
 
@@ -214,6 +216,7 @@ pub fn status(
     started: Instant,
     forwarding: &Forwarding,
     problems: &[Problem],
+    datastore: &Health,
     handles: &Handles,
     ports: &OpenPorts,
     fast_path: Option<&FastPathSide>,
@@ -230,8 +233,8 @@ pub fn status(
         uplink: Some(config.uplink.interface.to_string()),
         routes: counts(forwarding),
         workers: workers(handles),
-        components: components(forwarding, problems, handles, ports)
-            .into_iter()
+        components: std::iter::once(datastore_component(problems, datastore))
+            .chain(components(forwarding, handles, ports))
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
         bridges: Vec::new(),
@@ -286,22 +289,35 @@ fn fast_path_component(side: &FastPathSide, forwarding: &Forwarding) -> Componen
     }
 }
 
-fn components(
-    forwarding: &Forwarding,
-    problems: &[Problem],
-    handles: &Handles,
-    ports: &OpenPorts,
-) -> Vec<Component> {
-    let mut components = vec![Component {
+/// The datastore. While it is away the node forwards by what it knows, but as with Calico it is not ready:
+/// what changes meanwhile it does not learn. What is wrong in one document keeps no other from being
+/// routed.
+fn datastore_component(problems: &[Problem], datastore: &Health) -> Component {
+    let Health {
+        place,
+        connected,
+        since,
+        wrong,
+    } = datastore;
+    let since = rfc3339(*since);
+    let detail = match (connected, problems) {
+        (false, _) => format!(
+            "{place} is away since {since}: {}; what was read before stays in effect",
+            wrong.as_deref().unwrap_or("it does not answer")
+        ),
+        (true, []) => format!("in sync with {place} since {since}"),
+        (true, [first, ..]) => format!("{place}: {} problem(s), the first: {first}", problems.len()),
+    };
+    Component {
         name: "datastore".to_owned(),
         live: true,
-        // What is wrong in one document keeps no other from being routed.
-        ready: true,
-        detail: match problems {
-            [] => "in sync".to_owned(),
-            [first, ..] => format!("{} problem(s), the first: {first}", problems.len()),
-        },
-    }];
+        ready: *connected,
+        detail,
+    }
+}
+
+fn components(forwarding: &Forwarding, handles: &Handles, ports: &OpenPorts) -> Vec<Component> {
+    let mut components = Vec::new();
     for (number, (cpu, _, alive)) in handles.workers().enumerate() {
         components.push(Component {
             name: format!("worker {number}"),
@@ -320,7 +336,7 @@ fn components(
     }
     if let Some(fallback) = ports.uplink_steering.fallback()
         && let Some(uplink) =
-            components.get_mut(1 + handles.workers().count() + usize::from(UPLINK.0))
+            components.get_mut(handles.workers().count() + usize::from(UPLINK.0))
     {
         uplink.detail = format!("{}: {fallback}", uplink.detail);
     }

@@ -14,9 +14,11 @@
 pub mod block;
 mod check;
 mod claim;
+mod garbage;
 mod handles;
 pub mod pools;
 mod tunnel;
+mod used;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,6 +36,7 @@ use crate::resources::{
 };
 
 pub use check::{Allocation, Check, LeakedHandle};
+pub use garbage::{Collected, Suspects};
 pub use tunnel::TunnelKind;
 
 /// How often a change is begun again when others are faster.

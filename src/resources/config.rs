@@ -15,6 +15,7 @@ use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
 use super::problem::{Fault, Origin, Position, Problem};
+use super::upkeep::Upkeep;
 use super::workload_interfaces::WorkloadInterfaces;
 use super::yaml::{Tree, documents};
 use crate::wire::Vni;
@@ -57,6 +58,9 @@ pub struct NodeConfig {
     pub bridges: Vec<Bridge>,
     /// Where the cluster's resources are.
     pub datastore: Datastore,
+    /// What this node does for the cluster's records.
+    #[serde(default)]
+    pub upkeep: Upkeep,
     /// Where health is served; nowhere if absent.
     #[serde(default)]
     pub health: Option<SocketAddr>,
@@ -341,6 +345,7 @@ impl NodeConfig {
         self.validate_uplink_queues(&mut faults);
         self.validate_numbers(&mut faults);
         self.validate_services(&mut faults);
+        self.upkeep.validate(&mut faults);
         bridge::validate(self, &mut faults);
         faults
     }

@@ -41,6 +41,7 @@ pub mod state;
 pub(crate) mod text;
 pub mod tier;
 pub mod time;
+pub mod upkeep;
 pub mod vtep;
 pub mod workload_endpoint;
 pub mod workload_interfaces;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use underpass::datastore::{Datastore, Directory};
-use underpass::ipam::{Ipam, IpamError, Release, TunnelKind};
+use underpass::ipam::{Ipam, IpamError, Release, Suspects, TunnelKind};
 use underpass::resources::ip_pool::AllowedUse;
 use underpass::resources::{Kind, Resource};
 
@@ -165,14 +165,20 @@ fn a_release_of_an_earlier_owner_is_refused() {
 
 #[test]
 fn blocks_are_given_back_empty_or_as_nobodys() {
-    let (_root, store, ipam) = ipam(&[pool("p", "cidr: 10.65.0.0/28, blockSize: 30")]);
+    let (_root, store, ipam) = ipam(&[
+        document("kind: Node\nmetadata: {name: a}\n"),
+        pool("p", "cidr: 10.65.0.0/28, blockSize: 30"),
+    ]);
     let a = "a".parse().unwrap();
     ipam.assign(&request("a", "h", 8)).unwrap();
     ipam.assign(&request("a", "i", 1)).unwrap();
     ipam.release_handle("h").unwrap();
     let own = ipam.affinities(&a).unwrap().len();
     assert_eq!(own, 3);
-    assert!(ipam.release_empty_blocks(&a).unwrap() >= 1);
+    // All but one of those that two looks found empty.
+    let suspects = Suspects::of(&ipam.check().unwrap());
+    let collected = ipam.collect(&suspects, &suspects).unwrap();
+    assert_eq!(collected.blocks, 2);
     hold(&store);
     // What is left is in use: it stays until its last address goes.
     ipam.release_node(&a).unwrap();
@@ -204,7 +210,11 @@ fn leaked_addresses_are_found_and_collected_after_a_second_look() {
         .unwrap();
     let now = ipam.check().unwrap();
     assert_eq!(now.leaked().count(), 2);
-    assert_eq!(ipam.collect(&before, &now).unwrap(), [address("10.0.0.2")]);
+    let (before, now) = (Suspects::of(&before), Suspects::of(&now));
+    let collected = ipam.collect(&before, &now).unwrap();
+    assert_eq!(collected.addresses, [address("10.0.0.2")]);
+    // What was given out meanwhile is waited for.
+    assert_eq!(ipam.collect(&before, &now).unwrap().addresses, []);
     hold(&store);
 }
 

@@ -1,15 +1,16 @@
 //! The verbs that change what a datastore holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::pool;
+use super::{node, pool};
 use super::report::{Report, Verb, refused};
 use super::{FileArguments, Target};
 use crate::cli::{Failure, print};
 use crate::datastore::{Datastore, DatastoreError};
-use crate::resources::{Name, Resource, ResourceKey, load};
+use crate::resources::{Kind, Name, Resource, ResourceKey, load};
 
 const CREATE: Verb = Verb {
     infinitive: "create",
@@ -67,7 +68,7 @@ pub(super) fn replace(
 
 /// Deletes what files or names say; what is not there is an error, unless it is to be skipped.
 pub(super) fn delete(
-    store: &dyn Datastore,
+    store: &Arc<dyn Datastore>,
     target: &Target,
     skip_not_exists: bool,
 ) -> Result<(), Failure> {
@@ -271,12 +272,13 @@ fn replace_one(store: &dyn Datastore, mut resource: Resource) -> Result<(), Data
 }
 
 fn delete_one(
-    store: &dyn Datastore,
+    store: &Arc<dyn Datastore>,
     key: &ResourceKey,
     version: Option<&str>,
 ) -> Result<(), DatastoreError> {
     match key.kind {
-        crate::resources::Kind::IpPool => pool::delete(store, key, version),
+        Kind::IpPool => pool::delete(store, key, version),
+        Kind::Node => node::delete(store, key, version),
         _ => store.delete(key, version).map(|_| ()),
     }
 }
