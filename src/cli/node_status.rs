@@ -7,7 +7,7 @@ use crate::observe::report::StatusReport;
 const NOT_RUNNING: &str = "underpass process is not running.";
 
 /// Parts that are there only when something is odd about them.
-const WARNINGS: [&str; 2] = ["resources", "ipam"];
+const WARNINGS: [&str; 3] = ["resources", "ipam", "settings"];
 
 /// The report of a running node.
 pub fn text(report: &StatusReport) -> String {

@@ -18,7 +18,6 @@ use crate::observe::report::{
 };
 use crate::resources::time::rfc3339;
 use crate::resources::{ClusterState, NodeConfig, Problem};
-use crate::wire::Mtu;
 
 /// The device that operators know VXLAN routes by.
 const VXLAN_DEVICE: &str = "vxlan.calico";
@@ -151,14 +150,8 @@ fn remote(
     row.state = resolved(matches!(way, Way::Known(..)));
     if let Way::Known(mac, mtu) = way {
         row.mac = Some(mac);
-        let mtu: Mtu = mtu.less(carriage.encapsulation(node).overhead());
-        row.mtu = Some(
-            forwarding
-                .fixed()
-                .tunnel_mtu
-                .map_or(mtu, |most| most.min(mtu))
-                .0,
-        );
+        let mtus = forwarding.fixed().tunnel_mtus;
+        row.mtu = Some(mtus.within(carriage.encapsulation(node), mtu).0);
     }
 }
 
@@ -306,7 +299,9 @@ fn datastore_component(problems: &[Problem], datastore: &Health) -> Component {
             wrong.as_deref().unwrap_or("it does not answer")
         ),
         (true, []) => format!("in sync with {place} since {since}"),
-        (true, [first, ..]) => format!("{place}: {} problem(s), the first: {first}", problems.len()),
+        (true, [first, ..]) => {
+            format!("{place}: {} problem(s), the first: {first}", problems.len())
+        }
     };
     Component {
         name: "datastore".to_owned(),
@@ -335,8 +330,7 @@ fn components(forwarding: &Forwarding, handles: &Handles, ports: &OpenPorts) -> 
         });
     }
     if let Some(fallback) = ports.uplink_steering.fallback()
-        && let Some(uplink) =
-            components.get_mut(handles.workers().count() + usize::from(UPLINK.0))
+        && let Some(uplink) = components.get_mut(handles.workers().count() + usize::from(UPLINK.0))
     {
         uplink.detail = format!("{}: {fallback}", uplink.detail);
     }

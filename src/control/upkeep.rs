@@ -74,7 +74,11 @@ impl Upkeep {
     /// A resource has changed: its tunnels' addresses may be others now.
     pub fn heed(&self, key: &ResourceKey) {
         let own = key.kind == Kind::Node && key.name.as_str() == self.node.as_str();
-        if let Some(wake) = self.wake.as_ref().filter(|_| own || key.kind == Kind::IpPool) {
+        if let Some(wake) = self
+            .wake
+            .as_ref()
+            .filter(|_| own || key.kind == Kind::IpPool)
+        {
             // One that waits already will see this change, too.
             let _ = wake.try_send(());
         }
@@ -150,7 +154,10 @@ impl Keeper {
                 self.say(|state| &mut state.garbage, done.err());
             }
             let health = self.store.health();
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).datastore = health;
+            self.state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .datastore = health;
             match self.woken.recv_timeout(LOOK) {
                 Ok(()) => tunnels.hurry(),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -164,8 +171,12 @@ impl Keeper {
             Ok(changes) => {
                 for (kind, address) in changes {
                     match address {
-                        Some(address) => log::info!("{}: the {kind} tunnel's address is {address}", self.node),
-                        None => log::info!("{}: the {kind} tunnel needs no address any more", self.node),
+                        Some(address) => {
+                            log::info!("{}: the {kind} tunnel's address is {address}", self.node)
+                        }
+                        None => {
+                            log::info!("{}: the {kind} tunnel needs no address any more", self.node)
+                        }
                     }
                 }
                 Ok(())
@@ -179,7 +190,9 @@ impl Keeper {
     /// Gives back what was found unused before and still is. Of the nodes that say that they are alive,
     /// the first one does it for all.
     fn collect(&self, before: &mut Option<Suspects>) -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| format!("what nobody uses cannot be given back: {error}");
+        let failed = |error: &dyn std::fmt::Display| {
+            format!("what nobody uses cannot be given back: {error}")
+        };
         let alive = self.store.present().map_err(|error| failed(&error))?;
         if alive.is_some_and(|nodes| nodes.first() != Some(&self.node)) {
             *before = None;
@@ -188,7 +201,10 @@ impl Keeper {
         let check = self.ipam.check().map_err(|error| failed(&error))?;
         let now = Suspects::of(&check);
         if let Some(before) = before.take() {
-            let collected = self.ipam.collect(&before, &now).map_err(|error| failed(&error))?;
+            let collected = self
+                .ipam
+                .collect(&before, &now)
+                .map_err(|error| failed(&error))?;
             if collected != Default::default() {
                 log::info!(
                     "given back, as nobody uses them: {} address(es) {:?}, {} handle(s), {} block(s)",
@@ -207,7 +223,10 @@ impl Keeper {
     fn say(&self, which: impl Fn(&mut State) -> &mut Option<String>, failure: Option<String>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let said = which(&mut state);
-        if let Some(failure) = failure.as_ref().filter(|failure| said.as_ref() != Some(failure)) {
+        if let Some(failure) = failure
+            .as_ref()
+            .filter(|failure| said.as_ref() != Some(failure))
+        {
             log::warn!("{}: {failure}", self.node);
         }
         *said = failure;

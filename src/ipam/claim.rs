@@ -60,8 +60,14 @@ impl Ipam {
             .collect();
         // A person may tie a block to a node without IPAM's block being there yet.
         let affinities: Vec<BlockAffinity> = self.all(Kind::BlockAffinity)?;
-        let others = affinities.iter().filter(|affinity| affinity.spec.node != *node);
-        known.extend(others.filter(|affinity| affinity.is_routed()).map(BlockAffinity::block));
+        let others = affinities
+            .iter()
+            .filter(|affinity| affinity.spec.node != *node);
+        known.extend(
+            others
+                .filter(|affinity| affinity.is_routed())
+                .map(BlockAffinity::block),
+        );
         let overlaps = |cidr: &IpNet| {
             let other = |known: &IpNet| known.contains(cidr) || cidr.contains(known);
             known.contains(cidr) || known.iter().any(other)

@@ -58,10 +58,14 @@ impl Suspects {
         nodes.retain(|node| !check.nodes.contains(node));
         // A node whose workloads are still there may come back.
         for used in check.allocations.values().filter(|address| address.in_use) {
-            nodes.retain(|node| used.attributes.get("node").map(String::as_str) != Some(node.as_str()));
+            nodes.retain(|node| {
+                used.attributes.get("node").map(String::as_str) != Some(node.as_str())
+            });
         }
         Self {
-            addresses: addresses.map(|leaked| (leaked.ip, leaked.clone())).collect(),
+            addresses: addresses
+                .map(|leaked| (leaked.ip, leaked.clone()))
+                .collect(),
             handles: check
                 .leaked_handles()
                 .map(|handle| (handle.id.clone(), handle.clone()))
@@ -104,7 +108,9 @@ impl Ipam {
     pub fn collect(&self, before: &Suspects, now: &Suspects) -> Result<Collected> {
         let mut collected = Collected::default();
         let addresses = now.addresses.iter();
-        for (address, leaked) in addresses.filter(|(ip, leaked)| before.addresses.get(ip) == Some(leaked)) {
+        for (address, leaked) in
+            addresses.filter(|(ip, leaked)| before.addresses.get(ip) == Some(leaked))
+        {
             if self.give_back(leaked)? {
                 collected.addresses.push(*address);
             }
@@ -123,7 +129,11 @@ impl Ipam {
     }
 
     /// Takes back all that a node was given: its workloads' addresses, its tunnels' and its blocks.
-    pub fn clean_up_after(&self, node: &NodeName, workloads: &[WorkloadEndpoint]) -> Result<Collected> {
+    pub fn clean_up_after(
+        &self,
+        node: &NodeName,
+        workloads: &[WorkloadEndpoint],
+    ) -> Result<Collected> {
         let mut held = self.held_by(node)?;
         let of_workloads = workloads.iter().flat_map(WorkloadEndpoint::addresses);
         held.extend(of_workloads.map(Release::address));
@@ -143,10 +153,13 @@ impl Ipam {
     /// one is released.
     pub fn release_pool(&self, cidr: IpNet) -> Result<usize> {
         let mut released = 0;
-        for affinity in self.all::<crate::resources::BlockAffinity>(crate::resources::Kind::BlockAffinity)? {
+        for affinity in
+            self.all::<crate::resources::BlockAffinity>(crate::resources::Kind::BlockAffinity)?
+        {
             let inside = cidr.contains(&affinity.block());
             if inside && affinity.spec.kind == AffinityKind::Host {
-                let given_up = self.release_affinity(&affinity.spec.node, affinity.block(), false)?;
+                let given_up =
+                    self.release_affinity(&affinity.spec.node, affinity.block(), false)?;
                 released += usize::from(given_up);
             }
         }
@@ -162,7 +175,9 @@ impl Ipam {
         };
         match self.release(&[release]) {
             Ok(free) => Ok(free.is_empty()),
-            Err(IpamError::Stale(_) | IpamError::Datastore(DatastoreError::DoesNotExist(_))) => Ok(false),
+            Err(IpamError::Stale(_) | IpamError::Datastore(DatastoreError::DoesNotExist(_))) => {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

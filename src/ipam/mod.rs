@@ -131,10 +131,12 @@ impl Ipam {
     pub fn assign(&self, request: &Request) -> Result<Vec<IpAddr>> {
         let rules = self.rules()?;
         let labels = self.labels(&request.node)?;
+        let namespace = self.namespace_labels(request, &rules)?;
         let pools: Vec<&IpPool> = rules
             .pools
             .iter()
             .filter(|pool| pools::qualifies(pool, request, &labels))
+            .filter(|pool| pools::is_for_namespace(pool, request, &namespace))
             .collect();
         if pools.is_empty() {
             return Err(IpamError::NoPools(

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Ipam, Release, Request, Result};
-use crate::resources::{Kind, Node, NodeName, WorkloadEndpoint};
+use super::{Ipam, Release, Request, Result, Rules};
+use crate::resources::selector::Labels;
+use crate::resources::{IpPool, Kind, Node, NodeName, Profile, WorkloadEndpoint};
 
 /// How many addresses that somebody uses without IPAM's knowledge are passed over.
 const ATTEMPTS: usize = 64;
@@ -42,6 +43,31 @@ impl Ipam {
         }
         self.release(&passed_over)?;
         Ok(found)
+    }
+
+    /// The labels of the namespace that a request is for: its name, and what its profile has of it, as
+    /// Calico keeps namespaces in etcd. Nothing is looked up where no pool asks.
+    pub(super) fn namespace_labels(&self, request: &Request, rules: &Rules) -> Result<Labels> {
+        let mut labels = Labels::new();
+        let asks = |pool: &IpPool| !pool.spec.namespace_selector.is_empty();
+        let Some(namespace) = request.attributes.get("namespace") else {
+            return Ok(labels);
+        };
+        if !rules.pools.iter().any(asks) {
+            return Ok(labels);
+        }
+        for profile in self.all::<Profile>(Kind::Profile)? {
+            if profile.metadata.name.as_str() == format!("kns.{namespace}") {
+                let applied = profile.spec.labels_to_apply.iter();
+                let own =
+                    applied.filter_map(|(key, value)| Some((key.strip_prefix("pcns.")?, value)));
+                labels.extend(own.map(|(key, value)| (key.to_owned(), value.clone())));
+            }
+        }
+        for name in ["projectcalico.org/name", "kubernetes.io/metadata.name"] {
+            labels.insert(name.to_owned(), namespace.clone());
+        }
+        Ok(labels)
     }
 
     /// The addresses that were handed out on behalf of a node, each as it is to be released.

@@ -310,6 +310,13 @@ impl NodeConfig {
         fault.at(origin)
     }
 
+    /// Whether the file says anything of a field, such as `vxlan.port`: a default is no word of its
+    /// author's.
+    pub fn says(&self, field: &str) -> bool {
+        let places = self.places.as_ref();
+        places.is_some_and(|places| places.tree.at(field).is_some())
+    }
+
     /// How many workers there are.
     pub fn worker_count(&self) -> usize {
         self.workers.count()

@@ -39,7 +39,10 @@ impl Upkeep {
         if self.leak_grace_period != never && self.leak_grace_period < second {
             faults.push(Fault::new(
                 "upkeep.leakGracePeriod",
-                format!("{} is too short to tell what leaked from what is being set up", self.leak_grace_period),
+                format!(
+                    "{} is too short to tell what leaked from what is being set up",
+                    self.leak_grace_period
+                ),
                 "write 1s or more, 15m by default, or 0s for never",
             ));
         }

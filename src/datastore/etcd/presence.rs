@@ -62,7 +62,12 @@ pub(super) fn node_of(path: &str) -> Option<NodeName> {
 }
 
 async fn revoke(members: &Members, lease: i64) -> Result<(), Error> {
-    members.client().await?.lease_revoke(lease).await.map(|_| ())
+    members
+        .client()
+        .await?
+        .lease_revoke(lease)
+        .await
+        .map(|_| ())
 }
 
 async fn stay(members: &Members, path: &str, lease: &mut i64) {
