@@ -231,6 +231,9 @@ pub fn status(
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
         bridges: Vec::new(),
+        config: config
+            .file()
+            .and_then(|file| std::path::absolute(file).ok()),
     }
 }
 

@@ -310,6 +310,11 @@ impl NodeConfig {
         fault.at(origin)
     }
 
+    /// The file that it was read from.
+    pub fn file(&self) -> Option<&Path> {
+        self.places.as_ref().map(|places| &*places.file)
+    }
+
     /// Whether the file says anything of a field, such as `vxlan.port`: a default is no word of its
     /// author's.
     pub fn says(&self, field: &str) -> bool {
