@@ -67,8 +67,14 @@ enum IpamVerb {
     /// Not here: pools are not split
     #[command(hide = true)]
     Split {
-        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+        /// How many pools it was to become
+        number: Option<u32>,
+        /// The pool, by its network
+        #[arg(long)]
+        cidr: Option<String>,
+        /// The pool, by its name
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Change the settings
     Configure {

@@ -13,7 +13,7 @@ use super::contract::key;
 
 /// Resources of each writer, and how often one is killed.
 const RESOURCES: usize = 60;
-const KILLS: u32 = 60;
+const KILLS: u32 = 40;
 
 /// Nodes whose labels all say who wrote them.
 fn documents(writer: usize, round: u32) -> String {
@@ -60,8 +60,17 @@ fn a_writer_that_is_killed_leaves_whole_documents_and_no_lock() {
         });
         let mut killed = apply(&store, &file);
         let mut spared = apply(&store, &other);
-        // From before its first write to after its last.
-        thread::sleep(Duration::from_millis(u64::from(7 * round % 97)));
+        // One of them writes; how far it comes is as it happens.
+        let began = Instant::now();
+        let mine = format!("round: r{round}\n");
+        while !fs::read_to_string(store.join("nodes.yaml"))
+            .unwrap()
+            .contains(&mine)
+        {
+            assert!(began.elapsed() < Duration::from_secs(20), "nobody writes");
+            thread::sleep(Duration::from_micros(200));
+        }
+        thread::sleep(Duration::from_micros(u64::from(round) * 300));
         killed.kill().unwrap();
         killed.wait().unwrap();
         let rounds = whole_rounds(&directory);

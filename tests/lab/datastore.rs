@@ -51,13 +51,14 @@ fn nodes_on_etcd_do_their_upkeep() {
             assert!(alive.contains(&format!("/host/{node}/status")), "{alive}");
         }
         // They are the kernel's to send from.
-        let host = sh("ip -n up-worker1 -4 -o addr show dev tunl0");
-        let shown = underpass("get node worker1 -o yaml");
-        let address = shown
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("ipv4IPIPTunnelAddr: "));
-        let address = address.unwrap_or_else(|| panic!("{shown}")).to_owned();
-        assert!(host.contains(&format!("{address}/32")), "{host}");
+        let shown = underpass("get node worker1 -o json");
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let address = &shown["spec"]["bgp"]["ipv4IPIPTunnelAddr"];
+        let address = address.as_str().unwrap_or_else(|| panic!("{shown}"));
+        wait_for("the address on the TUN device", || {
+            let host = sh("ip -n up-worker1 -4 -o addr show dev tunl0");
+            host.contains(&format!("{address}/32")).then_some(())
+        });
         let owner = underpass(&format!("ipam show --ip {address}"));
         assert!(owner.contains("ipip-tunnel-addr-worker1"), "{owner}");
 

@@ -148,7 +148,7 @@ fn felix_configurations_are_followed() {
         );
         felix("node.one", "ipipMTU: 1300");
         let one = Router::spawn("one", &ONE.config(""), &["--log", "info"]);
-        let _two = Router::start("two", &TWO.config("tunnel: { mtu: 1350 }\n"));
+        let two = Router::spawn("two", &TWO.config("tunnel: { mtu: 1350 }\n"), &[]);
         wait_for("health where the default configuration says", || {
             health(9099).then_some(())
         });
