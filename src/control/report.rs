@@ -208,8 +208,7 @@ pub fn status(
     config: &NodeConfig,
     started: Instant,
     forwarding: &Forwarding,
-    problems: &[Problem],
-    datastore: &Health,
+    datastore: Component,
     handles: &Handles,
     ports: &OpenPorts,
     fast_path: Option<&FastPathSide>,
@@ -226,7 +225,7 @@ pub fn status(
         uplink: Some(config.uplink.interface.to_string()),
         routes: counts(forwarding),
         workers: workers(handles),
-        components: std::iter::once(datastore_component(problems, datastore))
+        components: std::iter::once(datastore)
             .chain(components(forwarding, handles, ports))
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
@@ -288,7 +287,7 @@ fn fast_path_component(side: &FastPathSide, forwarding: &Forwarding) -> Componen
 /// The datastore. While it is away the node forwards by what it knows, but as with Calico it is not ready:
 /// what changes meanwhile it does not learn. What is wrong in one document keeps no other from being
 /// routed.
-fn datastore_component(problems: &[Problem], datastore: &Health) -> Component {
+pub fn datastore_component(problems: &[Problem], datastore: &Health) -> Component {
     let Health {
         place,
         connected,

@@ -113,8 +113,10 @@ fn without_etcd_forwarding_goes_on_and_health_says_so() {
         let stop = AtomicBool::new(false);
         let flow = thread::scope(|scope| {
             let flowing = scope.spawn(|| flow("up-pod1", "up-pod2", pod2, &stop));
-            let _etcd = lose_and_change(&lab);
+            let mut etcd = lose_and_change(&lab);
             stop.store(true, Ordering::Relaxed);
+            etcd.kill().expect("kill");
+            etcd.wait().expect("wait");
             flowing.join().expect("flow")
         });
         let Flow {

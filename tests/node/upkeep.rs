@@ -160,6 +160,9 @@ fn felix_configurations_are_followed() {
             serde_json::from_value(ask("routes", &TWO.socket())).expect("routes");
         assert!(rows.iter().any(|row| row.mtu == Some(1350)), "{rows:?}");
 
+        // How much is logged, too, but for what the command line says.
+        assert!(one.log().contains("ready after") && !two.log().contains("ready after"));
+
         felix("default", "ipipMTU: 1400, healthPort: 9098");
         wait_for("health at another port", || health(9098).then_some(()));
         assert!(!health(9099));
