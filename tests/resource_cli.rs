@@ -482,3 +482,39 @@ fn completions_and_manual_pages_come_from_the_command_line() {
     assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
     assert!(page.contains("filename"), "{page}");
 }
+
+#[test]
+fn what_would_do_nothing_is_refused() {
+    let place = Place::new();
+    let policy = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+                  metadata: {name: sec.allow}\nspec: {tier: sec, order: 5, selector: all()}\n";
+    place.file("policy.yaml", policy);
+    place.fails(
+        &["apply", "-f", "policy.yaml"],
+        "Failed to apply 'GlobalNetworkPolicy' resource: [policy.yaml:1:1: resource does not exist: Tier(sec)]\n",
+    );
+    let tier =
+        "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: sec}\nspec: {order: 10}\n";
+    place.file("both.yaml", &format!("{tier}---\n{policy}"));
+    place.prints(
+        &["apply", "-f", "both.yaml"],
+        "Successfully applied 2 resource(s)\n",
+    );
+    place.prints(
+        &["get", "gnp", "-o", "wide"],
+        "NAME        ORDER   SELECTOR   \nsec.allow   5       all()      \n\n",
+    );
+    place.file(
+        "ipam.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: IPAMConfiguration\nmetadata: {name: default}\n\
+         spec: {minIPReclaimAgeSeconds: 60}\n",
+    );
+    let ran = place.run(&["apply", "-f", "ipam.yaml"]);
+    assert!(
+        ran.err
+            .contains("spec.minIPReclaimAgeSeconds: released addresses have no age here")
+            && ran.code == 1,
+        "{}",
+        ran.err
+    );
+}

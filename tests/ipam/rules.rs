@@ -251,3 +251,41 @@ fn tunnels_get_addresses_as_their_pools_ask() {
     assert_eq!(ipam.check().unwrap().leaked().count(), 0);
     hold(&store);
 }
+
+#[test]
+fn a_pool_serves_the_namespaces_that_it_selects() {
+    let (_root, store, ipam) = ipam(&[
+        pool(
+            "named",
+            "cidr: 10.1.0.0/24, namespaceSelector: projectcalico.org/name == 'prod'",
+        ),
+        pool(
+            "labelled",
+            "cidr: 10.2.0.0/24, namespaceSelector: team == 'a'",
+        ),
+        document(
+            "kind: Profile\nmetadata: {name: kns.shop}\nspec: {labelsToApply: {pcns.team: a}}\n",
+        ),
+    ]);
+    for (namespace, network) in [
+        ("prod", Some("10.1.0.")),
+        ("shop", Some("10.2.0.")),
+        ("dev", None),
+    ] {
+        let mut wanted = request("n1", namespace, 1);
+        wanted
+            .attributes
+            .insert("namespace".into(), namespace.into());
+        let given = ipam.assign(&wanted);
+        match network {
+            Some(network) => assert!(given.unwrap()[0].to_string().starts_with(network)),
+            None => assert!(matches!(given, Err(IpamError::NoPools(..))), "{given:?}"),
+        }
+    }
+    // A pool that is asked for by name need not select.
+    let mut named = request("n1", "dev", 1);
+    named.attributes.insert("namespace".into(), "dev".into());
+    named.pools = vec![name("named")];
+    assert_eq!(ipam.assign(&named).unwrap().len(), 1);
+    hold(&store);
+}
