@@ -85,6 +85,11 @@ boot_in_A() {
     boot_guest "$1" "$node" "$netdev" "$(mac_of "${POD_IP[$1]}")"
 }
 
+# In place of the lab's: there is no master here.
+apply_resources() { # apply_resources FILE
+    in_ns worker1 "$(underpass_bin)" apply --datastore "$DATASTORE_DIR" -f "$1" >/dev/null
+}
+
 # In place of the lab's: the port of a guest.
 workload_port() { # workload_port NODE xdp
     local port=${NODE_PORT[$1]}

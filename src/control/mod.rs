@@ -26,6 +26,7 @@ pub mod report;
 pub mod resolve;
 pub mod supervisor;
 pub mod threads;
+pub mod upkeep;
 pub mod view;
 pub mod workloads;
 
