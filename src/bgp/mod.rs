@@ -1,0 +1,22 @@
+//! A BGP speaker: shares routes as BIRD does.
+//!
+//! ```text
+//!   settings ──┐                                        ┌── events: next-hop groups, best paths
+//!   own routes ┤                                        ▲
+//!              ▼                                        │
+//!   speaker    one thread: sockets, timers  ◀──────▶  core   pure, on a clock that is handed in
+//!              ▲                                        │
+//!              └── TCP (MD5, GTSM)      session: FSM, OPEN │ rib: adj-in, decision, groups, adj-out
+//! ```
+//!
+//! [`Speaker`] is what others use. Everything below it is pure: bytes and times in, bytes and events
+//! out, so that two speakers run against each other on a virtual clock in a test.
+
+pub mod attributes;
+pub mod event;
+pub mod filter;
+pub mod report;
+pub mod settings;
+mod speaker;
+
+pub use speaker::{Error, Speaker, Start, Stop};
