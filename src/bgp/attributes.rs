@@ -147,7 +147,9 @@ impl AsPath {
         let mut segments = self.0.to_vec();
         match segments.first_mut() {
             Some(Segment::Sequence(ases)) if ases.len() < MOST_IN_SEGMENT => {
-                *ases = std::iter::once(number).chain(ases.iter().copied()).collect();
+                *ases = std::iter::once(number)
+                    .chain(ases.iter().copied())
+                    .collect();
             }
             _ => segments.insert(0, Segment::Sequence([number].into())),
         }

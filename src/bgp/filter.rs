@@ -76,7 +76,9 @@ impl Rule {
                 .prefix_length
                 .as_ref()
                 .is_none_or(|lengths| lengths.contains(&route.prefix.prefix_len()))
-            && self.source.is_none_or(|Source::RemotePeers| route.from_peer)
+            && self
+                .source
+                .is_none_or(|Source::RemotePeers| route.from_peer)
             && self.interface.as_ref().is_none_or(|pattern| {
                 route
                     .interface
@@ -221,7 +223,11 @@ mod tests {
                 interface: Some(pattern.to_owned()),
                 ..Rule::all(Action::Reject)
             });
-            assert_eq!(by_interface.decide(&subject("10.0.0.1/32")), action, "{pattern}");
+            assert_eq!(
+                by_interface.decide(&subject("10.0.0.1/32")),
+                action,
+                "{pattern}"
+            );
         }
     }
 }

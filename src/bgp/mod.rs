@@ -13,9 +13,14 @@
 //! out, so that two speakers run against each other on a virtual clock in a test.
 
 pub mod attributes;
+mod core;
 pub mod event;
 pub mod filter;
+mod message;
+mod mrt;
 pub mod report;
+mod rib;
+mod session;
 pub mod settings;
 mod speaker;
 
