@@ -717,3 +717,6 @@ fn format(agreed: &Agreed) -> Format {
         longest: agreed.longest,
     }
 }
+
+#[cfg(test)]
+mod tests;
