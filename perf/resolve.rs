@@ -14,7 +14,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use underpass::control::apply::{Facts, Fixed, Forwarding, Way};
 use underpass::control::resolve::Resolver;
-use underpass::forward::{Dscp, OuterTtl, PortConfig, PortRole, WorkloadSources};
+use underpass::forward::{
+    Dscp, FromWorkloads, OuterTtl, PortConfig, PortRole, TunnelMtus, WorkloadSources,
+};
 use underpass::packet::{Link, PortId};
 use underpass::resources::{ClusterState, Resource};
 use underpass::wire::{MacAddr, Mtu, Vni};
@@ -181,7 +183,8 @@ fn fixed() -> Fixed {
         strict_reserved_bits: false,
         ttl: OuterTtl::Fixed(64),
         dscp: Dscp::Inherit,
-        tunnel_mtu: None,
+        tunnel_mtus: TunnelMtus::default(),
+        from_workloads: FromWorkloads::default(),
         udp_zero_checksum_v6: false,
         fence: Default::default(),
     }

@@ -135,6 +135,7 @@ mod tests {
                 ready: false,
                 detail: "reads config/lab".to_owned(),
             }],
+            config: None,
             bridges: vec![BridgeStatus {
                 name: "tenants".to_owned(),
                 vni: 1,

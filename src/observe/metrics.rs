@@ -310,6 +310,7 @@ mod tests {
                 name: "datastore".to_owned(),
                 ..Component::default()
             }],
+            config: None,
             bridges: vec![BridgeStatus {
                 name: "tenants".to_owned(),
                 stations: 3,

@@ -49,6 +49,7 @@ impl FakeNode {
             }],
             components: vec![component(true, true, "in sync")],
             bridges: Vec::new(),
+            config: None,
         };
         Self {
             switch: CaptureSwitch::new(),
