@@ -3,6 +3,7 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod host_routes;
 mod paths;
 
 use std::collections::BTreeSet;
@@ -17,7 +18,8 @@ use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_p
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
-use super::host::HostSide;
+use super::host::{Devices, HostSide};
+use super::learned;
 use super::nat::OutgoingNat;
 use super::overheads::Overheads;
 use super::path_mtu::PathMtus;
@@ -118,10 +120,13 @@ impl Node {
         let mut ports = ports::open(&config, &mirror, &switch).map_err(|e| e.to_string())?;
         // The devices that were just made are in the mirror before anybody asks for them.
         mirror.process().map_err(|error| error.to_string())?;
-        let uplink = config.uplink.interface.to_string();
         let host = match &config.host {
             Some(host) => {
-                let side = HostSide::new(&host.tun.to_string(), &uplink);
+                let side = HostSide::new(Devices {
+                    tun: host.tun.to_string(),
+                    uplink: config.uplink.interface.to_string(),
+                    keep_routes: host.keep_routes,
+                });
                 Some(side.map_err(|error| error.to_string())?)
             }
             None => None,
@@ -234,6 +239,7 @@ impl Node {
                     self.ask_workloads();
                     self.follow_ports();
                     self.nat.look_after();
+                    self.look_after_host_routes();
                     self.look_after_paths();
                     self.look_after_fast_path();
                     self.forwarding.tick(self.started.elapsed().as_secs() as u32);
@@ -306,6 +312,7 @@ impl Node {
             largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
+        self.forwarding.set_pools(learned::pools(&self.state));
         for refused in self.forwarding.update(wanted, delta, &facts) {
             log::error!("no room in the route table for {refused}");
         }
@@ -314,8 +321,9 @@ impl Node {
         }
         let wanted = self.resolver.wanted();
         if let Some(host) = &mut self.host {
-            host.update(wanted, delta, host_mtu);
+            host.update(wanted, delta, host_mtu, &self.mirror);
         }
+        self.show_learned_routes();
         self.nat.update(&self.state);
         let after = self.forwarding.routes().len();
         log::info!(
@@ -356,6 +364,7 @@ impl Node {
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
         }
+        self.follow_host_routes();
     }
 
     fn look_after_fast_path(&mut self) {
@@ -411,6 +420,7 @@ impl Node {
         if let Some(host) = &mut self.host {
             host.set_mtu(host_mtu);
         }
+        self.show_learned_routes();
     }
 
     /// Heeds what the slow path noticed.
@@ -424,8 +434,8 @@ impl Node {
             }
             Event::Unresolved(next_hop) => match self.forwarding.hop(next_hop).cloned() {
                 Some(Hop::Workload(port, address)) => self.handles.ask_workload(port, address),
-                Some(Hop::Remote(node, _)) => self.probe(node),
-                _ => {}
+                Some(hop) => self.forwarding.next_hops(&hop).into_iter().for_each(|node| self.probe(node)),
+                None => {}
             },
             Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
         }
@@ -444,7 +454,7 @@ impl Node {
     fn probe_nodes(&mut self) {
         let ways: Vec<_> = self
             .forwarding
-            .remote_nodes()
+            .neighbours()
             .into_iter()
             .filter_map(|node| self.mirror.resolve_underlay(node).ok())
             .map(|way| (way.interface, way.next_hop))

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
+use ipnet::IpNet;
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
@@ -36,6 +37,16 @@ pub struct Mirror {
     pub(super) routes: RouteTable,
     pub(super) ignored: BTreeSet<String>,
     unknown: Unknown,
+    touched: Touched,
+}
+
+/// Destinations whose routes may be others than before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// These.
+    pub destinations: BTreeSet<IpNet>,
+    /// And any other, too: routes went unannounced, or more changed than is worth a list.
+    pub everything: bool,
 }
 
 /// What [`Mirror::process`] found changed.
@@ -86,6 +97,7 @@ impl Mirror {
             routes: RouteTable::default(),
             ignored: BTreeSet::new(),
             unknown: Unknown::EVERYTHING,
+            touched: Touched::default(),
         };
         mirror.read_unknown(&mut Changes::default())?;
         Ok(mirror)
@@ -171,6 +183,16 @@ impl Mirror {
         self.routes.iter()
     }
 
+    /// The routes of the main table to exactly this destination, the most preferred first.
+    pub fn routes_to(&self, destination: IpNet) -> &[Route] {
+        self.routes.exactly(destination)
+    }
+
+    /// The destinations whose routes [`Mirror::process`] found changed since the last call of this.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Keeps [`Mirror::resolve_underlay`] away from an interface, by name, whether it exists now or
     /// comes later: our own TUN, whose routes cover what the underlay is to carry.
     pub fn ignore_interface(&mut self, name: impl Into<String>) {
@@ -216,14 +238,15 @@ impl Mirror {
             Message::DelNeighbour(message) => self.neighbour_withdrawn(message, changes),
             Message::NewRoute(message) => {
                 if let Some(route) = Route::from_message(message) {
+                    let destination = route.destination;
                     let applied = self.routes.announce(route, flags & NLM_F_REPLACE);
-                    self.route_applied(applied, changes);
+                    self.route_applied(destination, applied, changes);
                 }
             }
             Message::DelRoute(message) => {
                 if let Some(route) = Route::from_message(message) {
                     let applied = self.routes.withdraw(&route);
-                    self.route_applied(applied, changes);
+                    self.route_applied(route.destination, applied, changes);
                 }
             }
             _ => {}
@@ -330,7 +353,10 @@ impl Mirror {
         }
     }
 
-    fn route_applied(&mut self, applied: Applied, changes: &mut Changes) {
+    fn route_applied(&mut self, destination: IpNet, applied: Applied, changes: &mut Changes) {
+        if applied != Applied::Unchanged {
+            self.touched.add(destination);
+        }
         match applied {
             Applied::Unchanged => {}
             Applied::Changed => changes.routes = true,
@@ -371,6 +397,7 @@ impl Mirror {
         if self.unknown.routes {
             let routes = read_routes(&mut self.netlink)?;
             changes.routes |= self.routes != routes;
+            self.touched.everything = true;
             self.routes = routes;
             self.unknown.routes = false;
         }
@@ -398,6 +425,21 @@ impl Mirror {
             self.links = links;
         }
         Ok(())
+    }
+}
+
+impl Touched {
+    /// Beyond so many, looking at all routes is no more work.
+    const MOST: usize = 1 << 16;
+
+    fn add(&mut self, destination: IpNet) {
+        if !self.everything {
+            self.destinations.insert(destination);
+            self.everything = self.destinations.len() > Self::MOST;
+        }
+        if self.everything {
+            self.destinations.clear();
+        }
     }
 }
 

@@ -146,6 +146,10 @@ pub struct Host {
     /// Its MTU in bytes; 0 derives it from the uplink's.
     #[serde(default)]
     pub mtu: u16,
+    /// Whether those of our routes in the host's table that do not hang on the device (to what is
+    /// reached as it is, and the blackholes of own blocks) stay after a clean end.
+    #[serde(default)]
+    pub keep_routes: bool,
 }
 
 /// The threads that move packets.

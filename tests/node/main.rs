@@ -9,6 +9,7 @@ mod netns;
 mod devices;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
+mod host_routes;
 mod plugs;
 mod refusals;
 mod running;
