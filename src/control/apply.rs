@@ -151,6 +151,8 @@ pub struct Forwarding {
     learned: Learned,
     /// Where learned routes are to be placed anew.
     unplaced: BTreeSet<IpNet>,
+    /// Whether pools are carried otherwise than at the last update.
+    repooled: bool,
     /// The next hop in use of each group, if it has any.
     chosen: BTreeMap<Hop, Option<IpAddr>>,
     /// Whether host processes may have to go another way to learned destinations than they do.
@@ -188,6 +190,7 @@ impl Forwarding {
             bridging: Bridging::default(),
             learned,
             unplaced: BTreeSet::new(),
+            repooled: false,
             chosen: BTreeMap::new(),
             rechosen: false,
         }
@@ -344,9 +347,11 @@ impl Forwarding {
         self.admit(&touched);
         let concerned =
             |hop: &Hop| everything || !matches!(hop, Hop::Remote(..)) || touched.contains(hop);
+        let repooled = std::mem::take(&mut self.repooled);
         self.adapt(concerned, facts);
         let learned = touched.iter().any(|hop| self.makes_peers(hop));
-        self.publish(everything || learned || !delta.peers.is_empty(), facts);
+        let peers = everything || learned || repooled || !delta.peers.is_empty();
+        self.publish(peers, facts);
         // The new adjacencies are published: once every worker has seen them, routes may use them.
         self.quiescence.synchronize();
         let (refused, unused) = self.write(changes);
@@ -379,11 +384,17 @@ impl Forwarding {
             prefixes.extend(self.wanted.routes.keys());
             prefixes.extend(own_prefixes());
         }
+        let is_learned = |prefix: &IpNet| {
+            let hop = self.writer.get(prefix).and_then(|index| self.hop(index));
+            matches!(hop, Some(Hop::Learned(..)))
+        };
         let shall_be = |prefix| {
             let own = route(&self.fixed, &self.wanted, prefix);
-            (prefix, own.or_else(|| self.from_aside(prefix)))
+            let hop = own.or_else(|| self.from_aside(prefix));
+            // What the node never had of its own does not go.
+            (hop.is_some() || !is_learned(&prefix)).then_some((prefix, hop))
         };
-        prefixes.into_iter().map(shall_be).collect()
+        prefixes.into_iter().filter_map(shall_be).collect()
     }
 
     /// Notes how other nodes are reached for these prefixes.
@@ -472,10 +483,7 @@ impl Forwarding {
     /// goes, the shortest first. So an address goes from its old way straight to its new one, and
     /// never by that of a prefix which covers it only in between. Says what could not be written, and
     /// which hops no route leads to any more.
-    fn write(
-        &mut self,
-        changes: BTreeMap<IpNet, Option<Hop>>,
-    ) -> (Vec<String>, BTreeSet<NextHop>) {
+    fn write(&mut self, changes: BTreeMap<IpNet, Option<Hop>>) -> (Vec<String>, BTreeSet<NextHop>) {
         let (mut changed, mut gone) = (Vec::new(), Vec::new());
         for (prefix, hop) in changes {
             match hop {

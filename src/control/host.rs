@@ -133,9 +133,17 @@ impl HostSide {
         mirror: &Mirror,
     ) {
         let before = std::mem::replace(&mut self.learned, ways);
-        let gone = before.keys().filter(|prefix| !self.learned.contains_key(*prefix));
-        let changed = self.learned.iter().filter(|(prefix, way)| before.get(*prefix) != Some(*way));
-        let prefixes: BTreeSet<IpNet> = gone.chain(changed.map(|(prefix, _)| prefix)).copied().collect();
+        let gone = before
+            .keys()
+            .filter(|prefix| !self.learned.contains_key(*prefix));
+        let changed = self
+            .learned
+            .iter()
+            .filter(|(prefix, way)| before.get(*prefix) != Some(*way));
+        let prefixes: BTreeSet<IpNet> = gone
+            .chain(changed.map(|(prefix, _)| prefix))
+            .copied()
+            .collect();
         self.set_ways(&prefixes, wanted, mirror);
     }
 
@@ -175,7 +183,10 @@ impl HostSide {
         }
         for destination in &touched.destinations {
             let routes = mirror.routes_to(*destination);
-            let ours = routes.iter().find_map(OwnRoute::of);
+            let ours = routes.iter().filter_map(OwnRoute::of);
+            let (ours, strays): (Vec<_>, Vec<_>) = ours.partition(|route| route.metric == 0);
+            strays.iter().for_each(|stray| self.remove_stray(stray));
+            let ours = ours.into_iter().next();
             if ours.as_ref() != self.routes.get(destination) {
                 self.note(*destination, ours);
                 prefixes.insert(*destination);
@@ -288,12 +299,16 @@ impl HostSide {
                 prefixes.insert(route.destination);
                 self.routes.insert(route.destination, route);
             } else {
-                // Ours, and with a metric that we never give.
-                let deleted = self.netlink.delete_route(route.destination, route.metric);
-                keep(deleted, || ());
+                self.remove_stray(&route);
             }
         }
         self.settle(prefixes, mirror);
+    }
+
+    /// Removes a route that bears our mark, and a metric that we never give.
+    fn remove_stray(&mut self, route: &OwnRoute) {
+        let deleted = self.netlink.delete_route(route.destination, route.metric);
+        keep(deleted, || ());
     }
 
     fn note(&mut self, destination: IpNet, route: Option<OwnRoute>) {
@@ -338,8 +353,7 @@ impl HostSide {
     /// Whether the route of this destination that ours would replace is ours already.
     fn is_ours(&self, destination: IpNet, mirror: &Mirror) -> bool {
         let foreign = |route: &crate::kernel::Route| route.protocol != ROUTE_PROTOCOL;
-        self.routes.contains_key(&destination)
-            && !mirror.routes_to(destination).iter().any(foreign)
+        self.routes.contains_key(&destination) && !mirror.routes_to(destination).iter().any(foreign)
     }
 
     /// Notes what was done, or says once why it could not be.

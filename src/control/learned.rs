@@ -134,8 +134,13 @@ impl Learned {
             .map(|(prefix, _)| *prefix)
             .collect();
         let before = std::mem::replace(&mut self.own_blocks, blocks);
-        let now = self.own_blocks.iter().filter(|block| !before.contains(block));
-        let gone = before.iter().filter(|block| !self.own_blocks.contains(block));
+        let now = self
+            .own_blocks
+            .iter()
+            .filter(|block| !before.contains(block));
+        let gone = before
+            .iter()
+            .filter(|block| !self.own_blocks.contains(block));
         now.chain(gone).copied().collect()
     }
 
@@ -187,7 +192,9 @@ impl Learned {
     /// A route is not known, or about to come into effect.
     pub fn forget_aside(&mut self, prefix: IpNet) -> Option<GroupId> {
         // Most tables have nothing aside, and most routes come while that is so.
-        (!self.aside.is_empty()).then(|| self.aside.remove(&prefix)).flatten()
+        (!self.aside.is_empty())
+            .then(|| self.aside.remove(&prefix))
+            .flatten()
     }
 
     /// Notes that a route came into effect; `fresh` if there was no learned one.

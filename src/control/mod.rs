@@ -13,6 +13,7 @@ pub mod facts;
 pub mod fast_path;
 pub mod fence;
 pub mod host;
+pub mod kernel_routes;
 pub mod learned;
 pub mod nat;
 pub mod node;

@@ -4,6 +4,7 @@
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
 mod host_routes;
+mod learned;
 mod paths;
 
 use std::collections::BTreeSet;
@@ -19,7 +20,8 @@ use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
 use super::host::{Devices, HostSide};
-use super::learned;
+use super::kernel_routes::KernelRoutes;
+use super::learned::pools as learned_pools;
 use super::nat::OutgoingNat;
 use super::overheads::Overheads;
 use super::path_mtu::PathMtus;
@@ -39,6 +41,7 @@ use crate::observe::control_socket::ControlSocket;
 use crate::observe::health::HealthServer;
 use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
+use crate::resources::bgp_use::Bgp;
 use crate::resources::config::{self, NodeConfig};
 use crate::resources::{ClusterState, Fault, Kind, Problem};
 use crate::wire::Mtu;
@@ -92,6 +95,7 @@ pub(super) struct Node {
     watch: Watch,
     state: ClusterState,
     resolver: Resolver,
+    external: Option<KernelRoutes>,
     overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
@@ -136,11 +140,13 @@ impl Node {
             .and_then(|datastore| datastore.watch(&watched(), None))
             .map_err(|error| error.to_string())?;
         let (state, problems) = first_state(&watch)?;
-        let resolver = Resolver::new(&state, &config.node);
+        let by_bgp = config.bgp != Bgp::Off;
+        let resolver = Resolver::with_bgp(&state, &config.node, by_bgp);
         if !state.nodes.contains_key(&config.node) {
             return Err(no_node(&config, &problems));
         }
 
+        let external = learned::external(&config.bgp, &mut mirror)?;
         let fixed = fixed(&config, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
         let mut forwarding =
@@ -182,6 +188,7 @@ impl Node {
             problems: Vec::new(),
             overheads: Overheads::new(resolver.wanted()),
             resolver,
+            external,
             forwarding,
             links,
             paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
@@ -199,6 +206,7 @@ impl Node {
         node.note_problems(problems);
         node.log_warnings(&[]);
         node.apply(&Delta::default());
+        node.take_daemons_routes();
         node.follow_ports();
         node.probe_nodes();
         Ok(node)
@@ -274,7 +282,8 @@ impl Node {
                     let delta = self.resolver.settle(&self.state);
                     self.overheads.update(self.resolver.wanted(), &delta);
                     self.log_warnings(&known);
-                    if delta.is_empty() {
+                    let repooled = self.forwarding.set_pools(learned_pools(&self.state));
+                    if delta.is_empty() && !repooled {
                         self.nat.update(&self.state);
                     } else {
                         self.apply(&delta);
@@ -312,7 +321,7 @@ impl Node {
             largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
-        self.forwarding.set_pools(learned::pools(&self.state));
+        self.forwarding.set_pools(learned_pools(&self.state));
         for refused in self.forwarding.update(wanted, delta, &facts) {
             log::error!("no room in the route table for {refused}");
         }
@@ -364,7 +373,7 @@ impl Node {
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
         }
-        self.follow_host_routes();
+        self.follow_routes();
     }
 
     fn look_after_fast_path(&mut self) {
@@ -434,7 +443,11 @@ impl Node {
             }
             Event::Unresolved(next_hop) => match self.forwarding.hop(next_hop).cloned() {
                 Some(Hop::Workload(port, address)) => self.handles.ask_workload(port, address),
-                Some(hop) => self.forwarding.next_hops(&hop).into_iter().for_each(|node| self.probe(node)),
+                Some(hop) => self
+                    .forwarding
+                    .next_hops(&hop)
+                    .into_iter()
+                    .for_each(|node| self.probe(node)),
                 None => {}
             },
             Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),

@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::mirror::list_main_table;
+use super::mirror::{MAIN_TABLE, list_table};
 use super::netlink::Netlink;
 use super::state::{Route, RouteKind};
 use super::{Error, Result};
@@ -97,7 +97,7 @@ impl Netlink {
     pub fn own_routes(&mut self) -> Result<Vec<OwnRoute>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let listed = list_main_table(self, family, Some(ROUTE_PROTOCOL))?;
+            let listed = list_table(self, family, MAIN_TABLE, Some(ROUTE_PROTOCOL))?;
             routes.extend(listed.iter().filter_map(own_route));
         }
         Ok(routes)
@@ -108,7 +108,7 @@ impl Netlink {
         let mut names: Vec<String> = Vec::new();
         let links = self.links()?;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut routes = list_main_table(self, family, None)?;
+            let mut routes = list_table(self, family, MAIN_TABLE, None)?;
             routes.retain(|route| route.destination.prefix_len() == 0);
             routes.sort_by_key(|route| route.metric);
             for next_hop in routes.iter().flat_map(|route| &route.next_hops) {

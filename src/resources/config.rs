@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bgp_use::Bgp;
 use super::bridge::{self, Bridge};
 use super::datastore::Datastore;
 use super::fence::Fence;
@@ -52,6 +53,9 @@ pub struct NodeConfig {
     /// Whether XDP programs forward what they can.
     #[serde(default)]
     pub fast_path: FastPathWanted,
+    /// Who tells where other nodes' blocks are.
+    #[serde(default)]
+    pub bgp: Bgp,
     /// Virtual Ethernets that this node has a part in.
     #[serde(default)]
     pub bridges: Vec<Bridge>,
@@ -345,6 +349,7 @@ impl NodeConfig {
         self.validate_uplink_queues(&mut faults);
         self.validate_numbers(&mut faults);
         self.validate_services(&mut faults);
+        self.bgp.validate(&mut faults);
         bridge::validate(self, &mut faults);
         faults
     }

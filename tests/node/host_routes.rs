@@ -39,6 +39,8 @@ const DIRECT: &str = "192.168.2.0/26 via 10.30.0.2 dev eth0 src 10.30.0.1";
 fn the_hosts_table_shows_what_each_mode_does() {
     isolated(|| {
         let _nodes = running(ONE, TWO);
+        // In direct mode a node's own address is answered by the far node's kernel.
+        sh("ip netns exec two sysctl -qw net.ipv4.ip_forward=1");
         assert_eq!(shown(), set(&[BLOCK, WORKLOAD, TUNNELLED]));
         for (mode, route) in [
             ("ipipMode: Never", DIRECT),
@@ -69,7 +71,10 @@ fn what_others_do_to_our_routes_is_put_right_and_theirs_are_left_alone() {
         let theirs = || {
             let all = sh("ip -n one route show");
             let theirs = |line: &&str| line.contains("10.30.0.9");
-            all.lines().filter(theirs).map(str::to_owned).collect::<Vec<_>>()
+            all.lines()
+                .filter(theirs)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         let before = theirs();
         let one = Router::start("one", &ONE.config(""));

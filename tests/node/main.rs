@@ -7,6 +7,7 @@ mod flow;
 mod netns;
 
 mod devices;
+mod external;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
 mod host_routes;

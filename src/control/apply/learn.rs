@@ -84,10 +84,13 @@ impl Forwarding {
 
     /// The pools are these now: learned routes in those that are others than before are carried anew, or
     /// stop being in effect. To be called before [`Forwarding::update`] with the same resources, so
-    /// that a pool whose mode is switched is never without a route.
-    pub fn set_pools(&mut self, pools: Vec<LearnedPool>) {
+    /// that a pool whose mode is switched is never without a route. Returns whether they are others.
+    pub fn set_pools(&mut self, pools: Vec<LearnedPool>) -> bool {
         let changed = self.learned.set_pools(pools);
+        self.repooled |= !changed.is_empty();
+        self.rechosen |= self.repooled;
         self.unplaced.extend(changed);
+        self.repooled
     }
 
     /// Learned routes that are in effect, and what each leads to.
@@ -124,17 +127,21 @@ impl Forwarding {
             return None;
         }
         let local = &self.wanted.local;
-        let in_effect = self.learned.in_pools().iter().filter_map(|(prefix, group)| {
-            let Place::InEffect(pool) = self.learned.place(*prefix) else {
-                return None;
-            };
-            let node = self.far_end(&Hop::Learned(*group, pool))?;
-            let encap = match self.learned_carriage(node, pool) {
-                Carriage::Ipip => Encap::Ipip,
-                Carriage::Direct | Carriage::Vxlan(_) => Encap::None,
-            };
-            Some((*prefix, remote_way(local, node, &encap)))
-        });
+        let in_effect = self
+            .learned
+            .in_pools()
+            .iter()
+            .filter_map(|(prefix, group)| {
+                let Place::InEffect(pool) = self.learned.place(*prefix) else {
+                    return None;
+                };
+                let node = self.far_end(&Hop::Learned(*group, pool))?;
+                let encap = match self.learned_carriage(node, pool) {
+                    Carriage::Ipip => Encap::Ipip,
+                    Carriage::Direct | Carriage::Vxlan(_) => Encap::None,
+                };
+                Some((*prefix, remote_way(local, node, &encap)))
+            });
         Some(in_effect.collect())
     }
 
@@ -160,12 +167,14 @@ impl Forwarding {
     /// first that may be.
     pub(super) fn choice(&self, group: GroupId, facts: &dyn Facts) -> Option<IpAddr> {
         let next_hops = self.learned.group(group).iter();
-        next_hops.copied().min_by_key(|node| match facts.way(*node) {
-            Way::Known(..) => 0,
-            Way::Asking => 1,
-            Way::Failed => 2,
-            Way::None => 3,
-        })
+        next_hops
+            .copied()
+            .min_by_key(|node| match facts.way(*node) {
+                Way::Known(..) => 0,
+                Way::Asking => 1,
+                Way::Failed => 2,
+                Way::None => 3,
+            })
     }
 
     /// How packets of a learned route are carried to a next hop.

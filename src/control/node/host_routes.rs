@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Node;
+use crate::control::kernel_routes::KernelRoutes;
 use crate::resources::felix_configuration::FelixConfigurationSpec;
 use crate::resources::{ClusterState, FelixConfiguration, NodeName};
 
@@ -10,16 +11,23 @@ use crate::resources::{ClusterState, FelixConfiguration, NodeName};
 const REFRESH: Duration = Duration::from_secs(90);
 
 impl Node {
-    /// Puts right what was done to our routes, and follows the gateways.
-    pub(super) fn follow_host_routes(&mut self) {
+    /// Takes over another daemon's changes of the kernel's routes, puts right what was done to ours, and
+    /// follows the gateways.
+    pub(super) fn follow_routes(&mut self) {
         let touched = self.mirror.take_touched();
+        self.follow_daemon(&touched);
         if let Some(host) = &mut self.host {
             host.follow(&touched, &self.mirror);
         }
     }
 
-    /// Has the host's table show learned routes to pools' destinations.
+    /// Has the host's table show learned routes to pools' destinations, unless another daemon has put
+    /// them there itself.
     pub(super) fn show_learned_routes(&mut self) {
+        let external = self.external.as_ref();
+        if external.is_some_and(KernelRoutes::in_main_table) {
+            return;
+        }
         if let Some(ways) = self.forwarding.changed_ways()
             && let Some(host) = &mut self.host
         {
@@ -42,8 +50,7 @@ fn refresh_interval(state: &ClusterState, node: &NodeName) -> Option<Duration> {
     let mut settings = FelixConfigurationSpec::default();
     for name in ["default".to_owned(), format!("node.{node}")] {
         let configuration = name.parse().ok();
-        let configuration =
-            configuration.and_then(|name| state.other::<FelixConfiguration>(&name));
+        let configuration = configuration.and_then(|name| state.other::<FelixConfiguration>(&name));
         if let Some(configuration) = configuration {
             settings.overlay(&configuration.spec);
         }
