@@ -10,6 +10,7 @@ mod router;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use common::fates;
 
@@ -25,6 +26,102 @@ fn the_committed_corpus_has_no_finding() {
             inputs += 1;
         }
         assert!(inputs > 10, "{target}: {inputs} inputs");
+    }
+}
+
+/// Searches beyond the corpus for a bounded time, as `scripts/fuzz` does with coverage to guide it:
+/// UNDERPASS_FUZZ_SECONDS a target, 3 if it is not given. A finding is left in a file, whose place and
+/// seed the failure names.
+#[test]
+fn mutations_of_the_corpus_have_no_finding() {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let seconds = number("UNDERPASS_FUZZ_SECONDS").unwrap_or(3);
+    let seed = number("UNDERPASS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    for (target, entry) in entries::ALL {
+        let mut mutator = Mutator::new(target, seed);
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut executions = 0;
+        while Instant::now() < end {
+            for _ in 0..16 {
+                let input = mutator.next();
+                if std::panic::catch_unwind(|| entry(&input)).is_err() {
+                    let path = std::env::temp_dir().join(format!("underpass-fuzz-{target}"));
+                    fs::write(&path, &input).unwrap();
+                    panic!("{target}, seed {seed}: the input is in {}", path.display());
+                }
+                executions += 1;
+            }
+        }
+        println!("{target}: {executions} executions in {seconds} s, seed {seed}, no finding");
+        assert!(executions > 0);
+    }
+}
+
+/// Inputs made of a target's corpus by small changes and by putting pieces of two together.
+struct Mutator {
+    corpus: Vec<Vec<u8>>,
+    random: Random,
+}
+
+impl Mutator {
+    const LONGEST: usize = 4096;
+
+    fn new(target: &str, seed: u64) -> Self {
+        let files = fs::read_dir(corpus(target)).expect("a corpus");
+        let mut corpus: Vec<_> = files
+            .map(|file| fs::read(file.unwrap().path()).unwrap())
+            .collect();
+        corpus.sort();
+        let random = Random(seed);
+        Self { corpus, random }
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        let nth = self.random.below(self.corpus.len());
+        let mut input = self.corpus[nth].clone();
+        for _ in 0..=self.random.below(6) {
+            self.change(&mut input);
+        }
+        input.truncate(Self::LONGEST);
+        input
+    }
+
+    fn change(&mut self, input: &mut Vec<u8>) {
+        const NOTABLE: [u8; 10] = [0, 1, 0x45, 0x60, 4, 6, 17, 0x7f, 0x80, 0xff];
+        let at = self.random.below(input.len() + 1);
+        let rest = input.len() - at;
+        match self.random.below(7) {
+            0 if rest > 0 => input[at] ^= 1 << self.random.below(8),
+            1 if rest > 0 => input[at] = self.random.below(256) as u8,
+            2 if rest > 0 => input[at] = NOTABLE[self.random.below(NOTABLE.len())],
+            3 => input.truncate(at),
+            4 => {
+                let gone = self.random.below(rest.min(64) + 1);
+                input.drain(at..at + gone);
+            }
+            5 => {
+                let more = vec![self.random.below(256) as u8; self.random.below(64)];
+                input.splice(at..at, more);
+            }
+            _ => {
+                let other = &self.corpus[self.random.below(self.corpus.len())];
+                let from = self.random.below(other.len() + 1);
+                input.splice(at.., other[from..].iter().copied());
+            }
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) as usize % bound
     }
 }
 

@@ -281,6 +281,12 @@ impl Egress {
         }
     }
 
+    /// The header, if the caller knows its length.
+    #[inline(always)]
+    pub(super) fn header_end<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.header.last_chunk()
+    }
+
     /// The header's length in bytes.
     #[inline]
     pub(super) fn header_len(&self) -> usize {

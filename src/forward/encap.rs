@@ -7,9 +7,69 @@ use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::EtherType;
 use crate::wire::{ethernet, flow, ipv4, ipv6};
 
+/// Bytes of a link's header, and of the tunnels' over IPv4.
+const LINK: usize = ethernet::HEADER_LEN;
+const IPIP: usize = LINK + Encapsulation::Ipip.overhead() as usize;
+const VXLAN: usize = LINK + Encapsulation::Vxlan.overhead() as usize;
+
 /// Pushes the header of `egress` before the packet in the frame.
-#[inline]
+///
+/// What almost all packets need is one of three headers before IPv4, each of a length that the compiler
+/// knows.
+#[inline(always)]
 pub(super) fn push(
+    egress: &Egress,
+    state: &mut WorkerState,
+    ip: &Traits,
+    frame: &mut Frame,
+) -> Result<(), DropReason> {
+    let pushed = match egress.encapsulation {
+        _ if ip.is_v6 => return push_any(egress, state, ip, frame),
+        Encapsulation::Vxlan => {
+            push_ipv4::<VXLAN>(egress, state, ip, frame).map(|(header, length, packet)| {
+                let udp = &mut header[IPIP..];
+                let port = flow::vxlan_source_port(flow::flow_hash_ipv4(packet));
+                udp[0..2].copy_from_slice(&port.to_be_bytes());
+                udp[4..6].copy_from_slice(&(length - ipv4::HEADER_LEN as u16).to_be_bytes());
+            })
+        }
+        Encapsulation::Ipip => push_ipv4::<IPIP>(egress, state, ip, frame).map(drop),
+        Encapsulation::None if egress.header_len() == LINK => {
+            let pushed = egress
+                .header_end()
+                .and_then(|header| frame.push_array::<LINK>(header));
+            pushed.map(drop)
+        }
+        Encapsulation::None | Encapsulation::VxlanOverIpv6 => {
+            return push_any(egress, state, ip, frame);
+        }
+    };
+    pushed.ok_or(DropReason::NoHeadroom)
+}
+
+/// Pushes a header that is outer IPv4 behind the link's, and fills that in; the header, the length in
+/// the outer header, and the packet.
+#[inline(always)]
+fn push_ipv4<'a, const N: usize>(
+    egress: &Egress,
+    state: &mut WorkerState,
+    ip: &Traits,
+    frame: &'a mut Frame,
+) -> Option<(&'a mut [u8; N], u16, &'a mut [u8])> {
+    let (header, packet) = frame.push_array::<N>(egress.header_end()?)?;
+    let inherited = Inherited {
+        tos: ip.tos,
+        // Read again: the hop was taken off since the header was parsed.
+        ttl: *packet.get(8)?,
+        dont_fragment: ip.dont_fragment,
+    };
+    let total_len = (N - LINK + packet.len()) as u16;
+    patch_ipv4(egress, state, &inherited, total_len, &mut header[LINK..]);
+    Some((header, total_len, packet))
+}
+
+/// Pushes any header before any packet.
+fn push_any(
     egress: &Egress,
     state: &mut WorkerState,
     ip: &Traits,
@@ -137,7 +197,7 @@ impl Inherited {
 }
 
 /// Fills in the outer IPv4 header. Its checksum is the template's sum plus what is filled in.
-#[inline]
+#[inline(always)]
 fn patch_ipv4(
     egress: &Egress,
     state: &mut WorkerState,

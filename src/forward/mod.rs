@@ -10,6 +10,8 @@
 //!  7 verdict  transmit, drop with one reason, or punt to the slow path
 //! ```
 //!
+//! Almost all packets take stages 1 and 2 in one step, [`ordinary`].
+//!
 //! What a bridge's port receives, or a bridge's network carries, is not routed: [`bridge`] has its
 //! stages.
 //!
@@ -22,6 +24,7 @@ mod decap;
 mod ecn;
 mod encap;
 mod encap_v6;
+mod ordinary;
 mod parse;
 mod reverse_path;
 mod snapshot;
@@ -102,12 +105,12 @@ pub fn forward(
     state.flights = flights;
 }
 
-/// Touches every packet once, so that their cache misses overlap: the stages go packet by packet, and
+/// Touches every packet, so that their cache misses overlap: the stages go packet by packet, and
 /// one packet's work is longer than what a core looks ahead.
 #[inline]
 fn fetch(batch: &[Frame]) {
-    let firsts = batch.iter().filter_map(|frame| frame.bytes().first());
-    std::hint::black_box(firsts.fold(0, |all, first| all ^ first));
+    let touched = batch.iter().map(Frame::first_byte);
+    std::hint::black_box(touched.fold(0, |all, byte| all ^ byte));
 }
 
 /// Sends a packet that the router itself made: an IP packet without a link header, looked up and
@@ -144,15 +147,21 @@ fn receive(
     frame: &mut Frame,
     destinations: &mut Destinations,
 ) -> Flight {
-    let received = parse::receive(port, frame).and_then(|ip| match port.role {
-        PortRole::Uplink => decap::open(snapshot, port, ip, frame),
-        PortRole::Workload => {
-            workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
-            parse::refuse_off_link(&ip)?;
-            Ok(ip)
-        }
-        PortRole::Host | PortRole::Bridge(_) => Ok(ip),
-    });
+    if let Some((traits, destination)) = ordinary::open(snapshot, port, frame) {
+        destinations.v4.push(destination);
+        return Flight::Lookup(traits, None);
+    }
+    receive_any(snapshot, port, frame, destinations)
+}
+
+/// The same for any frame, a stage at a time.
+fn receive_any(
+    snapshot: &Snapshot,
+    port: &PortConfig,
+    frame: &mut Frame,
+    destinations: &mut Destinations,
+) -> Flight {
+    let received = stages_1_and_2(snapshot, port, frame);
     match received {
         Ok(ip) => {
             match &ip {
@@ -163,6 +172,22 @@ fn receive(
         }
         Err(verdict) => Flight::Ended(verdict),
     }
+}
+
+fn stages_1_and_2(
+    snapshot: &Snapshot,
+    port: &PortConfig,
+    frame: &mut Frame,
+) -> Result<Ip, Verdict> {
+    parse::receive(port, frame).and_then(|ip| match port.role {
+        PortRole::Uplink => decap::open(snapshot, port, ip, frame),
+        PortRole::Workload => {
+            workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
+            parse::refuse_off_link(&ip)?;
+            Ok(ip)
+        }
+        PortRole::Host | PortRole::Bridge(_) => Ok(ip),
+    })
 }
 
 /// Stage 4 for the batch: all look-ups at once, so that their cache misses overlap.

@@ -36,7 +36,7 @@ impl Ip {
 
 /// What the stages behind the look-up need to know of a packet's own header. Small, as a batch of
 /// them waits for its look-ups.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Traits {
     pub(super) is_v6: bool,
     /// TOS or traffic class.
@@ -229,8 +229,9 @@ pub(super) fn refuse_link_local(ip: &Ipv6) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// Whether an address is neither a sender's nor a receiver's: "this network", loopback, multicast, class E.
 #[inline]
-fn never_forwarded_v4(address: Ipv4Addr) -> bool {
+pub(super) fn never_forwarded_v4(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
     first == 0 || first == 127 || first >= 224
 }

@@ -105,6 +105,16 @@ impl WorkloadSources {
         let link_local = matches!(source, IpAddr::V6(v6) if v6.is_unicast_link_local());
         link_local || self.allowed.iter().any(|net| net.contains(&source))
     }
+
+    /// As [`WorkloadSources::allow`]; most have one IPv4 address, which is looked at first.
+    #[inline(always)]
+    pub(super) fn allow_v4(&self, source: Ipv4Addr) -> bool {
+        let own = self.allowed.first().is_some_and(|net| match net {
+            IpNet::V4(net) => net.prefix_len() == 32 && net.addr() == source,
+            IpNet::V6(_) => false,
+        });
+        own || self.allow(source.into())
+    }
 }
 
 /// This node's tunnel end points, and whose tunnel packets it takes.
@@ -158,6 +168,12 @@ impl Addresses {
             IpAddr::V4(address) => self.v4.contains(&address.to_bits()),
             IpAddr::V6(address) => self.v6.contains(&address.to_bits()),
         }
+    }
+
+    /// Whether the IPv4 address is one of them.
+    #[inline]
+    pub fn contains_v4(&self, address: Ipv4Addr) -> bool {
+        self.v4.contains(&address.to_bits())
     }
 
     /// All of them, in no order.
@@ -226,6 +242,12 @@ impl Peers {
     pub fn contains(&self, source: impl Into<IpAddr>) -> bool {
         let source = source.into();
         self.node(source).is_some() || self.external.iter().any(|net| net.contains(&source))
+    }
+
+    /// Whether a known node has this IPv4 address.
+    #[inline]
+    pub fn knows_v4(&self, address: Ipv4Addr) -> bool {
+        self.v4.contains_key(&address.to_bits())
     }
 
     /// The known nodes' addresses, in no order.

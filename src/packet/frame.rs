@@ -41,6 +41,12 @@ impl Frame {
         &self.buffer[self.start..self.end]
     }
 
+    /// The packet's first byte, or some value: read to bring its cache line to hand.
+    #[inline(always)]
+    pub fn first_byte(&self) -> u8 {
+        self.buffer.get(self.start).copied().unwrap_or(0)
+    }
+
     /// The packet, to change in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -104,6 +110,22 @@ impl Frame {
             }
             _ => self.push(&padded[N - length.min(N)..]),
         }
+    }
+
+    /// Pushes `header` before the packet; the header in its place and the packet behind it, or none (and
+    /// nothing changed) if the headroom is too small.
+    #[inline(always)]
+    #[must_use]
+    pub fn push_array<const N: usize>(
+        &mut self,
+        header: &[u8; N],
+    ) -> Option<(&mut [u8; N], &mut [u8])> {
+        let start = self.start.checked_sub(N)?;
+        let whole = self.buffer.get_mut(start..self.end)?;
+        let (room, packet) = whole.split_first_chunk_mut::<N>()?;
+        *room = *header;
+        self.start = start;
+        Some((room, packet))
     }
 
     /// Takes `count` bytes off the packet's front; all of it if it is shorter.

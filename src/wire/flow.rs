@@ -19,7 +19,7 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 #[inline]
 pub fn flow_hash(ip_packet: &[u8]) -> u32 {
     match ip_packet.first() {
-        Some(byte) if byte >> 4 == 4 => hash_ipv4(ip_packet),
+        Some(byte) if byte >> 4 == 4 => flow_hash_ipv4(ip_packet),
         Some(byte) if byte >> 4 == 6 => hash_ipv6(ip_packet),
         _ => 0,
     }
@@ -57,8 +57,9 @@ pub const fn ipv6_flow_label(hash: u32) -> u32 {
     }
 }
 
-#[inline]
-fn hash_ipv4(packet: &[u8]) -> u32 {
+/// [`flow_hash`] of what is known to be IPv4.
+#[inline(always)]
+pub fn flow_hash_ipv4(packet: &[u8]) -> u32 {
     let Some(h) = packet.first_chunk::<{ ipv4::HEADER_LEN }>() else {
         return 0;
     };

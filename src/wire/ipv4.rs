@@ -97,6 +97,60 @@ pub struct Ipv4 {
     pub destination: Ipv4Addr,
 }
 
+/// The header of a packet like most: no options, no fragment. Smaller than [`Ipv4`] and read in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plain {
+    /// DSCP (upper six bits) and ECN (lower two).
+    pub tos: u8,
+    /// Bytes in header and payload.
+    pub total_len: usize,
+    /// The DF flag.
+    pub dont_fragment: bool,
+    /// How many more routers may forward the packet.
+    pub ttl: u8,
+    /// What the payload is: see [`protocol`].
+    pub protocol: u8,
+    /// The sender.
+    pub source: Ipv4Addr,
+    /// The receiver.
+    pub destination: Ipv4Addr,
+}
+
+impl Plain {
+    /// The header of a packet of which `available` bytes are there; none if it has options, is that of
+    /// a fragment, or [`Ipv4::parse`] would refuse it.
+    #[inline(always)]
+    pub fn parse(header: &[u8; HEADER_LEN], available: usize) -> Option<Self> {
+        let (words, _) = header.as_chunks::<4>();
+        let &[first, second, third, source, destination] = words else {
+            return None;
+        };
+        let [first, second, third, source, destination] =
+            [first, second, third, source, destination].map(u32::from_be_bytes);
+        let total_len = (first & 0xffff) as usize;
+        let plain = first >> 24 == 0x45 && second & 0x3fff == 0;
+        let sum = u64::from(first)
+            + u64::from(second)
+            + u64::from(third)
+            + u64::from(source)
+            + u64::from(destination);
+        // 0xffff divides 2³² - 1: what is right folds to a multiple of it, and is not zero.
+        let fits = (HEADER_LEN..=available).contains(&total_len);
+        if !plain || !fits || sum % 0xffff != 0 {
+            return None;
+        }
+        Some(Self {
+            tos: (first >> 16) as u8,
+            total_len,
+            dont_fragment: second & u32::from(DONT_FRAGMENT) != 0,
+            ttl: (third >> 24) as u8,
+            protocol: (third >> 16) as u8,
+            source: Ipv4Addr::from_bits(source),
+            destination: Ipv4Addr::from_bits(destination),
+        })
+    }
+}
+
 /// Bytes that are no IPv4 packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Ipv4Error {

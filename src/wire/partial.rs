@@ -23,7 +23,7 @@
 //! unfinished one.
 
 use super::checksum::{self, Checksum};
-use super::ipv4::{Ipv4, protocol};
+use super::ipv4::{Ipv4, Plain, protocol};
 use super::ipv6::{self, Ipv6};
 use super::udp;
 
@@ -51,6 +51,23 @@ pub fn complete_checksum(ip_packet: &mut [u8]) -> bool {
 #[inline]
 pub fn complete_ipv4(ip: &Ipv4, ip_packet: &mut [u8]) -> bool {
     find_ipv4(ip).is_some_and(|transport| complete_at(&transport, ip_packet))
+}
+
+/// Whether the TCP or UDP checksum of an ordinary packet seems to be partial; `segment` is what follows
+/// its IP header.
+#[inline(always)]
+pub fn is_partial(ip: &Plain, segment: &[u8]) -> bool {
+    let Some((field, least, _)) = field(ip.protocol) else {
+        return false;
+    };
+    let Some(field) = segment.get(field..field + 2) else {
+        return false;
+    };
+    let (source, destination) = (ip.source.to_bits(), ip.destination.to_bits());
+    let sum =
+        u64::from(source) + u64::from(destination) + u64::from(ip.protocol) + segment.len() as u64;
+    let field = u64::from(u16::from_be_bytes([field[0], field[1]]));
+    segment.len() >= least && (sum + 0xffff - field) % 0xffff == 0
 }
 
 #[inline]

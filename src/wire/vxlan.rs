@@ -73,10 +73,16 @@ impl Vxlan {
         let Some(out) = out.first_chunk_mut::<HEADER_LEN>() else {
             return 0;
         };
-        let [_, v0, v1, v2] = vni.get().to_be_bytes();
-        *out = [FLAG_VNI, 0, 0, 0, v0, v1, v2, 0];
+        *out = header(vni);
         HEADER_LEN
     }
+}
+
+/// The header for a network, its flags exactly 0x08 and no reserved bit set.
+#[inline]
+pub const fn header(vni: Vni) -> [u8; HEADER_LEN] {
+    let [_, v0, v1, v2] = vni.get().to_be_bytes();
+    [FLAG_VNI, 0, 0, 0, v0, v1, v2, 0]
 }
 
 #[cfg(test)]
