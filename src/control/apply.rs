@@ -390,7 +390,7 @@ impl Forwarding {
         };
         let shall_be = |prefix| {
             let own = route(&self.fixed, &self.wanted, prefix);
-            let hop = own.or_else(|| self.from_aside(prefix));
+            let hop = own.or_else(|| self.aside_hop(prefix));
             // What the node never had of its own does not go.
             (hop.is_some() || !is_learned(&prefix)).then_some((prefix, hop))
         };

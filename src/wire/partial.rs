@@ -67,7 +67,7 @@ pub fn is_partial(ip: &Plain, segment: &[u8]) -> bool {
     let sum =
         u64::from(source) + u64::from(destination) + u64::from(ip.protocol) + segment.len() as u64;
     let field = u64::from(u16::from_be_bytes([field[0], field[1]]));
-    segment.len() >= least && (sum + 0xffff - field) % 0xffff == 0
+    segment.len() >= least && (sum + 0xffff - field).is_multiple_of(0xffff)
 }
 
 #[inline]

@@ -202,7 +202,7 @@ impl Forwarding {
     }
 
     /// What a prefix leads to by a route that is known aside, where the node has none of its own.
-    pub(super) fn from_aside(&self, prefix: IpNet) -> Option<Hop> {
+    pub(super) fn aside_hop(&self, prefix: IpNet) -> Option<Hop> {
         let group = *self.learned.aside().get(&prefix)?;
         match self.learned.place(prefix) {
             Place::InEffect(pool) => Some(Hop::Learned(group, pool)),
