@@ -172,12 +172,16 @@ impl HostSide {
         }
     }
 
-    /// Puts right what others did to our routes, and follows the gateways to other nodes.
-    pub fn follow(&mut self, touched: &Touched, mirror: &Mirror) {
+    /// Puts right what others did to our routes, and follows the gateways to other nodes; `links` says
+    /// whether interfaces came, went or changed, which may let in what was refused.
+    pub fn follow(&mut self, touched: &Touched, links: bool, mirror: &Mirror) {
         if !self.taken_over {
             return;
         }
         let mut prefixes = self.rerouted(mirror);
+        if links {
+            prefixes.extend(self.refused.keys());
+        }
         if touched.everything {
             self.compare(mirror);
         }

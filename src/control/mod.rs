@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod bgp;
 pub mod bridges;
 pub mod check;
 mod echo;

@@ -3,6 +3,7 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod bgp;
 mod host_routes;
 mod learned;
 mod paths;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
+use super::bgp::BgpSide;
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
@@ -96,6 +98,7 @@ pub(super) struct Node {
     state: ClusterState,
     resolver: Resolver,
     external: Option<KernelRoutes>,
+    bgp: BgpSide,
     overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
@@ -168,8 +171,9 @@ impl Node {
             threads: counters,
             fast_path: fast_path.as_ref().map(FastPathSide::counters),
         };
+        let bgp = BgpSide::default();
         let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counted, &shown, switch, prober.clone());
+        let (view, questions) = View::new(counted, &shown, switch, prober.clone(), bgp.slot());
         let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let health = HealthServer::start(view, config.health, config.metrics);
@@ -189,6 +193,7 @@ impl Node {
             overheads: Overheads::new(resolver.wanted()),
             resolver,
             external,
+            bgp,
             forwarding,
             links,
             paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
@@ -207,6 +212,7 @@ impl Node {
         node.log_warnings(&[]);
         node.apply(&Delta::default());
         node.take_daemons_routes();
+        node.follow_bgp_resources();
         node.follow_ports();
         node.probe_nodes();
         Ok(node)
@@ -230,6 +236,7 @@ impl Node {
         let mut failure = None;
         let more = self.more_plugs.1.clone();
         loop {
+            let spoken = self.bgp.events();
             select! {
                 recv(updates) -> update => match update {
                     Ok(update) => changed = self.take(update, changed),
@@ -240,6 +247,10 @@ impl Node {
                 recv(measured) -> path => if let Ok(path) = path { self.take_measurement(&path) },
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
+                },
+                recv(spoken) -> event => match event {
+                    Ok(event) => self.hear_speaker(event),
+                    Err(_) => { failure = Some("the BGP speaker has ended".to_owned()); break }
                 },
                 recv(more) -> _ => self.follow_ports(),
                 recv(ticks) -> _ => {
@@ -288,6 +299,7 @@ impl Node {
                     } else {
                         self.apply(&delta);
                     }
+                    self.follow_bgp_resources();
                     self.follow_ports();
                 }
                 return false;
@@ -359,8 +371,10 @@ impl Node {
 
     /// Has adjacencies follow the kernel's neighbours, links and routes.
     fn follow_kernel(&mut self) {
+        let mut links = false;
         match self.mirror.process() {
             Ok(changes) if changes.any() => {
+                links = changes.links;
                 if changes.links {
                     self.ports.plugs.hurry(&changes.interfaces);
                     self.follow_ports();
@@ -373,7 +387,7 @@ impl Node {
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
         }
-        self.follow_routes();
+        self.follow_routes(links);
     }
 
     fn look_after_fast_path(&mut self) {
@@ -429,6 +443,7 @@ impl Node {
         if let Some(host) = &mut self.host {
             host.set_mtu(host_mtu);
         }
+        self.follow_next_hops();
         self.show_learned_routes();
     }
 
@@ -469,6 +484,7 @@ impl Node {
             .forwarding
             .neighbours()
             .into_iter()
+            .chain(self.bgp.unreachable().iter().copied())
             .filter_map(|node| self.mirror.resolve_underlay(node).ok())
             .map(|way| (way.interface, way.next_hop))
             .collect();
@@ -533,6 +549,8 @@ impl Node {
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
         let components = status.bridges.iter().map(report::bridge_component);
         status.components.extend(components.collect::<Vec<_>>());
+        status.bgp = self.bgp_status();
+        status.components.extend(self.bgp_component());
         status
     }
 
@@ -577,6 +595,7 @@ impl Node {
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
     fn stop(mut self) {
+        self.bgp.stop("the node stops");
         self.ports.unsteer_all();
         let OpenPorts {
             uplink_steering,

@@ -11,6 +11,7 @@ use super::fast_path::{FastPathMirror, FastPathSide};
 use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
+use crate::observe::bgp::BgpStatus;
 use crate::observe::report::{
     BridgeStatus, Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState,
     StatusReport, WorkerStatus,
@@ -243,6 +244,7 @@ pub fn status(
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
         bridges: Vec::new(),
+        bgp: BgpStatus::default(),
     }
 }
 

@@ -272,6 +272,10 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
                 Ok(report) => Reply::Mtu(report),
                 Err(text) => Reply::Error(text),
             },
+            Request::Bgp(wanted) => match view.bgp(&wanted) {
+                Ok(answer) => Reply::Bgp(answer),
+                Err(text) => Reply::Error(text),
+            },
             Request::FastPath { on } => match view.switch_fast_path(on) {
                 Ok(()) => Reply::Status(view.status()),
                 Err(text) => Reply::Error(text),

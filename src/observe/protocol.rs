@@ -7,6 +7,7 @@
 //! {"request":"status"}                                     → {"status":{…}}
 //! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
 //! {"request":"fast_path","on":false}                       → {"status":{…}}
+//! {"request":"bgp","what":"routes","prefix":"10.0.0.0/8"}  → {"bgp":{"rows":[…],"total":…}}
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
 //!                                                            {"packet":{…}} a packet
 //!                                                            {"end":{"sent":…,"missed":…,…}}
@@ -17,6 +18,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::bgp::{BgpAnswer, BgpRequest};
 use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
@@ -42,6 +44,8 @@ pub enum Request {
         /// By the fast path.
         on: bool,
     },
+    /// What the BGP speaker has.
+    Bgp(BgpRequest),
     /// Packets as they cross ports.
     Capture(CaptureRequest),
 }
@@ -83,6 +87,8 @@ pub enum Reply {
     Status(StatusReport),
     /// The largest packet that gets through.
     Mtu(MtuReport),
+    /// What the BGP speaker has.
+    Bgp(BgpAnswer),
     /// A capture has begun.
     Capture(CaptureStart),
     /// A captured packet.

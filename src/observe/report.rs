@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::bgp::BgpStatus;
 use crate::packet::DropReason;
 use crate::port::PortStatistics;
 use crate::wire::MacAddr;
@@ -405,6 +406,9 @@ pub struct StatusReport {
     /// The bridges.
     #[serde(default)]
     pub bridges: Vec<BridgeStatus>,
+    /// BGP.
+    #[serde(default)]
+    pub bgp: BgpStatus,
 }
 
 impl StatusReport {

@@ -6,6 +6,7 @@ mod flow;
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod bgp;
 mod devices;
 mod external;
 #[path = "../common/fast_path.rs"]

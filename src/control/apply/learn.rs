@@ -101,6 +101,18 @@ impl Forwarding {
         })
     }
 
+    /// The next hops of all groups.
+    pub fn learned_next_hops(&self) -> BTreeSet<IpAddr> {
+        self.learned.next_hops().collect()
+    }
+
+    /// Learned routes, in effect or not.
+    pub fn learned_prefixes(&self) -> Vec<IpNet> {
+        let in_effect = self.learned_routes().map(|(prefix, _)| prefix);
+        let aside = self.learned.aside().keys().copied();
+        in_effect.chain(aside).collect()
+    }
+
     /// How many learned routes are in effect.
     pub fn learned_count(&self) -> usize {
         self.learned.len()

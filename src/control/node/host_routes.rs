@@ -13,11 +13,11 @@ const REFRESH: Duration = Duration::from_secs(90);
 impl Node {
     /// Takes over another daemon's changes of the kernel's routes, puts right what was done to ours, and
     /// follows the gateways.
-    pub(super) fn follow_routes(&mut self) {
+    pub(super) fn follow_routes(&mut self, links: bool) {
         let touched = self.mirror.take_touched();
         self.follow_daemon(&touched);
         if let Some(host) = &mut self.host {
-            host.follow(&touched, &self.mirror);
+            host.follow(&touched, links, &self.mirror);
         }
     }
 
