@@ -288,6 +288,7 @@ fn snapshot(kind: Kind, fib: Arc<Fib>) -> Snapshot {
             local_addresses: [NODE, POD].map(IpAddr::V4).into_iter().collect(),
             v6: None,
             reverse_path: ReversePath::default(),
+            from_workloads: Default::default(),
         },
         router: RouterAddresses {
             v4: NODE,

@@ -1,7 +1,9 @@
 //! The node that benchmarks of the control plane are for.
 
 use underpass::control::apply::Fixed;
-use underpass::forward::{Dscp, OuterTtl, PortConfig, PortRole, WorkloadSources};
+use underpass::forward::{
+    Dscp, FromWorkloads, OuterTtl, PortConfig, PortRole, TunnelMtus, WorkloadSources,
+};
 use underpass::packet::{Link, PortId};
 use underpass::wire::{MacAddr, Vni};
 
@@ -30,7 +32,8 @@ pub fn fixed() -> Fixed {
         strict_reserved_bits: false,
         ttl: OuterTtl::Fixed(64),
         dscp: Dscp::Inherit,
-        tunnel_mtu: None,
+        tunnel_mtus: TunnelMtus::default(),
+        from_workloads: FromWorkloads::default(),
         udp_zero_checksum_v6: false,
         fence: Default::default(),
     }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use underpass::bench::load::profile::FrameSize;
 use underpass::bench::load::{Load, Order};
 use underpass::bench::namespace::{ENTER, PrivateDirectory};
-use underpass::bench::topology::{Direction, Outer, POOL, Site, Topology};
+use underpass::bench::systems::documents;
+use underpass::bench::topology::{Direction, Outer, Site, Topology};
 
 const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 
@@ -25,6 +26,7 @@ const EACH: Duration = Duration::from_secs(1);
 /// How long the nodes may take until they forward.
 const PATIENCE: Duration = Duration::from_secs(10);
 const FLOWS: u32 = 64;
+const BLOCK_SIZE: u8 = 26;
 
 /// Mode, ipipMode, vxlanMode.
 const MODES: [(&str, &str, &str); 5] = [
@@ -63,7 +65,7 @@ fn run() -> Result<bool, Failure> {
     let sites = [&topology.a, &topology.b];
     let datastore = directory.join("datastore");
     fs::create_dir_all(&datastore)?;
-    write_pool(&datastore, MODES[0])?;
+    apply_pool(&directory, MODES[0])?;
     fs::write(datastore.join("sites.yaml"), sites.map(resources).concat())?;
     let nodes = sites
         .map(|site| Node::start(site, &directory))
@@ -101,10 +103,10 @@ fn run() -> Result<bool, Failure> {
 
     let all = EACH * MODES.len() as u32;
     let outcome = thread::scope(|scope| {
-        let switching = scope.spawn(|| -> std::io::Result<()> {
+        let switching = scope.spawn(|| -> Result<(), String> {
             for mode in &MODES[1..] {
                 thread::sleep(EACH);
-                write_pool(&datastore, *mode)?;
+                apply_pool(&directory, *mode)?;
             }
             Ok(())
         });
@@ -140,57 +142,31 @@ fn run() -> Result<bool, Failure> {
     Ok(sent.packets == received.packets && received.duplicates == 0)
 }
 
-/// Renamed into place, so that nobody reads half of it.
-fn write_pool(datastore: &Path, (_, ipip, vxlan): (&str, &str, &str)) -> std::io::Result<()> {
-    let fresh = datastore.with_extension("new");
-    fs::write(
-        &fresh,
-        format!(
-            "apiVersion: projectcalico.org/v3\n\
-             kind: IPPool\n\
-             metadata: {{ name: switch }}\n\
-             spec: {{ cidr: {POOL}, ipipMode: {ipip}, vxlanMode: {vxlan} }}\n"
-        ),
-    )?;
-    fs::rename(fresh, datastore.join("pool.yaml"))
+/// As a user switches.
+fn apply_pool(directory: &Path, (_, ipip, vxlan): (&str, &str, &str)) -> Result<(), String> {
+    let file = directory.join("pool.yaml");
+    fs::write(&file, documents::pool((ipip, vxlan), BLOCK_SIZE)).map_err(|e| e.to_string())?;
+    let applied = Command::new(UNDERPASS)
+        .args(["apply", "--datastore"])
+        .arg(directory.join("datastore"))
+        .arg("-f")
+        .arg(&file)
+        .output()
+        .map_err(|error| error.to_string())?;
+    match applied.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&applied.stderr).into_owned()),
+    }
 }
 
 fn resources(site: &Site) -> String {
-    let Site {
-        name,
-        address,
-        tunnel_address: tunnel,
-        workload_address: workload,
-        port,
-        ..
-    } = site;
-    format!(
-        "---\n\
-         apiVersion: projectcalico.org/v3\n\
-         kind: Node\n\
-         metadata: {{ name: {name} }}\n\
-         spec:\n\
-         \x20 bgp: {{ ipv4Address: {address}/24, ipv4IPIPTunnelAddr: {tunnel} }}\n\
-         \x20 ipv4VXLANTunnelAddr: {tunnel}\n\
-         ---\n\
-         apiVersion: projectcalico.org/v3\n\
-         kind: BlockAffinity\n\
-         metadata: {{ name: {name}-block }}\n\
-         spec: {{ node: {name}, cidr: {workload}/26, state: confirmed }}\n\
-         ---\n\
-         apiVersion: projectcalico.org/v3\n\
-         kind: WorkloadEndpoint\n\
-         metadata: {{ name: {name}-bench-load-eth0, namespace: default }}\n\
-         spec:\n\
-         \x20 node: {name}\n\
-         \x20 orchestrator: bench\n\
-         \x20 workload: load\n\
-         \x20 endpoint: eth0\n\
-         \x20 interfaceName: {port}\n\
-         \x20 mac: \"{mac}\"\n\
-         \x20 ipNetworks: [{workload}/32]\n",
-        mac = site.eth_mac(),
-    )
+    let workload = site.workload_address;
+    [
+        documents::node(site, 24),
+        documents::blocks(site, [format!("{workload}/{BLOCK_SIZE}")]),
+        documents::workload(site, [workload]),
+    ]
+    .concat()
 }
 
 /// A node's process, killed when this is dropped.

@@ -162,6 +162,7 @@ fn snapshot(quiescence: &Quiescence) -> Snapshot {
             local_addresses: [IpAddr::V4(NODE), IpAddr::V4(POD)].into_iter().collect(),
             v6: None,
             reverse_path: ReversePath::default(),
+            from_workloads: Default::default(),
         },
         router: RouterAddresses {
             v4: NODE,

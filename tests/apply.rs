@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use underpass::control::apply::{Forwarding, Hop, Way, steered_prefixes};
 use underpass::control::resolve::{Encap, Target, Wanted};
 use underpass::fib::NextHop;
-use underpass::forward::{Adjacency, Encapsulation, Punt, RouterAddresses, Snapshot};
+use underpass::forward::{Adjacency, Encapsulation, Punt, RouterAddresses, Snapshot, TunnelMtus};
 use underpass::wire::{MacAddr, Mtu};
 use underpass::worker::publish::{PublishedReader, QuiescentReader};
 
@@ -181,7 +181,11 @@ fn a_tunnels_mtu_is_the_paths_less_its_headers_or_what_is_configured() {
         (Encap::None, Some(Mtu(1400)), 9000),
     ] {
         let mut fixed = fixed();
-        fixed.tunnel_mtu = configured;
+        fixed.tunnel_mtus = TunnelMtus {
+            ipip: configured,
+            vxlan: configured,
+            vxlan_v6: configured,
+        };
         let mut forwarding = Forwarding::new(fixed, alone());
         forwarding.apply(far_by(NODE_A, encap.clone()), &underlay);
         let snapshot = forwarding.published().get();

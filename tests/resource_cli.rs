@@ -7,9 +7,16 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A datastore of its own, and a place for files.
+#[path = "common/etcd.rs"]
+#[allow(dead_code, reason = "shared with the datastores' tests")]
+mod etcd;
+#[path = "resource_cli/over_etcd.rs"]
+mod over_etcd;
+
+/// A datastore of its own, named by the environment, and a place for files.
 struct Place {
     directory: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 /// What a command printed and how it ended.
@@ -25,12 +32,15 @@ const POOL: &str = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {n
 impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("store")).unwrap();
-        Self { directory }
-    }
-
-    fn store(&self) -> PathBuf {
-        self.directory.path().join("store")
+        let store = directory.path().join("store");
+        fs::create_dir(&store).unwrap();
+        Self {
+            directory,
+            environment: vec![
+                ("DATASTORE_TYPE".into(), "directory".into()),
+                ("DATASTORE_DIRECTORY".into(), store.display().to_string()),
+            ],
+        }
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -48,8 +58,7 @@ impl Place {
             .args(arguments)
             .current_dir(self.directory.path())
             .env_clear()
-            .env("DATASTORE_TYPE", "directory")
-            .env("DATASTORE_DIRECTORY", self.store())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -243,7 +252,7 @@ fn validation_needs_no_datastore() {
     let place = Place::new();
     let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata:\n  name: p\nspec:\n  \
                 peerIP: 192.168.0.0:0\n";
-    fs::remove_dir(place.store()).unwrap();
+    fs::remove_dir(place.directory.path().join("store")).unwrap();
     place.file("peer.yaml", peer);
     place.fails(
         &["validate", "-f", "peer.yaml"],
@@ -472,4 +481,40 @@ fn completions_and_manual_pages_come_from_the_command_line() {
     let page = fs::read_to_string(place.directory.path().join("pages/underpass-apply.1")).unwrap();
     assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
     assert!(page.contains("filename"), "{page}");
+}
+
+#[test]
+fn what_would_do_nothing_is_refused() {
+    let place = Place::new();
+    let policy = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+                  metadata: {name: sec.allow}\nspec: {tier: sec, order: 5, selector: all()}\n";
+    place.file("policy.yaml", policy);
+    place.fails(
+        &["apply", "-f", "policy.yaml"],
+        "Failed to apply 'GlobalNetworkPolicy' resource: [policy.yaml:1:1: resource does not exist: Tier(sec)]\n",
+    );
+    let tier =
+        "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: sec}\nspec: {order: 10}\n";
+    place.file("both.yaml", &format!("{tier}---\n{policy}"));
+    place.prints(
+        &["apply", "-f", "both.yaml"],
+        "Successfully applied 2 resource(s)\n",
+    );
+    place.prints(
+        &["get", "gnp", "-o", "wide"],
+        "NAME        ORDER   SELECTOR   \nsec.allow   5       all()      \n\n",
+    );
+    place.file(
+        "ipam.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: IPAMConfiguration\nmetadata: {name: default}\n\
+         spec: {minIPReclaimAgeSeconds: 60}\n",
+    );
+    let ran = place.run(&["apply", "-f", "ipam.yaml"]);
+    assert!(
+        ran.err
+            .contains("spec.minIPReclaimAgeSeconds: released addresses have no age here")
+            && ran.code == 1,
+        "{}",
+        ran.err
+    );
 }

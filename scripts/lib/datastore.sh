@@ -7,51 +7,37 @@ CONFIG_DIR=$LAB_DIR/nodes
 node_config() { printf '%s/%s.yaml\n' "$CONFIG_DIR" "$1"; }
 node_socket() { printf '/run/underpass/%s.sock\n' "$1"; }
 
-# With DATASTORE=static everything is written down; with dir and etcd only nodes and pool are, and blocks
-# and pods' addresses are IPAM's.
+# With DATASTORE=static everything is written down; with dir and etcd only nodes and pool are, and blocks,
+# tunnels' and pods' addresses are IPAM's.
 write_datastore() { # write_datastore MODE
     mkdir -p "$DATASTORE_DIR" "$CONFIG_DIR"
-    local node
-    if [[ $DATASTORE != static ]]; then
-        [[ $DATASTORE != etcd ]] || start_etcd
-        for node in "${NODES[@]}"; do node_resource "$node" | store "Node/$node"; done
-        write_pool "$1"
-        return
-    fi
-    for node in "${NODES[@]}"; do node_resource "$node"; done >"$DATASTORE_DIR/nodes.yaml"
-    for node in "${NODES[@]}"; do block_resource "$node"; done >"$DATASTORE_DIR/blocks.yaml"
-    for node in "${NODES[@]}"; do workload_resource "$node"; done >"$DATASTORE_DIR/workloads.yaml"
-    write_pool "$1"
-}
-
-# The one file that a mode is: renamed into place, so that a watcher never reads half of it.
-write_pool() { # write_pool MODE
-    pool_resource "$1" | store IPPool/lab
-}
-
-# Puts the resource on standard input into the datastore, in place of the one of that kind and name.
-store() { # store KIND/NAME
-    local temporary
-    temporary=$(mktemp "$LAB_DIR/pool.XXXXXX")
-    sed 1{/^---$/d} >"$temporary"
-    if [[ $DATASTORE == etcd ]]; then
-        store_in_etcd "$1" "$temporary"
-        rm -f "$temporary"
-    elif [[ $1 == IPPool/* ]]; then
-        mv "$temporary" "$DATASTORE_DIR/pool.yaml"
+    [[ $DATASTORE != etcd ]] || start_etcd
+    if [[ $DATASTORE == static ]]; then
+        for_nodes node_resource >"$DATASTORE_DIR/nodes.yaml"
+        for_nodes block_resource >"$DATASTORE_DIR/blocks.yaml"
+        for_nodes workload_resource >"$DATASTORE_DIR/workloads.yaml"
     else
-        mv "$temporary" "$DATASTORE_DIR/${1//\//-}.yaml"
+        for_nodes node_resource | apply_resources -
     fi
+    apply_pool "$1"
 }
 
-# Under Calico's key, as JSON, by etcd's own gateway.
-store_in_etcd() { # store_in_etcd KIND/NAME FILE
-    local plural=${1%%/*}s
-    local key=/calico/resources/v3/projectcalico.org/${plural,,}/${1#*/}
-    local value
-    value=$(python3 -c 'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))' <"$2")
-    in_ns master curl -sSf "$ETCD/v3/kv/put" -o /dev/null \
-        -d "{\"key\": \"$(printf %s "$key" | base64 -w 0)\", \"value\": \"$(printf %s "$value" | base64 -w 0)\"}"
+for_nodes() { # for_nodes CMD: once with each node's name
+    local node
+    for node in "${NODES[@]}"; do "$1" "$node"; done
+}
+
+# The one resource that a mode is.
+apply_pool() { # apply_pool MODE
+    pool_resource "$1" >"$LAB_DIR/pool.yaml"
+    apply_resources "$LAB_DIR/pool.yaml"
+}
+
+# As a user does it, on a node from which the datastore is reached.
+apply_resources() { # apply_resources FILE
+    local place=$DATASTORE_DIR
+    [[ $DATASTORE != etcd ]] || place=$ETCD
+    in_ns master "$(underpass_bin)" apply --datastore "$place" -f "$1" >/dev/null
 }
 
 ETCD=http://${NODE_IP[master]}:2379
@@ -126,6 +112,9 @@ metadata:
 spec:
   bgp:
     ipv4Address: ${NODE_CIDR[$1]}
+YAML
+    [[ $DATASTORE == static ]] || return 0
+    cat <<YAML
     ipv4IPIPTunnelAddr: ${NODE_IPIP[$1]}
   ipv4VXLANTunnelAddr: ${NODE_VXLAN[$1]}
 YAML

@@ -164,8 +164,8 @@ pub enum WorkloadVerb {
     },
     /// Show this node's workloads
     List {
-        #[arg(long, value_name = "FILE", default_value = CONFIG)]
-        config: PathBuf,
+        #[command(flatten)]
+        on: WorkloadNodeArguments,
     },
     /// Show a workload's endpoint
     Show {
@@ -186,9 +186,19 @@ pub struct WorkloadNameArguments {
     /// Its interface's name inside
     #[arg(long, value_name = "IF", default_value = "eth0")]
     pub endpoint: String,
+    #[command(flatten)]
+    pub on: WorkloadNodeArguments,
+}
+
+/// The node that a workload is on.
+#[derive(Debug, Clone, Args)]
+pub struct WorkloadNodeArguments {
     /// The configuration of the node that it is on
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
+    /// The running node that it is on, by its name; its configuration is asked of it
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub node: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -10,20 +10,10 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::resource::StoreArguments;
 use super::{Failure, print};
-use crate::datastore;
 use crate::ipam::{Allocation, Check, Ipam, IpamError, LeakedHandle, Release};
-use crate::resources::datastore::Datastore;
-use crate::resources::{IpamBlock, NodeConfig};
-
-/// Where the datastore is.
-#[derive(Debug, Clone, Args)]
-pub struct StoreArguments {
-    /// A node's configuration, or calicoctl's [default: the environment's DATASTORE_TYPE,
-    /// ETCD_ENDPOINTS, …, then /etc/calico/calicoctl.cfg]
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-}
+use crate::resources::IpamBlock;
 
 #[derive(Debug, Args)]
 pub struct IpamArguments {
@@ -74,6 +64,18 @@ enum IpamVerb {
         #[arg(long)]
         force: bool,
     },
+    /// Not here: pools are not split
+    #[command(hide = true)]
+    Split {
+        /// How many pools it was to become
+        number: Option<u32>,
+        /// The pool, by its network
+        #[arg(long)]
+        cidr: Option<String>,
+        /// The pool, by its name
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Change the settings
     Configure {
         /// Whether nodes keep to their own blocks
@@ -84,6 +86,11 @@ enum IpamVerb {
         max_blocks_per_host: Option<u32>,
     },
 }
+
+/// Why a pool is not split: between the old pool and the new ones its addresses would be in none.
+const SPLIT: &str = "ipam split is not built: pools must not overlap, so it would take the pool away from \
+                     its workloads for a while. Make another pool, set disabled: true on the old one, and \
+                     delete that once its workloads have moved";
 
 /// A report of a check.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,7 +104,7 @@ struct Report {
 
 /// Runs the verb.
 pub fn run(arguments: &IpamArguments) -> Result<(), Failure> {
-    let ipam = open(&arguments.store)?;
+    let ipam = Ipam::new(arguments.store.open()?);
     match &arguments.verb {
         IpamVerb::Show { ip: Some(ip), .. } => print(&show_address(&ipam, *ip)?),
         IpamVerb::Show {
@@ -128,6 +135,7 @@ pub fn run(arguments: &IpamArguments) -> Result<(), Failure> {
         IpamVerb::Release {
             from_report, force, ..
         } => release_leaked(&ipam, from_report, *force),
+        IpamVerb::Split { .. } => Err(SPLIT.to_owned().into()),
         IpamVerb::Configure {
             strictaffinity,
             max_blocks_per_host,
@@ -142,19 +150,6 @@ impl From<IpamError> for Failure {
 }
 
 /// Opens the datastore that the command line names.
-fn open(arguments: &StoreArguments) -> Result<Ipam, Failure> {
-    let named = arguments.config.as_deref();
-    // A node's configuration names its datastore; any other file is calicoctl's.
-    let of_node = named.and_then(|file| NodeConfig::load(file).ok());
-    let config = match of_node {
-        Some(config) => config.datastore,
-        None => Datastore::from_environment(named, |name| std::env::var(name).ok())
-            .map_err(|problem| problem.to_string())?,
-    };
-    let store = datastore::open(&config).map_err(|error| error.to_string())?;
-    Ok(Ipam::new(store))
-}
-
 fn show_address(ipam: &Ipam, address: IpAddr) -> Result<String, Failure> {
     let Some(owner) = ipam.owner_of(address)? else {
         return Ok(format!("{address} is not assigned\n"));

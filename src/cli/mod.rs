@@ -135,7 +135,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
                 other => Err(client::unexpected(&other)),
             }
         }
-        Verb::Workload(verb) => workload::run(&verb),
+        Verb::Workload(verb) => workload::run(&verb, functions),
         Verb::Cni => match workload::cni()? {
             true => Ok(()),
             // What is wrong has been told on standard output, where a runtime looks.

@@ -10,6 +10,9 @@ use crate::observe::report::StatusReport;
 /// What is said of a node that does not run.
 const NOT_RUNNING: &str = "underpass process is not running.";
 
+/// Parts that are there only when something is odd about them.
+const WARNINGS: [&str; 3] = ["resources", "ipam", "settings"];
+
 /// The report of a running node.
 pub fn text(report: &StatusReport) -> String {
     let mut text = format!(
@@ -31,7 +34,7 @@ pub fn text(report: &StatusReport) -> String {
     let wrong = report
         .components
         .iter()
-        .filter(|component| !component.live || !component.ready || component.name == "resources");
+        .filter(|part| !part.live || !part.ready || WARNINGS.contains(&part.name.as_str()));
     for component in wrong {
         text += &format!("\nWARNING: {}: {}\n", component.name, component.detail);
     }

@@ -114,6 +114,7 @@ mod tests {
     #[test]
     fn the_summary_names_what_is_not_ready() {
         let report = StatusReport {
+            bgp: Default::default(),
             node: "worker1".to_owned(),
             version: "1.2.3".to_owned(),
             pid: 42,
@@ -135,6 +136,7 @@ mod tests {
                 ready: false,
                 detail: "reads config/lab".to_owned(),
             }],
+            config: None,
             bridges: vec![BridgeStatus {
                 name: "tenants".to_owned(),
                 vni: 1,

@@ -1,21 +1,26 @@
 //! `underpass workload` and `underpass cni`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-use super::args::{WorkloadAddArguments, WorkloadNameArguments, WorkloadVerb};
+use super::args::{
+    NodeArguments, WorkloadAddArguments, WorkloadNameArguments, WorkloadNodeArguments, WorkloadVerb,
+};
+use super::client::Client;
 use super::table::{Column, Table, cell};
-use super::{Failure, print, print_json};
+use super::{Failure, Functions, print, print_json};
+use crate::observe::protocol::{Reply, Request};
+use crate::observe::report::StatusReport;
 use crate::resources::{NodeConfig, WorkloadEndpoint};
 use crate::workload::cni::{self, Environment};
 use crate::workload::{BY_HAND, Identity, Wish, WorkloadError, Workloads, netns_path};
 
 /// Runs one of the verbs.
-pub fn run(verb: &WorkloadVerb) -> Result<(), Failure> {
+pub fn run(verb: &WorkloadVerb, functions: &Functions) -> Result<(), Failure> {
     match verb {
-        WorkloadVerb::Add(arguments) => add(arguments),
+        WorkloadVerb::Add(arguments) => add(arguments, functions),
         WorkloadVerb::Del { which, interface } => {
-            let found = workloads(&which.config)?
+            let found = workloads(&which.on, functions)?
                 .delete(&identity(which), interface.as_deref())
                 .map_err(told)?;
             let name = &which.name;
@@ -24,9 +29,11 @@ pub fn run(verb: &WorkloadVerb) -> Result<(), Failure> {
                 false => print(&format!("there was no workload {name}\n")),
             }
         }
-        WorkloadVerb::List { config } => print(&table(&workloads(config)?.list().map_err(told)?)),
+        WorkloadVerb::List { on } => {
+            print(&table(&workloads(on, functions)?.list().map_err(told)?))
+        }
         WorkloadVerb::Show { which } => {
-            let all = workloads(&which.config)?.list().map_err(told)?;
+            let all = workloads(&which.on, functions)?.list().map_err(told)?;
             let found = all.iter().find(|endpoint| is(endpoint, &which.name));
             match found {
                 Some(endpoint) => print_json(endpoint),
@@ -48,7 +55,7 @@ pub fn cni() -> Result<bool, Failure> {
     }
 }
 
-fn add(arguments: &WorkloadAddArguments) -> Result<(), Failure> {
+fn add(arguments: &WorkloadAddArguments, functions: &Functions) -> Result<(), Failure> {
     let which = &arguments.which;
     let netns = arguments.netns.as_deref().unwrap_or(&which.name);
     let wish = Wish {
@@ -59,7 +66,7 @@ fn add(arguments: &WorkloadAddArguments) -> Result<(), Failure> {
         addresses: arguments.ip.clone(),
         labels: arguments.label.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
-    let made = workloads(&which.config)?.add(&wish).map_err(told)?;
+    let made = workloads(&which.on, functions)?.add(&wish).map_err(told)?;
     let addresses: Vec<_> = made.endpoint.addresses().map(|a| a.to_string()).collect();
     print(&format!(
         "workload {}: {} at {}, {} in {netns}, MTU {}\n",
@@ -111,11 +118,33 @@ fn table(endpoints: &[WorkloadEndpoint]) -> String {
     table.text()
 }
 
-fn workloads(config: &Path) -> Result<Workloads, Failure> {
-    NodeConfig::load(config)
+fn workloads(on: &WorkloadNodeArguments, functions: &Functions) -> Result<Workloads, Failure> {
+    let config = match &on.node {
+        None => on.config.clone(),
+        Some(name) => config_of(name, functions)?,
+    };
+    NodeConfig::load(&config)
         .map_err(WorkloadError::Config)
         .and_then(Workloads::new)
         .map_err(told)
+}
+
+/// The configuration that a running node was started with.
+fn config_of(name: &str, functions: &Functions) -> Result<PathBuf, Failure> {
+    let node = NodeArguments {
+        node: Some(name.to_owned()),
+        ..NodeArguments::default()
+    };
+    match Client::find(&node, functions)?.ask(&Request::Status)? {
+        Reply::Status(StatusReport {
+            config: Some(config),
+            ..
+        }) => Ok(config),
+        _ => Err(format!(
+            "node {name} does not say where its configuration is; name it by --config"
+        )
+        .into()),
+    }
 }
 
 fn told(error: WorkloadError) -> Failure {

@@ -19,8 +19,9 @@ use crate::control::learned::{GroupId, Learned};
 use crate::control::resolve::{Delta, Encap, Target, Wanted};
 use crate::fib::{Fib, FibError, FibWriter, NextHop};
 use crate::forward::{
-    Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, OuterTtl, Peers, PortConfig,
-    PortRole, RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, Tunnels, TunnelsV6,
+    Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, FromWorkloads, OuterTtl, Peers,
+    PortConfig, PortRole, RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, TunnelMtus,
+    Tunnels, TunnelsV6,
 };
 use crate::port::{Link, PortId};
 use crate::wire::{MacAddr, Mtu, Vni};
@@ -93,7 +94,7 @@ pub trait Facts {
     fn mtu(&self, port: PortId) -> Mtu;
 }
 
-/// What does not change with the resources.
+/// What does not change with the routes.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     /// The ports, by number; addresses that workloads may send from are filled in from the routes.
@@ -114,12 +115,14 @@ pub struct Fixed {
     pub ttl: OuterTtl,
     /// How the outer DSCP is chosen.
     pub dscp: Dscp,
-    /// The largest packet in a tunnel, if configured.
-    pub tunnel_mtu: Option<Mtu>,
+    /// The largest packets in tunnels, where configured.
+    pub tunnel_mtus: TunnelMtus,
     /// Whether VXLAN over IPv6 goes without a UDP checksum.
     pub udp_zero_checksum_v6: bool,
     /// From whom tunnel packets are taken.
     pub fence: Fence,
+    /// Which ones workloads may send.
+    pub from_workloads: FromWorkloads,
 }
 
 /// How each node is reached for each pool's destinations.
@@ -241,6 +244,13 @@ impl Forwarding {
     /// What does not change.
     pub fn fixed(&self) -> &Fixed {
         &self.fixed
+    }
+
+    /// Takes other settings over, and has workers see what follows from them.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Fixed), facts: &dyn Facts) {
+        change(&mut self.fixed);
+        self.adapt(|_| true, facts);
+        self.publish(true, facts);
     }
 
     /// Takes a workload's port over, which a worker serves from now on. Routes lead there with the next
@@ -651,11 +661,8 @@ impl Forwarding {
         if carriage == Carriage::Direct {
             return Adjacency::Forward(Egress::ethernet(port, path, own_mac, mac));
         }
-        let mtu = path.less(carriage.encapsulation(node).overhead());
-        let mtu = self
-            .fixed
-            .tunnel_mtu
-            .map_or(mtu, |configured| configured.min(mtu));
+        let encapsulation = carriage.encapsulation(node);
+        let mtu = self.fixed.tunnel_mtus.within(encapsulation, path);
         let egress = match self.tunnel(node, carriage) {
             Some(Tunnel::V4(tunnel)) => Egress::tunnel(port, mtu, own_mac, mac, &tunnel),
             Some(Tunnel::V6(tunnel)) => Egress::tunnel_v6(port, mtu, own_mac, mac, &tunnel),
@@ -814,6 +821,7 @@ fn snapshot(
                 zero_checksum: fixed.udp_zero_checksum_v6,
             }),
             reverse_path,
+            from_workloads: fixed.from_workloads,
         },
         router: RouterAddresses {
             v4: node_address.unwrap_or(RouterAddresses::GATEWAY_V4),

@@ -263,10 +263,7 @@ impl Member {
         // The inner Ethernet header comes with the frame.
         let none = MacAddr::default();
         let network = (self.config.vni, self.udp_port, none, none);
-        let mtu = |encapsulation: Encapsulation| {
-            let mtu = path.less(encapsulation.overhead());
-            fixed.tunnel_mtu.map_or(mtu, |most| most.min(mtu))
-        };
+        let mtu = |encapsulation: Encapsulation| fixed.tunnel_mtus.within(encapsulation, path);
         let egress = match remote {
             IpAddr::V4(far_end) => {
                 let tunnel = TunnelHeader {

@@ -28,6 +28,7 @@ pub mod probe;
 pub mod report;
 pub mod resolve;
 pub mod threads;
+pub mod upkeep;
 pub mod view;
 pub mod workloads;
 

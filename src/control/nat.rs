@@ -5,9 +5,14 @@
 //!  workload ◀── worker ◀── host's TUN ◀── kernel: translated back        ◀── the answers
 //! ```
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use crate::kernel::sysctl::{self, Sysctls};
 use crate::kernel::{Error, Masquerade, MasqueradeRules};
-use crate::resources::ClusterState;
+use crate::resources::felix_configuration::NatOutgoingExclusions;
+use crate::resources::{ClusterState, Node};
 
 /// The node's masquerading, there while a pool asks for it.
 pub struct OutgoingNat {
@@ -22,11 +27,15 @@ pub struct OutgoingNat {
 
 /// What the pools ask for. Disabled pools count: they are how users keep networks outside the overlay
 /// from being masqueraded to.
-pub fn wanted(state: &ClusterState) -> MasqueradeRules {
+pub fn wanted(state: &ClusterState, exclusions: NatOutgoingExclusions) -> MasqueradeRules {
     let pools = || state.pools.values();
     let nat = pools().filter(|pool| pool.spec.nat_outgoing);
     let sources = nat.map(|pool| pool.cidr()).collect();
-    let excluded = pools().map(|pool| pool.cidr()).collect();
+    let mut excluded: BTreeSet<IpNet> = pools().map(|pool| pool.cidr()).collect();
+    if exclusions == NatOutgoingExclusions::PoolsAndHosts {
+        let nodes = state.nodes.values().flat_map(Node::underlay_addresses);
+        excluded.extend(nodes.map(IpNet::from));
+    }
     MasqueradeRules { sources, excluded }
 }
 
@@ -44,8 +53,8 @@ impl OutgoingNat {
     }
 
     /// Makes the kernel's rules what the pools ask for.
-    pub fn update(&mut self, state: &ClusterState) {
-        let wanted = wanted(state);
+    pub fn update(&mut self, state: &ClusterState, exclusions: NatOutgoingExclusions) {
+        let wanted = wanted(state, exclusions);
         if wanted != self.wanted {
             self.wanted = wanted;
             self.apply();

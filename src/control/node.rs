@@ -7,6 +7,7 @@ mod bgp;
 mod host_routes;
 mod learned;
 mod paths;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -32,22 +33,23 @@ use super::ports::{self, OpenPorts, UPLINK};
 use super::probe::Prober;
 use super::resolve::{Delta, Resolver};
 use super::threads::{Handles, Threads};
+use super::upkeep::Upkeep;
 use super::view::{Counted, PortTable, Question, View};
 use super::workloads::WorkloadLinks;
 use super::{probe, report};
 use crate::datastore::{self, Selection, Update, Watch};
-use crate::forward::{Dscp, OuterTtl};
+use crate::forward::{Dscp, FromWorkloads, OuterTtl, TunnelMtus};
 use crate::kernel::{Mirror, Netlink, capabilities};
 use crate::observe::NodeView;
 use crate::observe::control_socket::ControlSocket;
-use crate::observe::health::HealthServer;
 use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
 use crate::resources::bgp_use::Bgp;
 use crate::resources::config::{self, NodeConfig};
-use crate::resources::{ClusterState, Fault, Kind, Problem};
+use crate::resources::{ClusterState, Fault, Kind, Problem, ResourceKey, Settings};
 use crate::wire::Mtu;
 use crate::worker::slow_path::Event;
+use settings::Services;
 
 /// How to run a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,7 @@ const FIRST_SYNC: Duration = Duration::from_secs(10);
 pub fn run(options: &RunOptions) -> Result<(), String> {
     let config = NodeConfig::load(&options.config).map_err(|problems| lines(&problems))?;
     log::set_max_level(options.log.unwrap_or_else(|| config.log.into()));
+    let log_is_given = options.log.is_some();
     let missing = capabilities::missing();
     if !missing.is_empty() {
         let sentences: Vec<_> = missing.into_iter().map(|lack| lack.sentence).collect();
@@ -80,13 +83,20 @@ pub fn run(options: &RunOptions) -> Result<(), String> {
     }
     refuse_default_route(&config, options.allow_default_route)?;
     let signals = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let node = Node::start(config)?;
+    let node = Node::start(config, log_is_given)?;
     node.run(&signals)
 }
 
 /// A running node.
 pub(super) struct Node {
     pub(super) config: NodeConfig,
+    settings: Settings,
+    /// Whether a resource that has a say in them has changed.
+    settings_dirty: bool,
+    /// What of them takes effect with the next start only.
+    restart_needed: Option<String>,
+    /// Whether the command line says how much is logged.
+    log_is_given: bool,
     started: Instant,
     pub(super) mirror: Mirror,
     announcements: Receiver<()>,
@@ -95,6 +105,7 @@ pub(super) struct Node {
     host: Option<HostSide>,
     nat: OutgoingNat,
     watch: Watch,
+    upkeep: Upkeep,
     state: ClusterState,
     resolver: Resolver,
     external: Option<KernelRoutes>,
@@ -113,12 +124,26 @@ pub(super) struct Node {
     pub(super) more_plugs: (Sender<()>, Receiver<()>),
     last_asked: Instant,
     _socket: ControlSocket,
-    _health: HealthServer,
+    services: Services,
 }
 
 impl Node {
-    fn start(config: NodeConfig) -> Result<Self, String> {
+    fn start(mut config: NodeConfig, log_is_given: bool) -> Result<Self, String> {
         let started = Instant::now();
+        let store = datastore::open(&config.datastore).map_err(|error| error.to_string())?;
+        let watch = store
+            .watch(&watched(), None)
+            .map_err(|error| error.to_string())?;
+        let (state, problems) = first_state(&watch)?;
+        if !state.nodes.contains_key(&config.node) {
+            return Err(no_node(&config, &problems));
+        }
+        let settings = Settings::new(&config, &state);
+        if !log_is_given {
+            log::set_max_level(settings.log.into());
+        }
+        // Bridges have the routed network's port where they name none.
+        (config.vxlan.port, config.vxlan.vni) = (settings.vxlan_port, settings.vni);
         let mut mirror = Mirror::open().map_err(|error| error.to_string())?;
         if let Some(host) = &config.host {
             mirror.ignore_interface(host.tun.to_string());
@@ -139,18 +164,10 @@ impl Node {
             None => None,
         };
 
-        let watch = datastore::open(&config.datastore)
-            .and_then(|datastore| datastore.watch(&watched(), None))
-            .map_err(|error| error.to_string())?;
-        let (state, problems) = first_state(&watch)?;
         let by_bgp = config.bgp != Bgp::Off;
         let resolver = Resolver::with_bgp(&state, &config.node, by_bgp);
-        if !state.nodes.contains_key(&config.node) {
-            return Err(no_node(&config, &problems));
-        }
-
         let external = learned::external(&config.bgp, &mut mirror)?;
-        let fixed = fixed(&config, &ports);
+        let fixed = fixed(&config, &settings, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
         let mut forwarding =
             Forwarding::new(fixed, resolver.wanted().clone()).with_bridges(bridging);
@@ -176,9 +193,11 @@ impl Node {
         let (view, questions) = View::new(counted, &shown, switch, prober.clone(), bgp.slot());
         let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
-        let health = HealthServer::start(view, config.health, config.metrics);
+        let services = Services::start(view, &settings);
         let announcements = watch_kernel(&mirror);
         let tun = config.host.as_ref().map(|host| host.tun.to_string());
+        let upkeep = Upkeep::start(&config, store)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         let mut node = Self {
             started,
             announcements,
@@ -188,6 +207,7 @@ impl Node {
             host,
             nat: OutgoingNat::new(config.node.as_str(), tun),
             watch,
+            upkeep,
             state,
             problems: Vec::new(),
             overheads: Overheads::new(resolver.wanted()),
@@ -205,7 +225,11 @@ impl Node {
             more_plugs: bounded(1),
             last_asked: started,
             _socket: socket.map_err(|error| error.to_string())?,
-            _health: health.map_err(|error| error.to_string())?,
+            services: services.map_err(|error| error.to_string())?,
+            settings_dirty: false,
+            restart_needed: None,
+            log_is_given,
+            settings,
             config,
         };
         node.note_problems(problems);
@@ -281,8 +305,14 @@ impl Node {
     /// something still to act on.
     fn take(&mut self, update: Update, changed: bool) -> bool {
         match update {
-            Update::Put { resource, .. } => self.resolver.put(&mut self.state, *resource),
-            Update::Delete(key) => self.resolver.delete(&mut self.state, &key),
+            Update::Put { resource, .. } => {
+                self.heed_key(&resource.key());
+                self.resolver.put(&mut self.state, *resource);
+            }
+            Update::Delete(key) => {
+                self.heed_key(&key);
+                self.resolver.delete(&mut self.state, &key);
+            }
             Update::Problems(problems) => {
                 self.note_problems(problems);
                 return changed;
@@ -293,9 +323,10 @@ impl Node {
                     let delta = self.resolver.settle(&self.state);
                     self.overheads.update(self.resolver.wanted(), &delta);
                     self.log_warnings(&known);
+                    self.follow_settings();
                     let repooled = self.forwarding.set_pools(learned_pools(&self.state));
                     if delta.is_empty() && !repooled {
-                        self.nat.update(&self.state);
+                        self.nat.update(&self.state, self.settings.nat_exclusions);
                     } else {
                         self.apply(&delta);
                     }
@@ -306,6 +337,11 @@ impl Node {
             }
         }
         true
+    }
+
+    fn heed_key(&mut self, key: &ResourceKey) {
+        self.upkeep.heed(key);
+        self.settings_dirty |= settings::concerns(key, &self.config.node);
     }
 
     fn log_warnings(&self, known: &[String]) {
@@ -345,7 +381,7 @@ impl Node {
             host.update(wanted, delta, host_mtu, &self.mirror);
         }
         self.show_learned_routes();
-        self.nat.update(&self.state);
+        self.nat.update(&self.state, self.settings.nat_exclusions);
         let after = self.forwarding.routes().len();
         log::info!(
             "{}: routes applied: {before} before, {after} now",
@@ -360,7 +396,7 @@ impl Node {
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
         let steered = steering
-            .set_vxlan_port(self.config.vxlan.port)
+            .set_vxlan_port(self.settings.vxlan_port)
             .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
             .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
             .and_then(|()| steering.set_local_prefixes(&prefixes));
@@ -540,11 +576,13 @@ impl Node {
             &self.config,
             self.started,
             &self.forwarding,
-            &self.problems,
+            report::datastore_component(&self.problems, &self.upkeep.datastore()),
             &self.handles,
             &self.ports,
             self.fast_path.as_ref(),
         );
+        status.components.extend(self.upkeep.trouble());
+        status.components.extend(self.settings_trouble());
         let wanted = self.forwarding.wanted();
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
         let components = status.bridges.iter().map(report::bridge_component);
@@ -613,9 +651,9 @@ impl Node {
     }
 }
 
-/// What does not change while the node runs.
-fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
-    Fixed {
+/// What does not change with the routes.
+fn fixed(config: &NodeConfig, settings: &Settings, ports: &OpenPorts) -> Fixed {
+    let mut fixed = Fixed {
         ports: ports.configs.clone(),
         workload_ports: ports.workload_ports.clone(),
         uplink: (UPLINK, ports.uplink_mac),
@@ -631,10 +669,13 @@ fn fixed(config: &NodeConfig, ports: &OpenPorts) -> Fixed {
             config::Dscp::Fixed(dscp) => Dscp::Fixed(dscp),
             config::Dscp::Inherit => Dscp::Inherit,
         },
-        tunnel_mtu: (config.tunnel.mtu > 0).then_some(Mtu(config.tunnel.mtu)),
+        tunnel_mtus: TunnelMtus::default(),
         udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
         fence: (&config.fence).into(),
-    }
+        from_workloads: FromWorkloads::default(),
+    };
+    settings::configure(&mut fixed, settings);
+    fixed
 }
 
 /// What a node acts on: everything but IPAM's handles. Its blocks say which addresses are borrowed.

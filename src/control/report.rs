@@ -11,13 +11,14 @@ use super::fast_path::{FastPathMirror, FastPathSide};
 use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
+use crate::datastore::Health;
 use crate::observe::bgp::BgpStatus;
 use crate::observe::report::{
     BridgeStatus, Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState,
     StatusReport, WorkerStatus,
 };
+use crate::resources::time::rfc3339;
 use crate::resources::{ClusterState, NodeConfig, Problem};
-use crate::wire::Mtu;
 
 /// The device that operators know VXLAN routes by.
 const VXLAN_DEVICE: &str = "vxlan.calico";
@@ -158,14 +159,8 @@ fn remote(
     row.state = resolved(matches!(way, Way::Known(..)));
     if let Way::Known(mac, mtu) = way {
         row.mac = Some(mac);
-        let mtu: Mtu = mtu.less(carriage.encapsulation(node).overhead());
-        row.mtu = Some(
-            forwarding
-                .fixed()
-                .tunnel_mtu
-                .map_or(mtu, |most| most.min(mtu))
-                .0,
-        );
+        let mtus = forwarding.fixed().tunnel_mtus;
+        row.mtu = Some(mtus.within(carriage.encapsulation(node), mtu).0);
     }
 }
 
@@ -222,7 +217,7 @@ pub fn status(
     config: &NodeConfig,
     started: Instant,
     forwarding: &Forwarding,
-    problems: &[Problem],
+    datastore: Component,
     handles: &Handles,
     ports: &OpenPorts,
     fast_path: Option<&FastPathSide>,
@@ -239,12 +234,15 @@ pub fn status(
         uplink: Some(config.uplink.interface.to_string()),
         routes: counts(forwarding),
         workers: workers(handles),
-        components: components(forwarding, problems, handles, ports)
-            .into_iter()
+        components: std::iter::once(datastore)
+            .chain(components(forwarding, handles, ports))
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
         bridges: Vec::new(),
         bgp: BgpStatus::default(),
+        config: config
+            .file()
+            .and_then(|file| std::path::absolute(file).ok()),
     }
 }
 
@@ -298,22 +296,37 @@ fn fast_path_component(side: &FastPathSide, forwarding: &Forwarding) -> Componen
     }
 }
 
-fn components(
-    forwarding: &Forwarding,
-    problems: &[Problem],
-    handles: &Handles,
-    ports: &OpenPorts,
-) -> Vec<Component> {
-    let mut components = vec![Component {
+/// The datastore. While it is away the node forwards by what it knows, but as with Calico it is not ready:
+/// what changes meanwhile it does not learn. What is wrong in one document keeps no other from being
+/// routed.
+pub fn datastore_component(problems: &[Problem], datastore: &Health) -> Component {
+    let Health {
+        place,
+        connected,
+        since,
+        wrong,
+    } = datastore;
+    let since = rfc3339(*since);
+    let detail = match (connected, problems) {
+        (false, _) => format!(
+            "{place} is away since {since}: {}; what was read before stays in effect",
+            wrong.as_deref().unwrap_or("it does not answer")
+        ),
+        (true, []) => format!("in sync with {place} since {since}"),
+        (true, [first, ..]) => {
+            format!("{place}: {} problem(s), the first: {first}", problems.len())
+        }
+    };
+    Component {
         name: "datastore".to_owned(),
         live: true,
-        // What is wrong in one document keeps no other from being routed.
-        ready: true,
-        detail: match problems {
-            [] => "in sync".to_owned(),
-            [first, ..] => format!("{} problem(s), the first: {first}", problems.len()),
-        },
-    }];
+        ready: *connected,
+        detail,
+    }
+}
+
+fn components(forwarding: &Forwarding, handles: &Handles, ports: &OpenPorts) -> Vec<Component> {
+    let mut components = Vec::new();
     for (number, (cpu, _, alive)) in handles.workers().enumerate() {
         components.push(Component {
             name: format!("worker {number}"),
@@ -331,8 +344,7 @@ fn components(
         });
     }
     if let Some(fallback) = ports.uplink_steering.fallback()
-        && let Some(uplink) =
-            components.get_mut(1 + handles.workers().count() + usize::from(UPLINK.0))
+        && let Some(uplink) = components.get_mut(handles.workers().count() + usize::from(UPLINK.0))
     {
         uplink.detail = format!("{}: {fallback}", uplink.detail);
     }

@@ -78,6 +78,31 @@ impl Encapsulation {
     }
 }
 
+/// The largest packets that tunnels take, where that is configured rather than derived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelMtus {
+    /// IP-in-IP.
+    pub ipip: Option<Mtu>,
+    /// VXLAN over IPv4.
+    pub vxlan: Option<Mtu>,
+    /// VXLAN over IPv6.
+    pub vxlan_v6: Option<Mtu>,
+}
+
+impl TunnelMtus {
+    /// What is left of the MTU that the path to a far end has for an encapsulation.
+    pub fn within(self, encapsulation: Encapsulation, path: Mtu) -> Mtu {
+        let configured = match encapsulation {
+            Encapsulation::None => None,
+            Encapsulation::Ipip => self.ipip,
+            Encapsulation::Vxlan => self.vxlan,
+            Encapsulation::VxlanOverIpv6 => self.vxlan_v6,
+        };
+        let left = path.less(encapsulation.overhead());
+        configured.map_or(left, |most| most.min(left))
+    }
+}
+
 /// What VXLAN has between the outer IP header and the inner packet.
 const VXLAN_LEN: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
 

@@ -35,7 +35,7 @@ mod verdict;
 mod workload_fence;
 
 pub use adjacency::{
-    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6,
+    Adjacency, Dscp, Egress, Encapsulation, OuterTtl, TunnelHeader, TunnelHeaderV6, TunnelMtus,
 };
 pub use bridge::{
     Bridge, BridgeId, Bridges, FLAP_HOLD, FLAP_MOVES, FLAP_WINDOW, Flood, ForwardingTable, Learnt,
@@ -43,8 +43,8 @@ pub use bridge::{
 };
 pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
 pub use snapshot::{
-    Addresses, PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot, Tunnels, TunnelsV6,
-    WorkloadSources,
+    Addresses, FromWorkloads, PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot,
+    Tunnels, TunnelsV6, WorkloadSources,
 };
 pub use state::WorkerState;
 pub use verdict::{Punt, Verdict};

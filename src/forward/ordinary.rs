@@ -248,6 +248,7 @@ mod tests {
                 strict_reserved_bits: false,
                 local_addresses: [NODE, POD].map(IpAddr::V4).into_iter().collect(),
                 v6: None,
+                from_workloads: Default::default(),
                 reverse_path: ReversePath {
                     mode,
                     leads_to: Vec::new(),

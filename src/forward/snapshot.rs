@@ -138,6 +138,18 @@ pub struct Tunnels {
     pub v6: Option<TunnelsV6>,
     /// Whether the route back to an inner source must lead where the packet came from.
     pub reverse_path: ReversePath,
+    /// Which tunnel packets workloads may send.
+    pub from_workloads: FromWorkloads,
+}
+
+/// Which tunnel packets workloads may send: none, unless they are trusted to (Calico's
+/// allowIPIPPacketsFromWorkloads and allowVXLANPacketsFromWorkloads).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FromWorkloads {
+    /// IP-in-IP.
+    pub ipip: bool,
+    /// VXLAN to the network's port.
+    pub vxlan: bool,
 }
 
 /// This node's tunnel end point over IPv6: VXLAN alone.

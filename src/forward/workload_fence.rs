@@ -2,8 +2,8 @@
 //!
 //! Far nodes believe tunnel packets, and errors about them, by the address that they come from. On the
 //! way through this node's kernel a workload's packet may get this node's address (masquerading), so
-//! neither is let out; Calico's Felix refuses tunnel packets from workloads likewise
-//! (allowIPIPPacketsFromWorkloads, allowVXLANPacketsFromWorkloads).
+//! neither is let out, unless workloads are trusted with tunnel packets ([`super::FromWorkloads`]);
+//! Calico's Felix does the same.
 
 use super::Tunnels;
 use super::parse::Ip;
@@ -17,7 +17,7 @@ use crate::wire::ipv6;
 pub(super) fn check(tunnels: &Tunnels, ip: &Ip, packet: &[u8]) -> Result<(), DropReason> {
     let refused = match ip {
         Ip::V4(ip) => match ip.protocol {
-            protocol::IPIP => true,
+            protocol::IPIP => !tunnels.from_workloads.ipip,
             protocol::UDP => {
                 ip.fragment_offset == 0 && is_vxlan(tunnels, packet.get(ip.header_len..))
             }
@@ -50,9 +50,9 @@ fn is_behind_extensions(tunnels: &Tunnels, packet: &[u8]) -> bool {
     })
 }
 
-/// Whether a datagram is for the network's VXLAN port.
+/// Whether a datagram is for the network's VXLAN port, and must not be.
 #[inline]
 fn is_vxlan(tunnels: &Tunnels, datagram: Option<&[u8]>) -> bool {
     let port = datagram.and_then(|datagram| datagram.get(2..4));
-    port == Some(&tunnels.vxlan_port.to_be_bytes()[..])
+    !tunnels.from_workloads.vxlan && port == Some(&tunnels.vxlan_port.to_be_bytes()[..])
 }

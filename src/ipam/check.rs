@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ipam, IpamError, Release, Result, block};
+use super::{Ipam, IpamError, Result, block};
 use crate::datastore::DatastoreError;
 use crate::resources::{
-    IpamBlock, IpamHandle, Kind, Node, NodeName, ResourceKey, WorkloadEndpoint,
+    BlockAffinity, IpamBlock, IpamHandle, Kind, Node, NodeName, ResourceKey, WorkloadEndpoint,
 };
 
 /// What a check found.
@@ -18,6 +18,10 @@ pub struct Check {
     pub blocks: Vec<IpamBlock>,
     /// The enabled pools' CIDRs.
     pub pools: Vec<ipnet::IpNet>,
+    /// The nodes that there are.
+    pub nodes: BTreeSet<NodeName>,
+    /// Blocks' ties to nodes.
+    pub affinities: Vec<BlockAffinity>,
     /// Addresses in use by nodes' tunnels, and by which.
     pub node_addresses: BTreeMap<IpAddr, Vec<String>>,
     /// Addresses in use by workloads, and by which.
@@ -92,11 +96,13 @@ impl Ipam {
         };
         let enabled = self.pools()?.into_iter().filter(|pool| !pool.spec.disabled);
         check.pools = enabled.map(|pool| pool.cidr()).collect();
+        check.affinities = self.all(Kind::BlockAffinity)?;
         for node in self.all::<Node>(Kind::Node)? {
-            for address in tunnel_addresses(&node) {
+            for address in node.tunnel_addrs() {
                 let owner = format!("Node({})", node.metadata.name);
                 check.node_addresses.entry(address).or_default().push(owner);
             }
+            check.nodes.insert(node.name());
         }
         for endpoint in self.all::<WorkloadEndpoint>(Kind::WorkloadEndpoint)? {
             for address in endpoint.addresses() {
@@ -123,47 +129,6 @@ impl Ipam {
             }
         }
         Ok(check)
-    }
-
-    /// Releases what two checks, some time apart, both found leaked: what is being set up or torn
-    /// down is in one of them at most. Gives the addresses; those that changed owner meanwhile stay.
-    pub fn collect(&self, before: &Check, now: &Check) -> Result<Vec<IpAddr>> {
-        let mut released = Vec::new();
-        for leaked in now
-            .leaked()
-            .filter(|leaked| before.allocations.get(&leaked.ip) == Some(leaked))
-        {
-            let release = Release {
-                address: leaked.ip,
-                handle: leaked.handle.clone(),
-                sequence: leaked.sequence_number,
-            };
-            match self.release(&[release]) {
-                Ok(free) if free.is_empty() => released.push(leaked.ip),
-                Ok(_) | Err(IpamError::Stale(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        for handle in now.leaked_handles() {
-            if before
-                .handles
-                .get(&handle.id)
-                .is_some_and(|(was, used)| was == handle && !used)
-            {
-                self.delete_handle(handle)?;
-            }
-        }
-        Ok(released)
-    }
-
-    /// Gives back a node's empty blocks but one.
-    pub fn release_empty_blocks(&self, node: &NodeName) -> Result<usize> {
-        let own = self.affinities(node)?;
-        let mut released = 0;
-        for affinity in own.iter().skip(1) {
-            released += usize::from(self.release_affinity(node, affinity.block(), true)?);
-        }
-        Ok(released)
     }
 
     /// Deletes a handle, if it is as it was found. Says whether it was.
@@ -207,14 +172,4 @@ impl Check {
         };
         self.allocations.insert(address, allocation);
     }
-}
-
-fn tunnel_addresses(node: &Node) -> Vec<IpAddr> {
-    let bgp = node.spec.bgp.as_ref();
-    let ipip = bgp
-        .and_then(|bgp| bgp.ipv4_ipip_tunnel_addr)
-        .map(IpAddr::V4);
-    let vxlan = node.spec.ipv4_vxlan_tunnel_addr.map(IpAddr::V4);
-    let vxlan_v6 = node.spec.ipv6_vxlan_tunnel_addr.map(IpAddr::V6);
-    [ipip, vxlan, vxlan_v6].into_iter().flatten().collect()
 }

@@ -53,11 +53,21 @@ impl Ipam {
         pools: &[&IpPool],
         reserved: &[IpNet],
     ) -> Result<Option<IpNet>> {
-        let known: BTreeSet<IpNet> = self
+        let mut known: BTreeSet<IpNet> = self
             .blocks()?
             .iter()
             .map(|block| block.spec.cidr.net())
             .collect();
+        // A person may tie a block to a node without IPAM's block being there yet.
+        let affinities: Vec<BlockAffinity> = self.all(Kind::BlockAffinity)?;
+        let others = affinities
+            .iter()
+            .filter(|affinity| affinity.spec.node != *node);
+        known.extend(
+            others
+                .filter(|affinity| affinity.is_routed())
+                .map(BlockAffinity::block),
+        );
         let overlaps = |cidr: &IpNet| {
             let other = |known: &IpNet| known.contains(cidr) || cidr.contains(known);
             known.contains(cidr) || known.iter().any(other)

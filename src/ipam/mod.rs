@@ -14,9 +14,11 @@
 pub mod block;
 mod check;
 mod claim;
+mod garbage;
 mod handles;
 pub mod pools;
 mod tunnel;
+mod used;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,6 +36,7 @@ use crate::resources::{
 };
 
 pub use check::{Allocation, Check, LeakedHandle};
+pub use garbage::{Collected, Suspects};
 pub use tunnel::TunnelKind;
 
 /// How often a change is begun again when others are faster.
@@ -128,10 +131,12 @@ impl Ipam {
     pub fn assign(&self, request: &Request) -> Result<Vec<IpAddr>> {
         let rules = self.rules()?;
         let labels = self.labels(&request.node)?;
+        let namespace = self.namespace_labels(request, &rules)?;
         let pools: Vec<&IpPool> = rules
             .pools
             .iter()
             .filter(|pool| pools::qualifies(pool, request, &labels))
+            .filter(|pool| pools::is_for_namespace(pool, request, &namespace))
             .collect();
         if pools.is_empty() {
             return Err(IpamError::NoPools(

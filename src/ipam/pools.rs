@@ -24,6 +24,16 @@ pub fn qualifies(pool: &IpPool, request: &Request, labels: &Labels) -> bool {
         && serves(pool, request.purpose)
 }
 
+/// Whether a pool is for the namespace of the workload that asks. As with nodes, one that is asked for by
+/// name need not select it.
+pub fn is_for_namespace(pool: &IpPool, request: &Request, labels: &Labels) -> bool {
+    let selector = &pool.spec.namespace_selector;
+    selector.is_empty()
+        || request.purpose != AllowedUse::Workload
+        || request.pools.contains(&pool.metadata.name)
+        || selector.matches(labels)
+}
+
 /// Whether a pool's addresses are for a use.
 pub fn serves(pool: &IpPool, purpose: AllowedUse) -> bool {
     pool.spec.allowed_uses.contains(&purpose)

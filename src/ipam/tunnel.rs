@@ -1,8 +1,9 @@
 //! The addresses of nodes' tunnels: one of a Tunnel pool for each kind that its pools use.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use super::{ATTEMPTS, Ipam, IpamError, Request, Result, pools};
+use super::{ATTEMPTS, Ipam, IpamError, Release, Request, Result, pools};
 use crate::datastore::DatastoreError;
 use crate::resources::ip_pool::{AllowedUse, EncapMode, IpPool};
 use crate::resources::{Kind, Node, NodeName, Resource, ResourceKey};
@@ -80,9 +81,22 @@ impl TunnelKind {
     }
 }
 
+impl fmt::Display for TunnelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipip => "IP-in-IP",
+            Self::Vxlan => "VXLAN",
+            Self::VxlanV6 => "IPv6 VXLAN",
+        })
+    }
+}
+
 impl Ipam {
     /// Gives a node the tunnel addresses that its pools ask for, takes back those that none asks for
     /// any more, and writes them into its Node resource. Gives those that changed.
+    ///
+    /// An address in the Node resource that was never handed out was written by a person, and stays; it
+    /// is recorded where there is a block for it, so that nobody else gets it.
     pub fn ensure_tunnel_addresses(
         &self,
         node: &NodeName,
@@ -102,39 +116,75 @@ impl Ipam {
         kind: TunnelKind,
     ) -> Result<Option<Option<IpAddr>>> {
         let node = self.node(name)?;
-        let labels = &node.metadata.labels;
-        let mut asking = self.pools()?;
-        asking.retain(|pool| {
-            kind.uses(pool)
-                && pools::serves(pool, AllowedUse::Tunnel)
-                && pools::selects(pool, labels)
-                && !pool.spec.disabled
-        });
+        let asking = self.asking_pools(&node, kind)?;
         let has = kind.address(&node);
         let fits = |address: IpAddr| asking.iter().any(|pool| pool.cidr().contains(&address));
         let handle = kind.handle(name);
         let assigned = self.addresses_of(&handle)?;
-        if let Some(address) = has.filter(|&address| fits(address) && assigned.contains(&address)) {
-            let _ = address;
+        if let Some(address) = has
+            && assigned.is_empty()
+            && self.is_by_hand(name, address)?
+        {
+            if fits(address) && self.block_with(address)?.is_some() {
+                self.record_tunnel_address(name, kind, address)?;
+            }
             return Ok(None);
         }
-        if asking.is_empty() {
-            self.release_handle(&handle)?;
-            return match has {
-                None => Ok(None),
-                Some(_) => self.write_tunnel_address(name, kind, None).map(Some),
-            };
-        }
-        // One that was assigned but not written down is taken up; one of another pool goes back.
-        let address = match assigned.iter().copied().find(|&address| fits(address)) {
-            Some(address) => address,
-            None => {
-                self.release_handle(&handle)?;
-                self.assign_tunnel_address(name, kind, &asking)?
-            }
+        // One that was assigned but not written down is taken up.
+        let right = has.filter(|&address| fits(address) && assigned.contains(&address));
+        let right = right.or_else(|| assigned.iter().copied().find(|&address| fits(address)));
+        let address = match (right, asking.is_empty()) {
+            (Some(address), _) => Some(address),
+            (None, true) => None,
+            (None, false) => Some(self.assign_tunnel_address(name, kind, &asking)?),
         };
-        self.write_tunnel_address(name, kind, Some(address))
-            .map(Some)
+        if address != has {
+            self.write_tunnel_address(name, kind, address)?;
+        }
+        // What the Node resource says no more goes back last: until then it is in use.
+        let stale = assigned.into_iter().filter(|old| Some(*old) != address);
+        for address in stale {
+            self.release(&[Release {
+                address,
+                handle: Some(handle.clone()),
+                sequence: None,
+            }])?;
+        }
+        Ok((address != has).then_some(address))
+    }
+
+    /// The pools that ask for a tunnel address of a kind on a node.
+    fn asking_pools(&self, node: &Node, kind: TunnelKind) -> Result<Vec<IpPool>> {
+        let mut asking = self.pools()?;
+        asking.retain(|pool| {
+            kind.uses(pool)
+                && pools::serves(pool, AllowedUse::Tunnel)
+                && pools::selects(pool, &node.metadata.labels)
+                && !pool.spec.disabled
+        });
+        Ok(asking)
+    }
+
+    /// Whether a tunnel's address is nobody's, or that of another tunnel of the node.
+    fn is_by_hand(&self, node: &NodeName, address: IpAddr) -> Result<bool> {
+        let owner = self.owner_of(address)?;
+        Ok(owner.is_none_or(|owner| {
+            let own = TunnelKind::ALL.map(|kind| kind.handle(node));
+            owner.handle_id.is_some_and(|handle| own.contains(&handle))
+        }))
+    }
+
+    fn record_tunnel_address(
+        &self,
+        node: &NodeName,
+        kind: TunnelKind,
+        address: IpAddr,
+    ) -> Result<()> {
+        match self.assign_address(&tunnel_request(node, kind), address) {
+            // Another tunnel's of the node, or another node's block: it stays as it is.
+            Err(IpamError::Taken(_) | IpamError::Strict(..)) => Ok(()),
+            done => done,
+        }
     }
 
     fn assign_tunnel_address(
@@ -143,19 +193,14 @@ impl Ipam {
         kind: TunnelKind,
         asking: &[IpPool],
     ) -> Result<IpAddr> {
-        let mut request = Request::workload(node.clone(), kind.handle(node));
-        request.purpose = AllowedUse::Tunnel;
-        request.ipv4 = kind != TunnelKind::VxlanV6;
-        request
-            .attributes
-            .insert("type".into(), kind.attribute().into());
+        let mut request = tunnel_request(node, kind);
         request.pools = asking
             .iter()
             .map(|pool| pool.metadata.name.clone())
             .collect();
-        let given = self.assign(&request)?;
         let none = || IpamError::NoPools(node.clone(), "no address is free".to_owned());
-        given.into_iter().next().ok_or_else(none)
+        self.assign_unused(&request, &self.used()?)?
+            .ok_or_else(none)
     }
 
     fn write_tunnel_address(
@@ -187,4 +232,14 @@ impl Ipam {
             other => Err(IpamError::Busy(other.key().to_string())),
         }
     }
+}
+
+fn tunnel_request(node: &NodeName, kind: TunnelKind) -> Request {
+    let mut request = Request::workload(node.clone(), kind.handle(node));
+    request.purpose = AllowedUse::Tunnel;
+    request.ipv4 = kind != TunnelKind::VxlanV6;
+    request
+        .attributes
+        .insert("type".into(), kind.attribute().into());
+    request
 }

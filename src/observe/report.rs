@@ -1,6 +1,7 @@
 //! What a node reports about itself: plain values, also the JSON of the control socket.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -409,6 +410,9 @@ pub struct StatusReport {
     /// BGP.
     #[serde(default)]
     pub bgp: BgpStatus,
+    /// The configuration that it was started with.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
 }
 
 impl StatusReport {

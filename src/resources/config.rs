@@ -16,6 +16,7 @@ use super::fence::Fence;
 use super::load::read_text;
 use super::name::{InterfaceName, NodeName};
 use super::problem::{Fault, Origin, Position, Problem};
+use super::upkeep::Upkeep;
 use super::workload_interfaces::WorkloadInterfaces;
 use super::yaml::{Tree, documents};
 use crate::wire::Vni;
@@ -61,6 +62,9 @@ pub struct NodeConfig {
     pub bridges: Vec<Bridge>,
     /// Where the cluster's resources are.
     pub datastore: Datastore,
+    /// What this node does for the cluster's records.
+    #[serde(default)]
+    pub upkeep: Upkeep,
     /// Where health is served; nowhere if absent.
     #[serde(default)]
     pub health: Option<SocketAddr>,
@@ -314,6 +318,18 @@ impl NodeConfig {
         fault.at(origin)
     }
 
+    /// The file that it was read from.
+    pub fn file(&self) -> Option<&Path> {
+        self.places.as_ref().map(|places| &*places.file)
+    }
+
+    /// Whether the file says anything of a field, such as `vxlan.port`: a default is no word of its
+    /// author's.
+    pub fn says(&self, field: &str) -> bool {
+        let places = self.places.as_ref();
+        places.is_some_and(|places| places.tree.at(field).is_some())
+    }
+
     /// How many workers there are.
     pub fn worker_count(&self) -> usize {
         self.workers.count()
@@ -350,6 +366,7 @@ impl NodeConfig {
         self.validate_numbers(&mut faults);
         self.validate_services(&mut faults);
         self.bgp.validate(&mut faults);
+        self.upkeep.validate(&mut faults);
         bridge::validate(self, &mut faults);
         faults
     }

@@ -77,6 +77,18 @@ pub struct AllocationAttribute {
     pub alternate: Option<BTreeMap<String, String>>,
 }
 
+impl AllocationAttribute {
+    /// The node on whose behalf the address was handed out.
+    pub fn node(&self) -> Option<&str> {
+        self.detail("node")
+    }
+
+    /// What is said of the owner under a key.
+    pub fn detail(&self, key: &str) -> Option<&str> {
+        self.secondary.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
 impl IpamBlock {
     /// How many addresses the block has.
     pub fn size(&self) -> usize {

@@ -225,6 +225,20 @@ impl Node {
         .flatten()
     }
 
+    /// Its addresses on the network between nodes.
+    pub fn underlay_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let own = [
+            self.ipv4().map(|interface| IpAddr::V4(interface.0.addr())),
+            self.ipv6().map(|interface| IpAddr::V6(interface.0.addr())),
+        ];
+        own.into_iter().flatten()
+    }
+
+    /// All its addresses: on the network between nodes, and its tunnels'.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.underlay_addresses().chain(self.tunnel_addrs())
+    }
+
     /// The inner Ethernet address of its IPv4 VXLAN tunnel end point, given or derived.
     pub fn vtep_mac(&self) -> MacAddr {
         let given = self.spec.vxlan_tunnel_mac_addr;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::Json;
 use super::metadata::Metadata;
+use super::name::Name;
 use super::order::Order;
 use super::problem::Fault;
 
@@ -67,6 +68,13 @@ impl Tier {
         let reserved = self.reserved().map(|(_, _, _, action)| *action);
         let given = self.spec.default_action;
         given.or(reserved).unwrap_or(DefaultAction::Deny)
+    }
+
+    /// Whether Calico makes a tier of that name by itself.
+    pub fn is_built_in(name: &Name) -> bool {
+        RESERVED
+            .iter()
+            .any(|(reserved, ..)| *reserved == name.as_str())
     }
 
     /// Writes out what follows from the rest, as Calico does when a tier is stored.

@@ -4,12 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::WorkloadError;
-use crate::ipam::{Ipam, IpamError, Release, Request};
+use crate::ipam::{Ipam, IpamError, Request};
 use crate::resources::ip_pool::AllowedUse;
-use crate::resources::{ClusterState, Name, NodeName};
-
-/// How many addresses that somebody uses without IPAM's knowledge are passed over.
-const ATTEMPTS: usize = 64;
+use crate::resources::{ClusterState, Name, Node, NodeName};
 
 /// What a workload asks IPAM for.
 #[derive(Debug, Clone)]
@@ -83,31 +80,14 @@ fn any(
     }
 }
 
-/// A free address. One that a resource uses without IPAM's knowledge is held while the next is looked
-/// for.
+/// A free address.
 fn one(
     ipam: &Ipam,
     order: &Order<'_>,
     ipv4: bool,
     taken: &BTreeSet<IpAddr>,
 ) -> Result<IpAddr, WorkloadError> {
-    let request = request(order, ipv4)?;
-    let mut passed_over = Vec::new();
-    let mut found = None;
-    while found.is_none() && passed_over.len() < ATTEMPTS {
-        let Some(address) = ipam.assign(&request)?.first().copied() else {
-            break;
-        };
-        match taken.contains(&address) {
-            true => passed_over.push(Release {
-                address,
-                handle: Some(order.handle.to_owned()),
-                sequence: None,
-            }),
-            false => found = Some(address),
-        }
-    }
-    ipam.release(&passed_over)?;
+    let found = ipam.assign_unused(&request(order, ipv4)?, taken)?;
     found.ok_or_else(|| {
         WorkloadError::Address(format!(
             "no pool has a free {} address for node {}",
@@ -136,12 +116,6 @@ fn request(order: &Order<'_>, ipv4: bool) -> Result<Request, WorkloadError> {
 /// Every address that a resource says somebody has.
 fn taken(state: &ClusterState) -> BTreeSet<IpAddr> {
     let workloads = state.endpoints.values().flat_map(|e| e.addresses());
-    let nodes = state.nodes.values().flat_map(|node| {
-        let own = [
-            node.ipv4().map(|interface| IpAddr::V4(interface.0.addr())),
-            node.ipv6().map(|interface| IpAddr::V6(interface.0.addr())),
-        ];
-        own.into_iter().flatten().chain(node.tunnel_addrs())
-    });
+    let nodes = state.nodes.values().flat_map(Node::addresses);
     workloads.chain(nodes).collect()
 }

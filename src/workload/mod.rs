@@ -20,12 +20,12 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use crate::datastore::{self, Datastore, DatastoreError, Selection};
-use crate::forward::{Encapsulation, RouterAddresses};
+use crate::forward::{Encapsulation, RouterAddresses, TunnelMtus};
 use crate::ipam::{Ipam, IpamError};
 use crate::kernel::{self, Netlink};
 use crate::resources::{
     ClusterState, EncapMode, IpPool, Kind, Name, NodeConfig, NodeName, Problem, Resource,
-    ResourceKey, WorkloadEndpoint,
+    ResourceKey, Settings, WorkloadEndpoint,
 };
 use crate::wire::{MacAddr, Mtu};
 
@@ -259,12 +259,13 @@ impl Workloads {
     ) -> Result<LinkPlan, WorkloadError> {
         let uplink = self.config.uplink.interface.to_string();
         let uplink = Netlink::open()?.link(&uplink)?.mtu;
-        let tunnel = self.config.tunnel.mtu;
-        let fits = |address: &IpAddr| match overhead(state, *address) {
-            0 => uplink,
-            bytes if tunnel > 0 => uplink.less(bytes).min(Mtu(tunnel)),
-            bytes => uplink.less(bytes),
+        let settings = Settings::new(&self.config, state);
+        let mtus = TunnelMtus {
+            ipip: settings.ipip_mtu,
+            vxlan: settings.vxlan_mtu,
+            vxlan_v6: settings.vxlan_mtu_v6,
         };
+        let fits = |address: &IpAddr| mtus.within(encapsulation(state, *address), uplink);
         let usual = || usual_host_interface(&wish.identity);
         Ok(LinkPlan {
             host: wish.host_interface.clone().unwrap_or_else(usual),
@@ -356,19 +357,18 @@ fn usual_host_interface(identity: &Identity) -> String {
     }
 }
 
-/// The bytes that the pool of an address may take of the uplink's MTU.
-fn overhead(state: &ClusterState, address: IpAddr) -> u16 {
+/// What the pool of an address may put around its packets.
+fn encapsulation(state: &ClusterState, address: IpAddr) -> Encapsulation {
     let pools = state.pools.values();
     let pool: Option<&IpPool> = pools
         .filter(|pool| pool.cidr().contains(&address))
         .max_by_key(|pool| pool.cidr().prefix_len());
-    let encapsulation = match pool.map(|pool| (pool.spec.ipip_mode, pool.spec.vxlan_mode)) {
+    match pool.map(|pool| (pool.spec.ipip_mode, pool.spec.vxlan_mode)) {
         Some((ipip, _)) if ipip != EncapMode::Never => Encapsulation::Ipip,
         Some((_, vxlan)) if vxlan != EncapMode::Never => match address {
             IpAddr::V4(_) => Encapsulation::Vxlan,
             IpAddr::V6(_) => Encapsulation::VxlanOverIpv6,
         },
         _ => Encapsulation::None,
-    };
-    encapsulation.overhead()
+    }
 }

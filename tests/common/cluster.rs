@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use underpass::control::apply::{Facts, Fixed, Way};
 use underpass::control::resolve::{Encap, LocalNode, Peer, Target, Wanted, Workload};
 use underpass::forward::{
-    Dscp, OuterTtl, Punt, Snapshot, Verdict, WorkerState, WorkloadSources, originate,
+    Dscp, FromWorkloads, OuterTtl, Punt, Snapshot, TunnelMtus, Verdict, WorkerState,
+    WorkloadSources, originate,
 };
 use underpass::packet::{Frame, HEADROOM};
 use underpass::port::PortId;
@@ -39,7 +40,8 @@ pub fn fixed() -> Fixed {
         strict_reserved_bits: false,
         ttl: OuterTtl::Fixed(64),
         dscp: Dscp::Inherit,
-        tunnel_mtu: None,
+        tunnel_mtus: TunnelMtus::default(),
+        from_workloads: FromWorkloads::default(),
         udp_zero_checksum_v6: false,
         fence: Default::default(),
     }

@@ -146,6 +146,7 @@ pub fn snapshot() -> Snapshot {
                 .collect(),
             v6: None,
             reverse_path: Default::default(),
+            from_workloads: Default::default(),
         },
         router: RouterAddresses {
             v4: NODE,

@@ -2,6 +2,7 @@
 
 mod config;
 mod contract;
+mod crash;
 mod directory;
 mod etcd;
 #[path = "../common/etcd.rs"]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use underpass::datastore::{Datastore, Directory};
-use underpass::ipam::{Ipam, IpamError, Release, TunnelKind};
+use underpass::ipam::{Ipam, IpamError, Release, Suspects, TunnelKind};
 use underpass::resources::ip_pool::AllowedUse;
 use underpass::resources::{Kind, Resource};
 
@@ -165,14 +165,20 @@ fn a_release_of_an_earlier_owner_is_refused() {
 
 #[test]
 fn blocks_are_given_back_empty_or_as_nobodys() {
-    let (_root, store, ipam) = ipam(&[pool("p", "cidr: 10.65.0.0/28, blockSize: 30")]);
+    let (_root, store, ipam) = ipam(&[
+        document("kind: Node\nmetadata: {name: a}\n"),
+        pool("p", "cidr: 10.65.0.0/28, blockSize: 30"),
+    ]);
     let a = "a".parse().unwrap();
     ipam.assign(&request("a", "h", 8)).unwrap();
     ipam.assign(&request("a", "i", 1)).unwrap();
     ipam.release_handle("h").unwrap();
     let own = ipam.affinities(&a).unwrap().len();
     assert_eq!(own, 3);
-    assert!(ipam.release_empty_blocks(&a).unwrap() >= 1);
+    // All but one of those that two looks found empty.
+    let suspects = Suspects::of(&ipam.check().unwrap());
+    let collected = ipam.collect(&suspects, &suspects).unwrap();
+    assert_eq!(collected.blocks, 2);
     hold(&store);
     // What is left is in use: it stays until its last address goes.
     ipam.release_node(&a).unwrap();
@@ -204,7 +210,11 @@ fn leaked_addresses_are_found_and_collected_after_a_second_look() {
         .unwrap();
     let now = ipam.check().unwrap();
     assert_eq!(now.leaked().count(), 2);
-    assert_eq!(ipam.collect(&before, &now).unwrap(), [address("10.0.0.2")]);
+    let (before, now) = (Suspects::of(&before), Suspects::of(&now));
+    let collected = ipam.collect(&before, &now).unwrap();
+    assert_eq!(collected.addresses, [address("10.0.0.2")]);
+    // What was given out meanwhile is waited for.
+    assert!(ipam.collect(&before, &now).unwrap().addresses.is_empty());
     hold(&store);
 }
 
@@ -239,5 +249,43 @@ fn tunnels_get_addresses_as_their_pools_ask() {
         [IpAddr::V4(vxlan)]
     );
     assert_eq!(ipam.check().unwrap().leaked().count(), 0);
+    hold(&store);
+}
+
+#[test]
+fn a_pool_serves_the_namespaces_that_it_selects() {
+    let (_root, store, ipam) = ipam(&[
+        pool(
+            "named",
+            "cidr: 10.1.0.0/24, namespaceSelector: projectcalico.org/name == 'prod'",
+        ),
+        pool(
+            "labelled",
+            "cidr: 10.2.0.0/24, namespaceSelector: team == 'a'",
+        ),
+        document(
+            "kind: Profile\nmetadata: {name: kns.shop}\nspec: {labelsToApply: {pcns.team: a}}\n",
+        ),
+    ]);
+    for (namespace, network) in [
+        ("prod", Some("10.1.0.")),
+        ("shop", Some("10.2.0.")),
+        ("dev", None),
+    ] {
+        let mut wanted = request("n1", namespace, 1);
+        wanted
+            .attributes
+            .insert("namespace".into(), namespace.into());
+        let given = ipam.assign(&wanted);
+        match network {
+            Some(network) => assert!(given.unwrap()[0].to_string().starts_with(network)),
+            None => assert!(matches!(given, Err(IpamError::NoPools(..))), "{given:?}"),
+        }
+    }
+    // A pool that is asked for by name need not select.
+    let mut named = request("n1", "dev", 1);
+    named.attributes.insert("namespace".into(), "dev".into());
+    named.pools = vec![name("named")];
+    assert_eq!(ipam.assign(&named).unwrap().len(), 1);
     hold(&store);
 }

@@ -105,7 +105,7 @@ fn a_tcp_connection_survives_every_switch() {
 }
 
 /// Packets for a socket that found its ring full.
-fn not_taken(report: &CounterReport) -> u64 {
+pub fn not_taken(report: &CounterReport) -> u64 {
     let xdp = report.ports.iter().filter_map(|port| port.xdp);
     xdp.map(|xdp| xdp.rx_dropped + xdp.rx_ring_full).sum()
 }
@@ -124,7 +124,7 @@ fn during_flows((pod2, pod3): (Ipv4Addr, Ipv4Addr), action: impl FnOnce()) -> (F
 }
 
 /// A pod's address: IPAM's, or the lab's own.
-fn pod_address(pod: &str, usual: Ipv4Addr) -> Ipv4Addr {
+pub fn pod_address(pod: &str, usual: Ipv4Addr) -> Ipv4Addr {
     let pods = std::fs::read_to_string("/run/underpass-lab/state/pods").unwrap_or_default();
     let line = pods.lines().find(|line| line.contains(&format!(" {pod} ")));
     let address = line.and_then(|line| line.split(' ').nth(2));

@@ -16,5 +16,6 @@ mod plugs;
 mod refusals;
 mod running;
 mod support;
+mod upkeep;
 mod workers;
 mod workloads;

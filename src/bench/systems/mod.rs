@@ -1,5 +1,6 @@
 //! The systems under test, all on the same topology.
 
+pub mod documents;
 mod kernel;
 mod ovs;
 mod underpass;

@@ -1,15 +1,14 @@
 //! underpass itself: the same binary, a process for each node, on resources written for the bench.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Place, Process, Running, System};
+use super::{Place, Process, Running, System, documents};
 use crate::bench::error::{BenchError, Result};
-use crate::bench::topology::{Direction, POOL, Site, Topology};
+use crate::bench::topology::{Direction, Site, Topology};
 use crate::observe::protocol::{Reply, Request};
 use crate::observe::report::{Encapsulation, RouteKind, RouteState};
 
@@ -27,22 +26,25 @@ pub(super) fn start(
     let datastore = directory.join("datastore");
     fs::create_dir_all(&datastore)
         .map_err(BenchError::io(format!("making {}", datastore.display())))?;
-    write(&datastore.join("pool.yaml"), &pool(system, place))?;
+    let pool = documents::pool(modes(system), place.routes.length());
+    write(&datastore.join("pool.yaml"), &pool)?;
     let sites = [&topology.a, &topology.b];
+    // Which nodes share a node's subnet: all of the link's, or none.
+    let length = if system == System::CrossFar { 32 } else { 24 };
     let each = |resource: &dyn Fn(&Site) -> String| -> String {
         sites.iter().map(|site| resource(site)).collect()
     };
     write(
         &datastore.join("nodes.yaml"),
-        &each(&|site| node(system, site)),
+        &each(&|site| documents::node(site, length)),
     )?;
     write(
         &datastore.join("blocks.yaml"),
-        &each(&|site| blocks(site, place)),
+        &each(&|site| documents::blocks(site, place.prefixes(site))),
     )?;
     write(
         &datastore.join("workloads.yaml"),
-        &each(&|site| workload(site, place)),
+        &each(&|site| documents::workload(site, place.addresses(site))),
     )?;
 
     if system.has_fast_path() {
@@ -143,79 +145,14 @@ fn configuration(system: System, site: &Site, place: &Place, directory: &Path) -
     )
 }
 
-fn pool(system: System, place: &Place) -> String {
-    let (ipip, vxlan) = match system {
+/// The modes of the pool: ipipMode, vxlanMode.
+fn modes(system: System) -> (&'static str, &'static str) {
+    match system {
         System::Ipip | System::FastIpip => ("Always", "Never"),
         System::Vxlan | System::FastVxlan => ("Never", "Always"),
         System::Cross | System::CrossFar => ("Never", "CrossSubnet"),
         _ => ("Never", "Never"),
-    };
-    format!(
-        "apiVersion: projectcalico.org/v3\n\
-         kind: IPPool\n\
-         metadata: {{ name: bench }}\n\
-         spec: {{ cidr: {POOL}, blockSize: {size}, ipipMode: {ipip}, vxlanMode: {vxlan} }}\n",
-        size = place.routes.length(),
-    )
-}
-
-/// A node; its prefix length says which nodes share its subnet: all of the link's, or none.
-fn node(system: System, site: &Site) -> String {
-    let length = if system == System::CrossFar { 32 } else { 24 };
-    format!(
-        "---\n\
-         apiVersion: projectcalico.org/v3\n\
-         kind: Node\n\
-         metadata: {{ name: {name} }}\n\
-         spec:\n\
-         \x20 bgp: {{ ipv4Address: {address}/{length}, ipv4IPIPTunnelAddr: {tunnel} }}\n\
-         \x20 ipv4VXLANTunnelAddr: {tunnel}\n\
-         \x20 vxlanTunnelMACAddr: \"{mac}\"\n",
-        name = site.name,
-        address = site.address,
-        tunnel = site.tunnel_address,
-        mac = site.vtep_mac(),
-    )
-}
-
-/// The blocks of the workload's addresses.
-fn blocks(site: &Site, place: &Place) -> String {
-    let mut text = String::new();
-    for (number, block) in place.prefixes(site).enumerate() {
-        let _ = write!(
-            text,
-            "---\n\
-             apiVersion: projectcalico.org/v3\n\
-             kind: BlockAffinity\n\
-             metadata: {{ name: {name}-{number} }}\n\
-             spec: {{ node: {name}, cidr: {block}, state: confirmed }}\n",
-            name = site.name,
-        );
     }
-    text
-}
-
-fn workload(site: &Site, place: &Place) -> String {
-    let addresses = place.addresses(site);
-    let addresses: Vec<_> = addresses.map(|address| format!("{address}/32")).collect();
-    format!(
-        "---\n\
-         apiVersion: projectcalico.org/v3\n\
-         kind: WorkloadEndpoint\n\
-         metadata: {{ name: {name}-bench-load-eth0, namespace: default }}\n\
-         spec:\n\
-         \x20 node: {name}\n\
-         \x20 orchestrator: bench\n\
-         \x20 workload: load\n\
-         \x20 endpoint: eth0\n\
-         \x20 interfaceName: {port}\n\
-         \x20 mac: \"{mac}\"\n\
-         \x20 ipNetworks: [{addresses}]\n",
-        name = site.name,
-        port = site.port,
-        mac = site.eth_mac(),
-        addresses = addresses.join(", "),
-    )
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

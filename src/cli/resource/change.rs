@@ -1,15 +1,16 @@
 //! The verbs that change what a datastore holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::pool;
 use super::report::{Report, Verb, refused};
 use super::{FileArguments, Target};
+use super::{node, pool};
 use crate::cli::{Failure, print};
 use crate::datastore::{Datastore, DatastoreError};
-use crate::resources::{Name, Resource, ResourceKey, load};
+use crate::resources::{Kind, Name, Resource, ResourceKey, Tier, load};
 
 const CREATE: Verb = Verb {
     infinitive: "create",
@@ -67,7 +68,7 @@ pub(super) fn replace(
 
 /// Deletes what files or names say; what is not there is an error, unless it is to be skipped.
 pub(super) fn delete(
-    store: &dyn Datastore,
+    store: &Arc<dyn Datastore>,
     target: &Target,
     skip_not_exists: bool,
 ) -> Result<(), Failure> {
@@ -246,6 +247,8 @@ pub(super) fn create_one(
     if let Resource::IpPool(pool) = &resource {
         pool::check_new(store, pool)?;
     }
+    refuse_unbuilt(&resource)?;
+    need_tier(store, &resource)?;
     store.create(&resource).map(|_| ())
 }
 
@@ -267,16 +270,54 @@ fn replace_one(store: &dyn Datastore, mut resource: Resource) -> Result<(), Data
     {
         pool::check_change(&before, pool)?;
     }
+    refuse_unbuilt(&resource)?;
     store.update(&resource).map(|_| ())
 }
 
+/// What would be kept, and not be done.
+fn refuse_unbuilt(resource: &Resource) -> Result<(), DatastoreError> {
+    let Resource::IpamConfiguration(configuration) = resource else {
+        return Ok(());
+    };
+    match configuration.spec.min_ip_reclaim_age_seconds {
+        None | Some(0) => Ok(()),
+        Some(seconds) => Err(DatastoreError::Refused {
+            key: resource.key(),
+            reason: format!(
+                "error with field MinIPReclaimAgeSeconds = '{seconds}' (Reason: \
+                 spec.minIPReclaimAgeSeconds: released addresses have no age here: those that were \
+                 released last are assigned last; remove it)"
+            ),
+        }),
+    }
+}
+
+/// A new policy's tier must be there, as Calico has it; it makes some of them itself.
+fn need_tier(store: &dyn Datastore, resource: &Resource) -> Result<(), DatastoreError> {
+    let tier = match resource {
+        Resource::NetworkPolicy(policy) => &policy.spec.tier,
+        Resource::GlobalNetworkPolicy(policy) => &policy.spec.tier,
+        _ => return Ok(()),
+    };
+    if Tier::is_built_in(tier) {
+        return Ok(());
+    }
+    let key = ResourceKey {
+        kind: Kind::Tier,
+        namespace: None,
+        name: tier.clone(),
+    };
+    store.get(&key).map(|_| ())
+}
+
 fn delete_one(
-    store: &dyn Datastore,
+    store: &Arc<dyn Datastore>,
     key: &ResourceKey,
     version: Option<&str>,
 ) -> Result<(), DatastoreError> {
     match key.kind {
-        crate::resources::Kind::IpPool => pool::delete(store, key, version),
+        Kind::IpPool => pool::delete(store, key, version),
+        Kind::Node => node::delete(store, key, version),
         _ => store.delete(key, version).map(|_| ()),
     }
 }

@@ -48,10 +48,9 @@ pub(super) const fn headings(kind: Kind, wide: bool) -> &'static [&'static str] 
         (Kind::BgpPeer, _) => &["NAME", "PEERIP", "NODE", "ASN"],
         (Kind::BgpFilter, _) => &["NAME", "NUMEXPORT", "NUMIMPORT"],
         (Kind::Tier, _) => &["NAME", "ORDER"],
-        (Kind::NetworkPolicy | Kind::GlobalNetworkPolicy, false) => &["NAME", "TIER"],
-        (Kind::NetworkPolicy | Kind::GlobalNetworkPolicy, true) => {
-            &["NAME", "TIER", "ORDER", "SELECTOR"]
-        }
+        (Kind::NetworkPolicy, false) => &["NAME", "TIER"],
+        (Kind::NetworkPolicy, true) => &["NAME", "TIER", "ORDER", "SELECTOR"],
+        (Kind::GlobalNetworkPolicy, true) => &["NAME", "ORDER", "SELECTOR"],
         (Kind::NetworkSet | Kind::GlobalNetworkSet, true) => &["NAME", "NETS"],
         (Kind::Profile, true) => &["NAME", "LABELS"],
         _ => &["NAME"],
@@ -63,6 +62,7 @@ pub(super) const fn extra(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::WorkloadEndpoint => &["NAMESPACE", "ORCHESTRATOR"],
         Kind::NetworkPolicy | Kind::NetworkSet => &["NAMESPACE"],
+        Kind::GlobalNetworkPolicy => &["TIER"],
         _ => &[],
     }
 }

@@ -4,6 +4,7 @@ mod change;
 mod columns;
 mod import;
 mod input;
+mod node;
 mod output;
 mod pool;
 mod report;
@@ -154,10 +155,10 @@ pub enum ResourceVerb {
 #[derive(Debug, Clone, Default, Args)]
 pub struct StoreArguments {
     /// A node's configuration or a calicoctl.cfg [default: /etc/calico/calicoctl.cfg, if it is there]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// A directory of resources, or the http:// addresses of an etcd, with commas between them
-    #[arg(long, value_name = "DIRECTORY|URL", conflicts_with = "config")]
+    #[arg(long, value_name = "DIRECTORY|URL", global = true)]
     pub datastore: Option<String>,
 }
 
@@ -262,7 +263,7 @@ pub(super) fn run(verb: ResourceVerb) -> Result<(), Failure> {
             if target.kind.is_some() && target.names.is_empty() {
                 return Err(Failure::Said("resource name may not be empty".to_owned()));
             }
-            change::delete(&*store.open()?, &target, skip_not_exists)
+            change::delete(&store.open()?, &target, skip_not_exists)
         }
         ResourceVerb::Get {
             store,
@@ -310,6 +311,9 @@ impl StoreArguments {
     }
 
     fn place(&self) -> Result<place::Datastore, String> {
+        if self.config.is_some() && self.datastore.is_some() {
+            return Err("--config and --datastore both name a datastore; give one of them".into());
+        }
         if let Some(given) = &self.datastore {
             return match given.starts_with("http://") || given.starts_with("https://") {
                 false => Ok(place::Datastore::directory(given)),

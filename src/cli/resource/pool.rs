@@ -1,9 +1,16 @@
 //! What goes for pools beyond single resources, as Calico's client does it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use crate::datastore::{Datastore, DatastoreError, Selection};
+use crate::ipam::{Ipam, IpamError};
 use crate::resources::{IpPool, Kind, Resource, ResourceKey};
+
+/// How long an assignment may be under way, as Calico takes it.
+const LAST_ORDERS: Duration = Duration::from_millis(500);
 
 type Result<T> = std::result::Result<T, DatastoreError>;
 
@@ -27,10 +34,10 @@ pub(super) fn check_new(store: &dyn Datastore, pool: &IpPool) -> Result<()> {
     let size = pool.block_size();
     match blocks(store, pool.cidr())?
         .into_iter()
-        .find(|(_, block)| block.prefix_len() != size)
+        .find(|block| block.prefix_len() != size)
     {
         None => Ok(()),
-        Some((_, block)) => Err(invalid(
+        Some(block) => Err(invalid(
             &key,
             "IPPool.Spec.BlockSize",
             &size,
@@ -62,9 +69,9 @@ pub(super) fn check_change(before: &IpPool, now: &IpPool) -> Result<()> {
 }
 
 /// Calico's procedure: no new addresses from the pool, then its blocks' ties to nodes go, then the
-/// pool itself.
+/// pool itself. Addresses that are in use stay so.
 pub(super) fn delete(
-    store: &dyn Datastore,
+    store: &Arc<dyn Datastore>,
     key: &ResourceKey,
     version: Option<&str>,
 ) -> Result<()> {
@@ -77,28 +84,37 @@ pub(super) fn delete(
     if !pool.spec.disabled {
         pool.spec.disabled = true;
         store.update(&pool.clone().into())?;
+        // Whoever is handing out an address of it comes to an end first.
+        std::thread::sleep(LAST_ORDERS);
     }
-    for (affinity, _) in blocks(store, pool.cidr())? {
-        match store.delete(&affinity, None) {
-            Ok(_) | Err(DatastoreError::DoesNotExist(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let released = Ipam::new(Arc::clone(store)).release_pool(pool.cidr());
+    released.map_err(|error| of_ipam(key, error))?;
     store.delete(key, None).map(|_| ())
 }
 
-/// The ties of blocks inside a network to nodes, and the blocks.
-fn blocks(store: &dyn Datastore, cidr: IpNet) -> Result<Vec<(ResourceKey, IpNet)>> {
-    let affinities = store.list(&Selection::kind(Kind::BlockAffinity))?;
-    let inside = affinities
-        .resources()
-        .filter_map(|resource| match resource {
-            Resource::BlockAffinity(affinity) if cidr.contains(&affinity.block()) => {
-                Some((resource.key(), affinity.block()))
-            }
-            _ => None,
-        });
-    Ok(inside.collect())
+/// The blocks inside a network, or that it is inside of: those that are there, and those that are tied
+/// to nodes by hand.
+fn blocks(store: &dyn Datastore, cidr: IpNet) -> Result<Vec<IpNet>> {
+    let list = store.list(&Selection::kinds([Kind::IpamBlock, Kind::BlockAffinity]))?;
+    let all = list.resources().filter_map(|resource| match resource {
+        Resource::IpamBlock(block) => Some(block.spec.cidr.net()),
+        Resource::BlockAffinity(affinity) => Some(affinity.block()),
+        _ => None,
+    });
+    Ok(all
+        .filter(|block| cidr.contains(block) || block.contains(&cidr))
+        .collect())
+}
+
+/// What IPAM says, as what became of a resource.
+pub(super) fn of_ipam(key: &ResourceKey, error: IpamError) -> DatastoreError {
+    match error {
+        IpamError::Datastore(error) => error,
+        other => DatastoreError::Refused {
+            key: key.clone(),
+            reason: other.to_string(),
+        },
+    }
 }
 
 /// Calico's words for a field that cannot be so.

@@ -22,6 +22,9 @@ const LEASE: i64 = 15;
 /// How often it is heard of.
 const BEAT: Duration = Duration::from_secs(5);
 
+/// How long taking that back may take.
+const GOODBYE: Duration = Duration::from_millis(300);
+
 /// Says that a node is alive until what it gives is dropped.
 pub(super) fn announce(members: Arc<Members>, node: &NodeName) -> Option<Presence> {
     let stop = Arc::new(Notify::new());
@@ -36,12 +39,9 @@ pub(super) fn announce(members: Arc<Members>, node: &NodeName) -> Option<Presenc
                     () = stay(&members, &path, &mut lease) => {}
                     () = stopped.notified() => {}
                 }
-                if lease != 0
-                    && let Ok(mut client) = members.client().await
-                {
+                if lease != 0 {
                     // The lease ends by itself where this fails.
-                    let revoke = client.lease_revoke(lease);
-                    let _ = tokio::time::timeout(Duration::from_secs(1), revoke).await;
+                    let _ = tokio::time::timeout(GOODBYE, revoke(&members, lease)).await;
                 }
             });
         })
@@ -59,6 +59,15 @@ pub(super) fn node_of(path: &str) -> Option<NodeName> {
         .strip_suffix(STATUS)?
         .parse()
         .ok()
+}
+
+async fn revoke(members: &Members, lease: i64) -> Result<(), Error> {
+    members
+        .client()
+        .await?
+        .lease_revoke(lease)
+        .await
+        .map(|_| ())
 }
 
 async fn stay(members: &Members, path: &str, lease: &mut i64) {

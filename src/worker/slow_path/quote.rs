@@ -286,6 +286,7 @@ mod tests {
             local_addresses: Default::default(),
             v6: None,
             reverse_path: Default::default(),
+            from_workloads: Default::default(),
         }
     }
 
