@@ -247,10 +247,14 @@ pub fn status(
 }
 
 fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
+    let in_ipip = forwarding.learned_in_ipip();
+    let learned = |wanted| match wanted {
+        Encapsulation::None => (forwarding.learned_count() - in_ipip) as u64,
+        Encapsulation::Ipip => in_ipip as u64,
+        Encapsulation::Vxlan => 0,
+    };
     let of = |wanted: Encapsulation| {
-        let learned = forwarding.learned_routes().map(|(_, hop)| hop);
-        let all = forwarding.routes().values().chain(learned);
-        let carried = all.filter(|hop| match hop {
+        let carried = forwarding.routes().values().filter(|hop| match hop {
             Hop::Remote(..) | Hop::Learned(..) => match forwarding.carried(hop) {
                 Some(Carriage::Direct) => wanted == Encapsulation::None,
                 Some(Carriage::Ipip) => wanted == Encapsulation::Ipip,
@@ -262,7 +266,7 @@ fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
         });
         RouteCount {
             encapsulation: wanted,
-            routes: carried.count() as u64,
+            routes: carried.count() as u64 + learned(wanted),
         }
     };
     Encapsulation::ALL.map(of).to_vec()

@@ -118,6 +118,18 @@ impl Forwarding {
         self.learned.len()
     }
 
+    /// How many of these lead into IP-in-IP.
+    pub fn learned_in_ipip(&self) -> usize {
+        let in_pools = self.learned.in_pools().iter();
+        let in_ipip = in_pools.filter(|(prefix, group)| {
+            let Place::InEffect(pool) = self.learned.place(**prefix) else {
+                return false;
+            };
+            self.carried(&Hop::Learned(**group, pool)) == Some(Carriage::Ipip)
+        });
+        in_ipip.count()
+    }
+
     /// How many learned routes are known and not in effect.
     pub fn aside_count(&self) -> usize {
         self.learned.aside().len()
