@@ -619,7 +619,10 @@ impl Node {
     fn host_mtu(&self) -> Mtu {
         match &self.config.host {
             Some(host) if host.mtu > 0 => Mtu(host.mtu),
-            _ => self.uplink_mtu().less(self.overheads.largest()),
+            _ => {
+                let learned = self.forwarding.learned_overhead();
+                self.uplink_mtu().less(self.overheads.largest().max(learned))
+            }
         }
     }
 

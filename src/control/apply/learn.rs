@@ -10,6 +10,7 @@ use crate::control::host::{HostWay, remote_way};
 use crate::control::learned::{Carried, GroupId, LearnedPool, NextHops, Place};
 use crate::control::resolve::Encap;
 use crate::fib::NextHop;
+use crate::forward::Encapsulation;
 
 impl Forwarding {
     /// A group is these next hops from now on, the preferred first; with none, packets are dropped. One
@@ -128,6 +129,14 @@ impl Forwarding {
             self.carried(&Hop::Learned(**group, pool)) == Some(Carriage::Ipip)
         });
         in_ipip.count()
+    }
+
+    /// The bytes that the encapsulation of learned routes takes, whatever their number.
+    pub fn learned_overhead(&self) -> u16 {
+        match self.hops.keys().any(|hop| self.makes_peers(hop)) {
+            true => Encapsulation::Ipip.overhead(),
+            false => 0,
+        }
     }
 
     /// How many learned routes are known and not in effect.
