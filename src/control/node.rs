@@ -621,7 +621,8 @@ impl Node {
             Some(host) if host.mtu > 0 => Mtu(host.mtu),
             _ => {
                 let learned = self.forwarding.learned_overhead();
-                self.uplink_mtu().less(self.overheads.largest().max(learned))
+                self.uplink_mtu()
+                    .less(self.overheads.largest().max(learned))
             }
         }
     }

@@ -136,9 +136,14 @@ impl Report {
 
     fn bgp(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let bgp = &self.status.bgp;
+        let peers: Vec<String> = bgp
+            .neighbors
+            .iter()
+            .map(|row| row.address.to_string())
+            .collect();
         let of = |value: fn(&NeighborRow) -> u64| {
-            let rows = bgp.neighbors.iter();
-            rows.map(move |row| ([("peer", row.address.to_string())], value(row)))
+            let rows = peers.iter().zip(&bgp.neighbors);
+            rows.map(move |(peer, row)| ([("peer", &**peer)], value(row)))
         };
         let level = |value: fn(&NeighborRow) -> u64| of(value).map(|(peer, n)| (peer, as_f64(n)));
         let help = "Whether the BGP session with a peer is established";
