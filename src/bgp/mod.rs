@@ -18,6 +18,7 @@ pub mod event;
 pub mod filter;
 mod message;
 mod mrt;
+pub mod offline;
 pub mod report;
 mod rib;
 mod session;

@@ -11,7 +11,7 @@ use crate::bgp::attributes::{Attributes, OwnRoute};
 use crate::bgp::message::notification::cease;
 use crate::bgp::message::{Family, Notification};
 use crate::bgp::report::State;
-use crate::bgp::rib::adj_out::{AdjOut, End};
+use crate::bgp::rib::adj_out::{AdjOut, Ending};
 use crate::bgp::rib::table::{Key, V4, V6};
 use crate::bgp::rib::{OWN, Path, PeerFacts, PeerIndex};
 use crate::bgp::session::{Config, Session, Time};
@@ -216,7 +216,7 @@ impl Core {
         peer.reader = Some(self.reader(index, &peer.settings, agreed));
         for family in Family::ALL {
             if agreed.context.families[family as usize] {
-                peer.out[family as usize].begin(false, End::Nothing);
+                peer.out[family as usize].begin(false, Ending::Nothing);
             }
         }
     }

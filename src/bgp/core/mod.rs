@@ -23,7 +23,7 @@ use super::event::Event;
 use super::message::encode::Format;
 use super::message::{Family, Notification, Refresh, Step as RefreshStep};
 use super::report::State;
-use super::rib::adj_out::{AdjOut, End};
+use super::rib::adj_out::{AdjOut, Ending};
 use super::rib::export::Reader;
 use super::rib::groups::Groups;
 use super::rib::store::Store;
@@ -366,7 +366,7 @@ impl Core {
                         .say(id, |to| Refresh::write(to, family, RefreshStep::Request));
                     peer.session.counters.sent.refreshes += 1;
                 }
-                peer.out[family as usize].begin(true, End::Nothing);
+                peer.out[family as usize].begin(true, Ending::Nothing);
             }
         });
         self.settle();
@@ -485,7 +485,7 @@ impl Core {
                 .into_iter()
                 .filter(|family| agreed.context.families[*family as usize])
             {
-                peer.out[family as usize].begin(false, End::EndOfRib);
+                peer.out[family as usize].begin(false, Ending::Rib);
             }
             peer.agreed = Some(agreed);
             peer.up_since = Some(self.now);
@@ -625,9 +625,9 @@ impl Core {
         match refresh.step {
             RefreshStep::Request => {
                 let end = if enhanced {
-                    End::EndOfRefresh
+                    Ending::Refresh
                 } else {
-                    End::Nothing
+                    Ending::Nothing
                 };
                 if peer.out[family as usize].begin(true, end) && enhanced {
                     peer.session

@@ -23,7 +23,7 @@ pub(in crate::bgp) struct AdjOut {
     queue: Queue,
     walk: Option<Walk>,
     again: bool,
-    end: Option<End>,
+    end: Option<Ending>,
 }
 
 /// A pass over the whole table.
@@ -36,25 +36,28 @@ struct Walk {
 
 /// What is said when a pass is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::bgp) enum End {
+pub(in crate::bgp) enum Ending {
     /// All routes have been sent (RFC 4724 §2).
-    EndOfRib,
+    Rib,
     /// All routes have been sent again (RFC 7313 §4).
-    EndOfRefresh,
+    Refresh,
     Nothing,
 }
+
+/// The attributes that a prefix with such paths is told with.
+type Wanted<'a> = dyn FnMut(&[Path], IpNet) -> Option<Arc<Attributes>> + 'a;
 
 /// How the peer reads, and what it shall be told of a slot.
 pub(in crate::bgp) struct Telling<'a> {
     pub(in crate::bgp) family: Family,
     pub(in crate::bgp) format: Format,
     /// The attributes for a prefix with these paths; none: it is not told.
-    pub(in crate::bgp) wanted: &'a mut dyn FnMut(&[Path], IpNet) -> Option<Arc<Attributes>>,
+    pub(in crate::bgp) wanted: &'a mut Wanted<'a>,
 }
 
 impl AdjOut {
     /// Everything will be told; then `end` is said, unless something else will be: false.
-    pub(in crate::bgp) fn begin(&mut self, repeat: bool, end: End) -> bool {
+    pub(in crate::bgp) fn begin(&mut self, repeat: bool, end: Ending) -> bool {
         if self.walk.is_some_and(|walk| walk.repeat && walk.next > 0) {
             // A peer that asks again and again is answered once more when this answer is over.
             self.again = true;
@@ -62,8 +65,8 @@ impl AdjOut {
         }
         let repeat = repeat || self.walk.is_some_and(|walk| walk.repeat);
         self.walk = Some(Walk { next: 0, repeat });
-        if self.end == Some(End::EndOfRib) {
-            return end == End::EndOfRib;
+        if self.end == Some(Ending::Rib) {
+            return end == Ending::Rib;
         }
         self.end = Some(end);
         true
@@ -193,18 +196,18 @@ impl AdjOut {
     fn finish(&mut self, to: &mut Vec<u8>, family: Family, written: &mut Written) {
         use crate::bgp::message::{Refresh, Step};
         match self.end.take() {
-            Some(End::EndOfRib) => {
+            Some(Ending::Rib) => {
                 encode::end_of_rib(to, family);
                 written.updates += 1;
             }
-            Some(End::EndOfRefresh) => {
+            Some(Ending::Refresh) => {
                 Refresh::write(to, family, Step::End);
                 written.refreshes += 1;
             }
-            Some(End::Nothing) | None => {}
+            Some(Ending::Nothing) | None => {}
         }
         if mem::take(&mut self.again) {
-            self.begin(true, End::Nothing);
+            self.begin(true, Ending::Nothing);
         }
     }
 
