@@ -353,6 +353,13 @@ spec:
         told(peer(&plan, "10.0.0.3"), "192.168.2.7/32", false),
         "the mesh has no filter"
     );
+    // What peers told goes on within the AS, and to another one with its own next hop alone.
+    assert!(told(peer(&plan, "10.0.0.3"), "192.168.7.0/26", true));
+    assert!(!told(external, "192.168.7.0/26", true));
+    let keeping = planned(&bgp_peer(
+        "peerIP: 10.0.0.254, asNumber: 65000, nextHopMode: Keep",
+    ));
+    assert!(told(peer(&keeping, "10.0.0.254"), "192.168.7.0/26", true));
     let import = |prefix: &str| {
         let subject = Subject {
             prefix: prefix.parse().unwrap(),

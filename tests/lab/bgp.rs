@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::netns::{isolated, sh};
 use super::modes::between_pods;
+use super::netns::{isolated, sh};
 use super::support::*;
 
 const BYTES: usize = 5_000_000;

@@ -64,12 +64,13 @@ pub fn of_peer(
 }
 
 /// The rules of a session for what it is told: its BGPFilters', then Calico's own. Told are services'
-/// networks and what is in pools, but for those of VXLAN and those that say no.
+/// networks and what is in pools, but for those of VXLAN and those that say no. What peers told goes on if
+/// `learned` says so.
 pub fn with_calicos(
     state: &ClusterState,
     configuration: &BgpConfigurationSpec,
     mut filter: Filter,
-    is_v4: bool,
+    (is_v4, learned): (bool, bool),
 ) -> Filter {
     let mut pools: Vec<&IpPool> = state.pools.values().collect();
     pools.sort_by_key(|pool| Reverse(pool.cidr().prefix_len()));
@@ -77,6 +78,12 @@ pub fn with_calicos(
         cidr: Some((MatchOperator::In, cidr)),
         ..Rule::all(action)
     };
+    if !learned {
+        filter.rules.push(Rule {
+            source: Some(Source::RemotePeers),
+            ..Rule::all(Action::Reject)
+        });
+    }
     for pool in pools
         .into_iter()
         .filter(|pool| pool.cidr().addr().is_ipv4() == is_v4)

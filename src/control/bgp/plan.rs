@@ -6,7 +6,7 @@
 //! * A BGPPeer gives a session to the nodes that it names or selects, all of them by default, with one
 //!   address or with every node that `peerSelector` selects; and those nodes have it, too.
 //! * A node tells its own blocks, the addresses that it has borrowed, and the networks of services. What
-//!   peers told goes on within pools alone. Pools of VXLAN, and those with `disableBGPExport`, are not told.
+//!   peers told goes on within pools alone, to another AS only with its own next hop. Pools of VXLAN, and those with `disableBGPExport`, are not told.
 //! * A node that has no peer and nothing but VXLAN does not even listen.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -310,8 +310,15 @@ impl<'a> Planner<'a> {
         }
         let rules = filters::of_peer(self.state, spec, is_v4, internal, &mut self.problems);
         settings.import = rules.import;
-        settings.export =
-            filters::with_calicos(self.state, &self.configuration, rules.export, is_v4);
+        // To another AS what peers told goes on with its own next hop alone: by this node it would be a
+        // detour that nobody forwards.
+        let learned = internal || settings.next_hop == NextHopMode::Keep;
+        settings.export = filters::with_calicos(
+            self.state,
+            &self.configuration,
+            rules.export,
+            (is_v4, learned),
+        );
         Some(settings)
     }
 
