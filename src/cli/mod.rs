@@ -6,6 +6,7 @@ mod bgp;
 mod capture;
 mod client;
 mod counters;
+mod doctor;
 mod documents;
 mod fdb;
 mod functions;
@@ -100,6 +101,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             let summary = (functions.check)(&config).map_err(Failure::Told)?;
             print(&format!("{}\n", summary.trim_end()))
         }
+        Verb::Doctor(arguments) => doctor::run(&arguments, functions),
         Verb::Routes {
             node,
             output,

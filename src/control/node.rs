@@ -32,6 +32,7 @@ use super::path_prober::PathProber;
 use super::ports::{self, OpenPorts, UPLINK};
 use super::probe::Prober;
 use super::resolve::{Delta, Resolver};
+use super::supervisor::Supervisor;
 use super::threads::{Handles, Threads};
 use super::upkeep::Upkeep;
 use super::view::{Counted, PortTable, Question, View};
@@ -252,6 +253,8 @@ impl Node {
             self.config.uplink.interface,
             self.uplink_io(),
         );
+        let supervisor = Supervisor::from_environment();
+        supervisor.ready(&format!("{} forwards", self.config.node));
         let updates = self.watch.updates();
         let events = self.handles.events();
         let measured = self.prober.measured();
@@ -290,6 +293,7 @@ impl Node {
                         failure = Some(died);
                         break;
                     }
+                    supervisor.alive();
                 },
                 recv(signals) -> signal => {
                     log::info!("{}: stopping on signal {}", self.config.node, signal.unwrap_or(0));
@@ -297,6 +301,7 @@ impl Node {
                 },
             }
         }
+        supervisor.stopping();
         self.stop();
         failure.map_or(Ok(()), Err)
     }
@@ -587,7 +592,7 @@ impl Node {
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
         let components = status.bridges.iter().map(report::bridge_component);
         status.components.extend(components.collect::<Vec<_>>());
-        status.bgp = self.bgp_status();
+        status.bgp = Box::new(self.bgp_status());
         status.components.extend(self.bgp_component());
         status
     }

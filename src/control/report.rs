@@ -12,7 +12,6 @@ use super::ports::{OpenPorts, UPLINK};
 use super::resolve::{Encap, Target};
 use super::threads::Handles;
 use crate::datastore::Health;
-use crate::observe::bgp::BgpStatus;
 use crate::observe::report::{
     BridgeStatus, Component, Encapsulation, RouteCount, RouteKind, RouteRow, RouteState,
     StatusReport, WorkerStatus,
@@ -239,7 +238,7 @@ pub fn status(
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
         bridges: Vec::new(),
-        bgp: BgpStatus::default(),
+        bgp: Box::default(),
         config: config
             .file()
             .and_then(|file| std::path::absolute(file).ok()),

@@ -16,7 +16,7 @@ pub mod report;
 use crate::port::capture::{Capture, CaptureError};
 use bgp::{BgpAnswer, BgpRequest};
 use protocol::{CaptureRequest, ProbeRequest};
-use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
+use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 
 /// A running node as its observers see it; called from their threads, at any time.
 pub trait NodeView: Send + Sync {
@@ -41,6 +41,11 @@ pub trait NodeView: Send + Sync {
     /// What the node's BGP speaker has in its tables; an error is one sentence.
     fn bgp(&self, _request: &BgpRequest) -> Result<BgpAnswer, String> {
         Err("the node speaks no BGP".to_owned())
+    }
+
+    /// Finds out which encapsulations get through to another node; an error is one sentence.
+    fn probe_ways(&self, _request: &ProbeRequest) -> Result<WaysReport, String> {
+        Err("the node has no way to probe".to_owned())
     }
 
     /// Switches the fast path on or off; an error if the node has none.

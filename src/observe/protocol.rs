@@ -6,6 +6,7 @@
 //! {"request":"fdb"}                                        → {"fdb":[…]}
 //! {"request":"status"}                                     → {"status":{…}}
 //! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
+//! {"request":"probe_ways","far":"worker2"}                 → {"ways":{…}}, after some seconds
 //! {"request":"fast_path","on":false}                       → {"status":{…}}
 //! {"request":"bgp","what":"routes","prefix":"10.0.0.0/8"}  → {"bgp":{"rows":[…],"total":…}}
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::bgp::{BgpAnswer, BgpRequest};
 use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
+use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
 
@@ -38,6 +40,9 @@ pub enum Request {
     /// How large a packet gets through to another node.
     #[serde(rename = "probe_mtu")]
     ProbeMtu(ProbeRequest),
+    /// Which encapsulations get through to another node.
+    #[serde(rename = "probe_ways")]
+    ProbeWays(ProbeRequest),
     /// To forward by the fast path, or by the workers alone.
     #[serde(rename = "fast_path")]
     FastPath {
@@ -89,6 +94,8 @@ pub enum Reply {
     Mtu(MtuReport),
     /// What the BGP speaker has.
     Bgp(BgpAnswer),
+    /// The encapsulations that get through.
+    Ways(WaysReport),
     /// A capture has begun.
     Capture(CaptureStart),
     /// A captured packet.
