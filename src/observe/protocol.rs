@@ -20,7 +20,6 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::bgp::{BgpAnswer, BgpRequest};
-use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
 use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
