@@ -1,7 +1,7 @@
 //! The packet path on frames in memory, without I/O: `cargo bench --bench forward`.
 //!
 //! Packets of 60 bytes (Ethernet, before or inside of the tunnel), each a flow of its own, in frames
-//! laid out as in a UMEM: 2 KiB apart, 256 bytes of headroom. A pass goes once through all [`FRAMES`]
+//! laid out as in a UMEM: from a page on, 2 KiB apart, [`HEADROOM`] before them. A pass goes once through all [`FRAMES`]
 //! of them: it writes packets that were not sent before into [`BURST`] of them, then times `forward`
 //! over these, [`BATCH`] at a time, then takes the next ones. So a packet is in the second-level cache,
 //! as one is that the kernel has just copied, and the tables are wherever they fit. The cases take
@@ -32,6 +32,8 @@ const FRAMES: usize = 4096;
 /// Frames that are filled, as by a receiving kernel, before they are forwarded.
 const BURST: usize = 256;
 const FRAME_SIZE: usize = 2048;
+/// Where a UMEM begins, as it is mapped.
+const PAGE: usize = 4096;
 /// Different destinations of a case: more than any cache holds the routes of.
 const DESTINATIONS: usize = 1 << 20;
 const PASSES: usize = 301;
@@ -242,8 +244,9 @@ fn touch(frames: &mut [Frame]) -> Duration {
 
 /// Frames as a UMEM has them: one behind the other.
 fn umem() -> Vec<Frame> {
-    let memory = Box::leak(vec![0; FRAMES * FRAME_SIZE].into_boxed_slice());
-    let chunks = memory.chunks_mut(FRAME_SIZE);
+    let memory = Box::leak(vec![0; FRAMES * FRAME_SIZE + PAGE].into_boxed_slice());
+    let at = memory.as_ptr().align_offset(PAGE);
+    let chunks = memory[at..].chunks_exact_mut(FRAME_SIZE).take(FRAMES);
     chunks.map(|chunk| Frame::new(chunk, HEADROOM)).collect()
 }
 

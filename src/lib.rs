@@ -32,6 +32,7 @@
 //! | [`kernel`] | what we read from and write to the host: netlink, ethtool, sysctls | `wire` |
 //! | [`resources`] | Calico's resource types, the node's configuration | `wire` |
 //! | [`datastore`] | where resources are kept (a directory, etcd), and changes of them as a stream of updates | `resources` |
+//! | [`bgp`] | a BGP speaker: sessions, tables and the decision pure; one thread with the sockets | `wire` |
 //! | [`ipam`] | pools cut into blocks, blocks that nodes claim, addresses handed out | `datastore`, `resources` |
 //! | [`observe`] | metrics, health, capture | `worker`, `packet`, `wire` |
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
@@ -61,6 +62,7 @@
 //! * **workload**: a pod, container or VM behind a workload port.
 
 pub mod bench;
+pub mod bgp;
 pub mod cli;
 pub mod control;
 pub mod datastore;

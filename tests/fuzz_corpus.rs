@@ -1,6 +1,8 @@
 //! The committed corpus of the fuzz targets, and packets of other implementations, without a fuzzer.
 #![allow(missing_docs)]
 
+#[path = "fuzz/bgp.rs"]
+mod bgp;
 mod common;
 #[path = "fuzz/entries.rs"]
 mod entries;
@@ -176,6 +178,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "slow_path" => (0..router::PUNTS.len() as u8)
             .flat_map(|punt| prefixed(&[&[punt, punt % 3]]))
             .collect(),
+        "bgp_message" => bgp::messages(),
+        "bgp_session" => bgp::sessions(),
         "forward" => sequences(&packets),
         "reassembly" => fragments(),
         other => panic!("no seeds for {other}"),

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kernel", &["wire"]),
     ("resources", &["wire"]),
     ("datastore", &["resources", "wire"]),
+    ("bgp", &["wire"]),
     ("ipam", &["datastore", "resources", "wire"]),
     (
         "observe",
@@ -26,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "control",
         &[
             "observe",
+            "bgp",
             "ipam",
             "datastore",
             "resources",

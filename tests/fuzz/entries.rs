@@ -27,7 +27,7 @@ use crate::router::{NODE_ON_PAPER, PUNTS, Router, slow_path_ends};
 pub type Entry = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const ALL: [(&str, Entry); 8] = [
+pub const ALL: [(&str, Entry); 10] = [
     ("parse", parse),
     ("decap_ipip", decap_ipip),
     ("decap_vxlan", decap_vxlan),
@@ -36,6 +36,8 @@ pub const ALL: [(&str, Entry); 8] = [
     ("fragmentation", fragmentation),
     ("quotation", quotation),
     ("slow_path", slow_path),
+    ("bgp_message", crate::bgp::message),
+    ("bgp_session", crate::bgp::session),
 ];
 
 /// Reads the bytes as every format. What is accepted is written back as it was, and etherparse

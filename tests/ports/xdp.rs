@@ -443,7 +443,7 @@ fn what_cannot_be_opened_says_what_would_be_right() {
                 error,
                 PortError::MtuTooLarge {
                     mtu: 1900,
-                    largest: 1774,
+                    largest: 1724,
                     ..
                 }
             ),

@@ -286,8 +286,8 @@ fn a_jumbo_uplink_is_refused_with_what_would_be_right() {
             lab.config(1).display()
         ));
         assert!(
-            started.contains("'eth0' has MTU 9000, and frames of 4096 bytes hold an MTU of 3822")
-                && started.contains("ip link set eth0 mtu 3822"),
+            started.contains("'eth0' has MTU 9000, and frames of 4096 bytes hold an MTU of 3772")
+                && started.contains("ip link set eth0 mtu 3772"),
             "{started}"
         );
     });

@@ -12,7 +12,7 @@ use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{Umem, umem::UmemCreateError};
 
 use super::queue::Queue;
-use crate::packet::{Frame, FramePool, HEADROOM};
+use crate::packet::{Frame, FramePool, HEADROOM, KERNEL_HEADROOM};
 use crate::port::PortError;
 
 /// How a worker's UMEM is made.
@@ -332,8 +332,9 @@ fn umem_config(options: &UmemOptions) -> Result<UmemConfig, PortError> {
     let ring = ring_size(options.ring_size)?;
     let frame_size = FrameSize::new(options.frame_size)
         .map_err(|error| umem_error(options, error.to_string()))?;
-    // Without headroom of our own the packet begins behind the kernel's 256 bytes, which are HEADROOM.
+    // The kernel's own headroom is part of ours.
     UmemConfig::builder()
+        .frame_headroom((HEADROOM - KERNEL_HEADROOM) as u32)
         .frame_size(frame_size)
         .fill_queue_size(ring)
         .comp_queue_size(ring)

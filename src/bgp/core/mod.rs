@@ -1,0 +1,722 @@
+//! The speaker without sockets and clocks: sessions and tables, and what one means for the other.
+//!
+//! Whoever runs it hands in bytes and times, does what [`Output`]s say, takes events when it can pass them
+//! on ([`Core::events`]), and asks for bytes when a connection can take some ([`Core::write`]). Nothing
+//! waits anywhere but as a slot in a queue, however slow anybody is.
+
+mod configure;
+mod events;
+mod query;
+mod routes;
+
+pub(super) use self::query::View;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use log::{info, warn};
+use rustc_hash::FxHashMap;
+
+use super::attributes::OwnRoute;
+use super::event::Event;
+use super::message::encode::Format;
+use super::message::{Family, Notification, Refresh, Step as RefreshStep};
+use super::report::State;
+use super::rib::adj_out::{AdjOut, Ending};
+use super::rib::export::Reader;
+use super::rib::groups::Groups;
+use super::rib::store::Store;
+use super::rib::table::{Queue, Table, V4, V6};
+use super::rib::{Path, PeerFacts, PeerIndex};
+use super::session::{Action, Agreed, ConnectionId, NO_ANSWER, Session, Step, Time};
+use super::settings::{PeerName, PeerSettings, Settings};
+
+/// Lines about malformed messages of one peer in [`LOG_TIME`].
+const LOG_LINES: u32 = 10;
+const LOG_TIME: Time = Time::from_secs(10);
+
+/// The speaker.
+pub(super) struct Core {
+    settings: Settings,
+    now: Time,
+    next_id: u64,
+    seed: u64,
+    connections: FxHashMap<ConnectionId, PeerIndex>,
+    /// Walks over the tables, put off until the repair that needs none has been told.
+    chores: Vec<Chore>,
+    /// By index; 0 is the speaker itself, and none of them.
+    peers: Vec<Option<Peer>>,
+    facts: Vec<PeerFacts>,
+    v4: Table<V4>,
+    v6: Table<V6>,
+    /// Slots whose best paths the consumer may not know.
+    changed: [Queue; 2],
+    store: Store,
+    groups: Groups,
+    urgent: VecDeque<Event>,
+    outputs: Vec<Output>,
+    own: BTreeMap<IpNet, OwnRoute>,
+    unreachable: BTreeSet<IpAddr>,
+    start: Beginning,
+    body: Vec<u8>,
+}
+
+/// What is done by whoever has sockets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// Open a connection.
+    Connect { id: ConnectionId, peer: PeerName },
+    /// Send this behind everything else, then close.
+    Close { id: ConnectionId, last: Vec<u8> },
+}
+
+/// A peer and what is between it and us.
+struct Peer {
+    name: PeerName,
+    settings: PeerSettings,
+    session: Session,
+    agreed: Option<Agreed>,
+    reader: Option<Reader>,
+    out: [AdjOut; 2],
+    state: State,
+    since: Time,
+    up_since: Option<Time>,
+    trouble: Option<String>,
+    /// Its routes are kept until then (RFC 4724).
+    keeps_until: Option<Time>,
+    /// It has sent all its routes, by family.
+    complete: [bool; 2],
+    log: LogLimit,
+}
+
+/// What takes a walk over the tables.
+enum Chore {
+    /// All routes of a peer are gone, in the families that are true.
+    Withdraw(PeerIndex, [bool; 2]),
+    /// Next hops are out of reach, or back.
+    NextHops(BTreeSet<IpAddr>),
+}
+
+/// The time until every peer's routes are there.
+struct Beginning {
+    /// Peers are told nothing before (RFC 4724 §4.1).
+    defers: bool,
+    ends: Time,
+    ready: bool,
+    told: bool,
+}
+
+#[derive(Default)]
+struct LogLimit {
+    since: Time,
+    lines: u32,
+}
+
+impl LogLimit {
+    fn lets(&mut self, now: Time) -> bool {
+        if now.saturating_sub(self.since) >= LOG_TIME {
+            *self = Self {
+                since: now,
+                lines: 0,
+            };
+        }
+        self.lines += 1;
+        self.lines <= LOG_LINES
+    }
+}
+
+impl Core {
+    /// A speaker at the time 0.
+    pub(super) fn new(settings: Settings, restarted: bool, seed: u64) -> Self {
+        let patience = match settings.graceful_restart.is_zero() {
+            true => Time::from_secs(120),
+            false => settings.graceful_restart,
+        };
+        let mut core = Self {
+            settings: Settings {
+                peers: BTreeMap::new(),
+                ..settings.clone()
+            },
+            now: Time::ZERO,
+            next_id: 1,
+            seed,
+            connections: FxHashMap::default(),
+            chores: Vec::new(),
+            peers: vec![None],
+            facts: vec![PeerFacts {
+                external: false,
+                client: false,
+                router_id: settings.router_id,
+                address: IpAddr::V4(settings.router_id),
+                scope_id: 0,
+            }],
+            v4: Table::default(),
+            v6: Table::default(),
+            changed: Default::default(),
+            store: Store::default(),
+            groups: Groups::default(),
+            urgent: VecDeque::new(),
+            outputs: Vec::new(),
+            own: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
+            start: Beginning {
+                defers: restarted,
+                ends: patience,
+                ready: false,
+                told: false,
+            },
+            body: Vec::new(),
+        };
+        core.configure(Time::ZERO, settings);
+        core
+    }
+
+    /// What is to be done since the last call.
+    pub(super) fn outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let of_peers = self.peers.iter().flatten();
+        let sessions = of_peers.flat_map(|peer| [peer.session.deadline(), peer.keeps_until]);
+        let start =
+            (!self.start.ready).then_some(self.start.ends.min(self.now + Time::from_secs(1)));
+        let chores = (!self.chores.is_empty()).then_some(self.now);
+        sessions.flatten().chain(start).chain(chores).min()
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Time) {
+        self.now = now;
+        self.do_chores();
+        for index in self.indices() {
+            self.with(index, |core, peer, actions| {
+                peer.session.tick(now, &mut core.next_id, actions);
+                if peer.keeps_until.is_some_and(|until| until <= now) {
+                    core.forget_stale(index, peer);
+                }
+            });
+        }
+        self.begin_when_ready();
+        self.settle();
+        self.compact();
+    }
+
+    /// A connection that was asked for is there.
+    pub(super) fn connected(&mut self, now: Time, id: ConnectionId, local: IpAddr) {
+        self.now = now;
+        self.with_connection(id, |_, peer, _| peer.session.connected(now, id, local));
+    }
+
+    /// Somebody has connected: the connection's name, if it is wanted.
+    pub(super) fn accept(
+        &mut self,
+        now: Time,
+        from: IpAddr,
+        scope_id: u32,
+        local: IpAddr,
+    ) -> Option<ConnectionId> {
+        self.now = now;
+        let same = |peer: &&Peer| {
+            peer.settings.address == from
+                && (peer.settings.scope_id == scope_id || peer.settings.scope_id == 0)
+        };
+        let name = self
+            .peers
+            .iter()
+            .flatten()
+            .find(same)
+            .map(|peer| peer.name.clone())?;
+        let index = self.index(&name)?;
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        let mut taken = false;
+        self.with(index, |_, peer, actions| {
+            taken = peer.session.accept(now, id, local, actions);
+        });
+        if taken {
+            self.connections.insert(id, index);
+        }
+        taken.then_some(id)
+    }
+
+    /// Bytes have come.
+    pub(super) fn received(&mut self, now: Time, id: ConnectionId, bytes: &[u8]) {
+        self.now = now;
+        let Some(index) = self.index_of(id) else {
+            return;
+        };
+        let mut body = std::mem::take(&mut self.body);
+        self.with(index, |_, peer, _| peer.session.received(id, bytes));
+        loop {
+            let mut step = None;
+            self.with(index, |core, peer, actions| {
+                step = peer.session.step(now, id, &mut body, actions);
+                if step == Some(Step::Update) {
+                    core.update(index, peer, &body, id, actions);
+                }
+                if let Some(Step::Refresh(refresh)) = step {
+                    core.refresh(index, peer, refresh, id);
+                }
+            });
+            match step {
+                None => break,
+                Some(Step::Up) => self.up(index),
+                Some(_) => {}
+            }
+        }
+        self.body = body;
+        self.settle();
+    }
+
+    /// A connection has ended, or could not be opened.
+    pub(super) fn lost(&mut self, now: Time, id: ConnectionId, why: &str) {
+        self.now = now;
+        self.with_connection(id, |_, peer, actions| {
+            peer.session.lost(now, id, why, actions)
+        });
+        self.settle();
+    }
+
+    /// The peer has not read for too long (RFC 9687).
+    pub(super) fn stalled(&mut self, now: Time, id: ConnectionId) {
+        self.now = now;
+        self.with_connection(id, |_, peer, actions| {
+            let error =
+                Notification::new(8, 0).detail("send hold timer expired: the peer does not read");
+            peer.session.fail(now, id, error, actions);
+        });
+        self.settle();
+    }
+
+    /// How long a peer may take nothing of what is sent before the connection is [`Self::stalled`];
+    /// RFC 9687 §3.2.
+    pub(super) fn send_hold(&self, id: ConnectionId) -> Time {
+        let peer = self
+            .index_of(id)
+            .and_then(|index| self.peers[index as usize].as_ref());
+        let agreed = peer.and_then(|peer| peer.agreed.as_ref());
+        let hold = agreed.map_or(0, |agreed| agreed.hold_time);
+        Time::from_secs(u64::from(hold) * 2).max(Time::from_secs(480))
+    }
+
+    /// Something hinders a peer that is not up, which only whoever has sockets can know.
+    pub(super) fn hint(&mut self, name: &PeerName, text: &str) {
+        let Some(index) = self.index(name) else {
+            return;
+        };
+        self.with(index, |_, peer, actions| {
+            if peer.state != State::Established && peer.trouble.as_deref() != Some(text) {
+                actions.push(Action::Trouble {
+                    text: text.to_owned(),
+                    ours: false,
+                });
+            }
+        });
+    }
+
+    /// Appends what a connection is to send, until `limit` bytes are there.
+    pub(super) fn write(&mut self, id: ConnectionId, to: &mut Vec<u8>, limit: usize) {
+        let Some(index) = self.index_of(id) else {
+            return;
+        };
+        let Some(mut peer) = self.peers[index as usize].take() else {
+            return;
+        };
+        peer.session.take_unsent(id, to);
+        let up = peer.session.established().is_some_and(|(up, _)| up == id);
+        if up && !self.start.defers {
+            self.tell(&mut peer, to, limit);
+        }
+        self.peers[index as usize] = Some(peer);
+    }
+
+    /// Ends a peer's session and begins it anew, or has all routes sent again without that. False: there
+    /// is no such peer.
+    pub(super) fn reset(&mut self, now: Time, name: &PeerName, softly: bool) -> bool {
+        self.now = now;
+        let Some(index) = self.index(name) else {
+            return false;
+        };
+        self.with(index, |_, peer, actions| {
+            let Some((id, agreed)) = peer.session.established() else {
+                if !softly {
+                    let config = peer.session.config().clone();
+                    peer.session.stop(None, actions);
+                    peer.session.start(now, config);
+                }
+                return;
+            };
+            if !softly {
+                let config = peer.session.config().clone();
+                let said = Notification::cease(super::message::notification::cease::RESET, "");
+                peer.session.stop(Some(&said), actions);
+                peer.session.start(now, config);
+                return;
+            }
+            let (families, refresh) = (agreed.context.families, agreed.refresh);
+            for family in Family::ALL
+                .into_iter()
+                .filter(|family| families[*family as usize])
+            {
+                if refresh {
+                    peer.session
+                        .say(id, |to| Refresh::write(to, family, RefreshStep::Request));
+                    peer.session.counters.sent.refreshes += 1;
+                }
+                peer.out[family as usize].begin(true, Ending::Nothing);
+            }
+        });
+        self.settle();
+        true
+    }
+
+    /// Ends all sessions: with a NOTIFICATION if `said`, else so that peers may keep our routes.
+    pub(super) fn stop(&mut self, said: Option<&str>) {
+        let said = said
+            .map(|text| Notification::cease(super::message::notification::cease::SHUTDOWN, text));
+        for index in self.indices() {
+            self.with(index, |_, peer, actions| {
+                peer.session.stop(said.as_ref(), actions)
+            });
+        }
+    }
+
+    fn indices(&self) -> Vec<PeerIndex> {
+        (1..self.peers.len() as PeerIndex)
+            .filter(|index| self.peers[*index as usize].is_some())
+            .collect()
+    }
+
+    fn index(&self, name: &PeerName) -> Option<PeerIndex> {
+        let same = |peer: &Option<Peer>| peer.as_ref().is_some_and(|peer| peer.name == *name);
+        self.peers
+            .iter()
+            .position(same)
+            .map(|index| index as PeerIndex)
+    }
+
+    fn index_of(&self, id: ConnectionId) -> Option<PeerIndex> {
+        self.connections.get(&id).copied()
+    }
+
+    fn with_connection(
+        &mut self,
+        id: ConnectionId,
+        change: impl FnOnce(&mut Self, &mut Peer, &mut Vec<Action>),
+    ) {
+        if let Some(index) = self.index_of(id) {
+            self.with(index, change);
+        }
+    }
+
+    /// Works on a peer beside everything else, then does what its session asks for.
+    fn with(
+        &mut self,
+        index: PeerIndex,
+        change: impl FnOnce(&mut Self, &mut Peer, &mut Vec<Action>),
+    ) {
+        let Some(mut peer) = self.peers[index as usize].take() else {
+            return;
+        };
+        let mut actions = Vec::new();
+        change(self, &mut peer, &mut actions);
+        for action in actions {
+            self.act(index, &mut peer, action);
+        }
+        let state = peer.session.state();
+        if state != peer.state {
+            (peer.state, peer.since) = (state, self.now);
+        }
+        self.peers[index as usize] = Some(peer);
+    }
+
+    fn act(&mut self, index: PeerIndex, peer: &mut Peer, action: Action) {
+        match action {
+            Action::Connect(id) => {
+                self.connections.insert(id, index);
+                self.outputs.push(Output::Connect {
+                    id,
+                    peer: peer.name.clone(),
+                });
+            }
+            Action::Close(id, last) => {
+                self.connections.remove(&id);
+                self.outputs.push(Output::Close { id, last });
+            }
+            Action::Down { kept } => self.down(index, peer, kept),
+            Action::Trouble { text, ours } => {
+                let text = match text == NO_ANSWER && peer.settings.password.is_some() {
+                    true => format!("{text} (nor is there one to a wrong password)"),
+                    false => text,
+                };
+                let fresh = peer.trouble.as_ref() != Some(&text);
+                if peer.log.lets(self.now) && (ours || fresh) {
+                    warn!(
+                        "BGP: peer {} ({}): {text}",
+                        peer.name, peer.settings.address
+                    );
+                }
+                peer.trouble = Some(text);
+            }
+        }
+    }
+
+    fn up(&mut self, index: PeerIndex) {
+        self.do_chores();
+        let Some(mut peer) = self.peers[index as usize].take() else {
+            return;
+        };
+        if let Some((_, agreed)) = peer.session.established() {
+            let agreed = agreed.clone();
+            info!(
+                "BGP: peer {} ({}): up, {}",
+                peer.name,
+                peer.settings.address,
+                agreed.names().join(", ")
+            );
+            self.facts[index as usize].router_id = agreed.router_id;
+            peer.reader = Some(self.reader(index, &peer.settings, &agreed));
+            peer.complete = agreed.context.families.map(|on| !on);
+            self.keep_or_forget(index, &mut peer, &agreed);
+            for family in Family::ALL
+                .into_iter()
+                .filter(|family| agreed.context.families[*family as usize])
+            {
+                peer.out[family as usize].begin(false, Ending::Rib);
+            }
+            peer.agreed = Some(agreed);
+            peer.up_since = Some(self.now);
+            (peer.state, peer.since) = (State::Established, self.now);
+            self.urgent.push_back(Event::Session {
+                peer: peer.name.clone(),
+                up: true,
+            });
+        }
+        self.peers[index as usize] = Some(peer);
+        self.repair();
+    }
+
+    /// A session is up again: which of the kept routes may be kept on (RFC 4724 §4.2).
+    fn keep_or_forget(&mut self, index: PeerIndex, peer: &mut Peer, agreed: &Agreed) {
+        if peer.keeps_until.take().is_none() {
+            return;
+        }
+        let kept = agreed.graceful_restart.as_ref();
+        for family in Family::ALL {
+            let forwards = kept.is_some_and(|of| of.families.contains(&(family, true)));
+            if !forwards {
+                self.withdraw_stale(index, family);
+            }
+        }
+        if self.v4.count(index).stale + self.v6.count(index).stale > 0 {
+            let time = kept.map_or(0, |of| of.time).max(120);
+            peer.keeps_until = Some(self.now + Time::from_secs(time.into()));
+        }
+    }
+
+    fn down(&mut self, index: PeerIndex, peer: &mut Peer, kept: bool) {
+        info!(
+            "BGP: peer {} ({}): down: {}",
+            peer.name,
+            peer.settings.address,
+            peer.trouble.as_deref().unwrap_or("stopped")
+        );
+        let [out4, out6] = &mut peer.out;
+        out4.clear(&mut self.v4);
+        out6.clear(&mut self.v6);
+        peer.reader = None;
+        peer.up_since = None;
+        let restart = peer
+            .agreed
+            .take()
+            .and_then(|agreed| agreed.graceful_restart);
+        let restart = restart.filter(|of| kept && of.time > 0 && !of.families.is_empty());
+        let keeps = |family: Family| {
+            restart
+                .as_ref()
+                .is_some_and(|of| of.families.iter().any(|(of, _)| *of == family))
+        };
+        // What was stale already has not been repeated in a whole session.
+        if keeps(Family::V4) {
+            self.v4.withdraw_all(index, |path| path.stale);
+            self.v4.mark_stale(index);
+        }
+        if keeps(Family::V6) {
+            self.v6.withdraw_all(index, |path| path.stale);
+            self.v6.mark_stale(index);
+        }
+        let gone = Family::ALL.map(|family| !keeps(family));
+        self.chores.push(Chore::Withdraw(index, gone));
+        peer.keeps_until = restart.map(|of| self.now + Time::from_secs(of.time.into()));
+        self.urgent.push_back(Event::Session {
+            peer: peer.name.clone(),
+            up: false,
+        });
+        if peer.keeps_until.is_none() {
+            // The peer is beside the list meanwhile, and so dead to its groups.
+            self.repair();
+        }
+    }
+
+    fn do_chores(&mut self) {
+        for chore in std::mem::take(&mut self.chores) {
+            match chore {
+                Chore::Withdraw(index, [v4, v6]) => {
+                    if v4 {
+                        self.v4.withdraw_all(index, |_| true);
+                    }
+                    if v6 {
+                        self.v6.withdraw_all(index, |_| true);
+                    }
+                }
+                Chore::NextHops(changed) => {
+                    let concerns = |paths: &[Path]| {
+                        paths
+                            .iter()
+                            .any(|path| changed.contains(&path.attributes.next_hop))
+                    };
+                    self.v4.touch_all(concerns);
+                    self.v6.touch_all(concerns);
+                }
+            }
+        }
+    }
+
+    fn forget_stale(&mut self, index: PeerIndex, peer: &mut Peer) {
+        info!(
+            "BGP: peer {}: routes of before its restart are forgotten",
+            peer.name
+        );
+        peer.keeps_until = None;
+        self.repair();
+        for family in Family::ALL {
+            self.withdraw_stale(index, family);
+        }
+    }
+
+    fn withdraw_stale(&mut self, index: PeerIndex, family: Family) {
+        match family {
+            Family::V4 if self.v4.count(index).stale > 0 => {
+                self.v4.withdraw_all(index, |path| path.stale)
+            }
+            Family::V6 if self.v6.count(index).stale > 0 => {
+                self.v6.withdraw_all(index, |path| path.stale)
+            }
+            _ => {}
+        }
+    }
+
+    fn refresh(&mut self, index: PeerIndex, peer: &mut Peer, refresh: Refresh, id: ConnectionId) {
+        let enhanced = peer
+            .agreed
+            .as_ref()
+            .is_some_and(|agreed| agreed.enhanced_refresh);
+        let agreed = |family: &Family| {
+            peer.agreed
+                .as_ref()
+                .is_some_and(|agreed| agreed.context.families[*family as usize])
+        };
+        let Some(family) = refresh.family.filter(agreed) else {
+            return;
+        };
+        match refresh.step {
+            RefreshStep::Request => {
+                let end = if enhanced {
+                    Ending::Refresh
+                } else {
+                    Ending::Nothing
+                };
+                if peer.out[family as usize].begin(true, end) && enhanced {
+                    peer.session
+                        .say(id, |to| Refresh::write(to, family, RefreshStep::Begin));
+                    peer.session.counters.sent.refreshes += 1;
+                }
+            }
+            RefreshStep::Begin if enhanced => match family {
+                Family::V4 => self.v4.mark_stale(index),
+                Family::V6 => self.v6.mark_stale(index),
+            },
+            RefreshStep::End if enhanced => self.withdraw_stale(index, family),
+            _ => {}
+        }
+    }
+
+    /// Every peer has sent its routes, or need not be waited for.
+    fn begin_when_ready(&mut self) {
+        if self.start.ready {
+            return;
+        }
+        let now = self.now;
+        let there = |peer: &Peer| {
+            let says_end = peer
+                .agreed
+                .as_ref()
+                .is_some_and(|of| of.graceful_restart.is_some());
+            let quiet = peer
+                .up_since
+                .is_some_and(|since| now >= since + Time::from_secs(5));
+            peer.complete == [true; 2] && peer.agreed.is_some() || !says_end && quiet
+        };
+        if now < self.start.ends && !self.peers.iter().flatten().all(there) {
+            return;
+        }
+        self.start.ready = true;
+        self.start.defers = false;
+        for peer in self.peers.iter_mut().flatten() {
+            peer.session.restarted = false;
+        }
+    }
+
+    fn reader(&self, index: PeerIndex, peer: &PeerSettings, agreed: &Agreed) -> Reader {
+        let (local_v4, local_v6) = match agreed.local {
+            IpAddr::V4(address) => (Some(address), None),
+            IpAddr::V6(address) => (None, Some(address)),
+        };
+        Reader {
+            index,
+            facts: self.facts[index as usize],
+            local_as: peer.local_as.unwrap_or(self.settings.local_as),
+            cluster_id: self.cluster_id(),
+            next_hop: peer.next_hop,
+            own_v4: local_v4.or(self.settings.next_hop_v4),
+            own_v6: local_v6.or(self.settings.next_hop_v6),
+            extended_next_hop: agreed.context.extended_next_hop,
+        }
+    }
+
+    fn cluster_id(&self) -> Ipv4Addr {
+        self.settings.cluster_id.unwrap_or(self.settings.router_id)
+    }
+
+    fn compact(&mut self) {
+        let idle = |peer: &Peer, family: Family| peer.out[family as usize].is_idle();
+        for family in Family::ALL {
+            let quiet = self.changed[family as usize].is_empty()
+                && self.peers.iter().flatten().all(|peer| idle(peer, family));
+            let moved = match family {
+                _ if !quiet => None,
+                Family::V4 => self.v4.compact(),
+                Family::V6 => self.v6.compact(),
+            };
+            if let Some(moved) = moved {
+                for peer in self.peers.iter_mut().flatten() {
+                    peer.out[family as usize].follow(&moved);
+                }
+                self.store.purge();
+            }
+        }
+    }
+}
+
+fn format(agreed: &Agreed) -> Format {
+    Format {
+        four_octet: agreed.context.four_octet,
+        longest: agreed.longest,
+    }
+}
+
+#[cfg(test)]
+mod tests;
