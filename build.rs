@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Each source and the object that is made of it.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("src/port/xdp/steer.bpf.c", "steer.bpf.o"),
     ("src/port/xdp/fast.bpf.c", "fast.bpf.o"),
+    ("src/port/tuntap/barrier.bpf.c", "barrier.bpf.o"),
     ("src/bench/load/load.bpf.c", "load.bpf.o"),
 ];
 

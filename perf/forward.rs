@@ -267,6 +267,7 @@ fn snapshot(kind: Kind, fib: Arc<Fib>) -> Snapshot {
         link: Link::Ethernet(mac),
         sources: WorkloadSources {
             allowed: vec![IpNet::from(IpAddr::V4(POD))],
+            own: vec![IpAddr::V4(POD)],
         },
         partial_checksums: role == PortRole::Workload,
     };

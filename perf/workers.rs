@@ -136,6 +136,7 @@ fn snapshot(quiescence: &Quiescence) -> Snapshot {
         link: Link::Ethernet(mac(last)),
         sources: WorkloadSources {
             allowed: vec![IpNet::from(IpAddr::V4(POD))],
+            own: vec![IpAddr::V4(POD)],
         },
         partial_checksums: role == PortRole::Workload,
     };

@@ -38,6 +38,7 @@
 //! | [`control`] | resolve (pure: resources → wanted routes), apply (publish, then the kernel) | all but `bench` and `cli` |
 //! | [`workload`] | a workload's address, link and endpoint, by hand or for a container runtime (CNI) | `ipam`, `datastore`, `resources`, `kernel`, `forward`, `wire` |
 //! | [`bench`] | load, systems under test, trial search, report | `kernel`, `observe`, `port`, `worker`, `resources`, `packet`, `wire` |
+//! | [`doctor`] | what keeps a machine from carrying packets, and what to do about it | `control`, `observe`, `datastore`, `resources`, `kernel`, `port`, `packet`, `wire` |
 //! | [`cli`] | the verbs and their tables | all |
 //!
 //! Arrows point down only: `tests/layering.rs` reads every `use crate::` line and fails on an
@@ -66,6 +67,7 @@ pub mod bgp;
 pub mod cli;
 pub mod control;
 pub mod datastore;
+pub mod doctor;
 pub mod fib;
 pub mod forward;
 pub mod ipam;

@@ -66,8 +66,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "doctor",
+        &[
+            "control",
+            "observe",
+            "datastore",
+            "resources",
+            "kernel",
+            "port",
+            "packet",
+            "wire",
+        ],
+    ),
+    (
         "cli",
         &[
+            "doctor",
             "workload",
             "bench",
             "control",

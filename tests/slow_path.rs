@@ -623,6 +623,7 @@ fn step() -> impl Strategy<Value = Step> {
     let punts = vec![
         Punt::Arp,
         Punt::NeighbourDiscovery,
+        Punt::Dhcp,
         Punt::ToRouter,
         Punt::NoRoute,
         Punt::Blackhole,

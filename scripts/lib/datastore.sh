@@ -165,7 +165,7 @@ write_node_configs() { # write_node_configs xdp|tun
 node_configuration() { # node_configuration NODE xdp|tun CPU
     cat <<YAML
 node: $1
-uplink: { interface: eth0, io: auto }
+uplink: { interface: ${NODE_UPLINK:-eth0}, io: auto }
 $(workload_ports "$1" "$2")
 host: { tun: tunl0 }
 workers: { count: 1, cpus: [$3] }

@@ -43,9 +43,9 @@ fabric_block_routes() { # fabric_block_routes replace|del
 # A cloud's source/destination check sits at the port, before switching and routing alike: so does this,
 # at the ingress of every fabric port. ARP passes; an outer header is all that it looks at.
 srcdst_on() {
-    local node ports='' addresses=''
+    local node ports addresses=''
+    ports=$(fabric_ports | paste -sd ,)
     for node in "${NODES[@]}"; do
-        ports+="to-$node, "
         addresses+="${NODE_IP[$node]}, ${NODE_GATEWAY[$node]}, "
     done
     srcdst_off
@@ -54,13 +54,15 @@ table netdev srcdst {
     set nodes { type ipv4_addr; elements = { ${addresses%, } }; }
     counter dropped { }
     chain ports {
-        type filter hook ingress devices = { ${ports%, } } priority 0; policy accept;
+        type filter hook ingress devices = { $ports } priority 0; policy accept;
         ip saddr != @nodes counter name dropped drop
         ip daddr != @nodes counter name dropped drop
     }
 }
 NFT
 }
+
+fabric_ports() { printf 'to-%s\n' "${NODES[@]}"; }
 
 srcdst_off() {
     in_ns "$FABRIC" nft delete table netdev srcdst 2>/dev/null || true

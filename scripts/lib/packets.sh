@@ -28,7 +28,7 @@ try_wire() {
 
 wire_carries() { # wire_carries FILTER ADDRESS FILE: FILE gets the packet as tcpdump decodes it
     local complaints=$3.err pid
-    in_ns "$FABRIC" timeout 6 tcpdump -nn -v -t --immediate-mode -c 1 -i to-worker1 "$1" >"$3" 2>"$complaints" &
+    in_ns "$FABRIC" timeout 6 tcpdump -nn -v -t --immediate-mode -c 1 -i "${WIRE_PORT:-to-worker1}" "$1" >"$3" 2>"$complaints" &
     pid=$!
     wait_until 3 grep -qs 'listening on' "$complaints" || true
     ping_from pod1 "$2" || true

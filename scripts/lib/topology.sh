@@ -1,13 +1,7 @@
-# The lab's one description: nodes, pods, addresses, modes. Source it; everything else reads it.
+# The lab's nodes, pods and addresses, of config/lab/topology, and its modes. Source it after common.sh.
 # shellcheck shell=bash disable=SC2034
 
-# NODE     ADDRESS        GATEWAY      BLOCK           IPIP         VXLAN        POD   POD-ADDRESS   PORT
-LAB_TABLE='
-master     10.30.0.10/24  10.30.0.254  192.168.0.0/26  192.168.0.1  192.168.0.2  pod0  192.168.0.10  cali0
-worker1    10.30.0.11/24  10.30.0.254  192.168.1.0/26  192.168.1.1  192.168.1.2  pod1  192.168.1.10  cali1
-worker2    10.30.0.12/24  10.30.0.254  192.168.2.0/26  192.168.2.1  192.168.2.2  pod2  192.168.2.10  cali2
-worker3    10.30.1.13/24  10.30.1.254  192.168.3.0/26  192.168.3.1  192.168.3.2  pod3  192.168.3.10  cali3
-'
+LAB_TOPOLOGY=$ROOT/config/lab/topology
 
 # MODE         IPIP-MODE    VXLAN-MODE   (of the pool; native has no pool: the kernel forwards)
 LAB_MODES='
@@ -40,7 +34,7 @@ MODES=()
 read_topology() {
     local node address gateway block ipip vxlan pod pod_address port
     while read -r node address gateway block ipip vxlan pod pod_address port; do
-        [[ -n $node ]] || continue
+        [[ -n $node && $node != \#* ]] || continue
         NODES+=("$node")
         PODS+=("$pod")
         NODE_CIDR[$node]=$address
@@ -53,7 +47,7 @@ read_topology() {
         NODE_PORT[$node]=$port
         POD_IP[$pod]=$pod_address
         POD_NODE[$pod]=$node
-    done <<<"$LAB_TABLE"
+    done <"$LAB_TOPOLOGY"
 }
 
 read_modes() {

@@ -39,6 +39,8 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Say what keeps this machine from carrying packets, or from doing it well, and what to do
+    Doctor(DoctorArguments),
     /// Addresses in use, what is wrong with their records, and their settings
     Ipam(IpamArguments),
     /// Show a running node's route table
@@ -233,6 +235,22 @@ pub enum NodeVerb {
         #[command(flatten)]
         node: NodeArguments,
     },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArguments {
+    /// The node's configuration [default: /etc/underpass/node.yaml if it is there; else only the machine
+    /// and its hardware are looked at]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Do not try XDP on devices, which takes some drivers' links down for a moment
+    #[arg(long)]
+    pub no_try: bool,
+    /// Show what is in order, too
+    #[arg(long)]
+    pub all: bool,
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
 }
 
 /// What to ask a node, and where. Without any question: whether it is live and ready.

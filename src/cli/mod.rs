@@ -5,6 +5,7 @@ mod bench;
 mod capture;
 mod client;
 mod counters;
+mod doctor;
 mod documents;
 mod fdb;
 mod functions;
@@ -99,6 +100,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             let summary = (functions.check)(&config).map_err(Failure::Told)?;
             print(&format!("{}\n", summary.trim_end()))
         }
+        Verb::Doctor(arguments) => doctor::run(&arguments, functions),
         Verb::Routes {
             node,
             output,

@@ -678,14 +678,15 @@ fn snapshot(
     for (interface, workload) in &wanted.workloads {
         local_addresses.extend(workload.addresses.iter().copied());
         if let Some(port) = fixed.workload_ports.get(interface) {
-            let sources = &mut ports[usize::from(port.0)].sources.allowed;
-            sources.extend(
+            let sources = &mut ports[usize::from(port.0)].sources;
+            sources.own.extend(&workload.addresses);
+            sources.allowed.extend(
                 workload
                     .addresses
                     .iter()
                     .map(|address| IpNet::from(*address)),
             );
-            sources.extend(&workload.allowed_sources);
+            sources.allowed.extend(&workload.allowed_sources);
         }
     }
     let node_address = node_address(wanted);

@@ -1,10 +1,41 @@
 //! Echo requests that probe a path, and what comes back, of either IP version.
 
-use std::net::IpAddr;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{checksum, icmp, icmpv6};
+
+/// How long the host's kernel has for an answer, each of three times.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Whether a host answers an echo request of this host's own kernel, which goes by none of our ports.
+pub fn kernel_ping(to: Ipv4Addr) -> bool {
+    (1..=3).any(|number| ping_once(to, number).unwrap_or(false))
+}
+
+fn ping_once(to: Ipv4Addr, number: u32) -> io::Result<bool> {
+    let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    socket.connect(&SocketAddr::from((to, 0)).into())?;
+    socket.set_read_timeout(Some(WAIT))?;
+    let number = std::process::id() << 16 | number;
+    let asked = request(Ipv4Addr::UNSPECIFIED.into(), to.into(), number, 64);
+    socket.write_all(&asked[ipv4::HEADER_LEN..])?;
+    let end = Instant::now() + WAIT;
+    let mut buffer = [0; 256];
+    while Instant::now() < end {
+        let length = socket.read(&mut buffer)?;
+        let answer = Packet::read(&buffer[..length]);
+        if answer.is_some_and(|answer| answer.answered_number() == Some(number)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// Bytes of an ICMP header, in both versions.
 const HEADER: usize = icmp::HEADER_LEN;
@@ -111,6 +142,15 @@ impl<'a> Packet<'a> {
         };
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         kind.then_some((mtu, &self.payload[HEADER..]))
+    }
+
+    /// The code of an IPv4 "destination unreachable" that is about no size, and what it quotes.
+    pub(super) fn unreachable(&self) -> Option<(u8, &'a [u8])> {
+        let header: &[u8; HEADER] = self.payload.first_chunk()?;
+        let about_it = self.protocol == protocol::ICMP
+            && header[0] == icmp::types::DESTINATION_UNREACHABLE
+            && header[1] != icmp::codes::FRAGMENTATION_NEEDED;
+        about_it.then_some((header[1], &self.payload[HEADER..]))
     }
 
     /// The number of an echo request.

@@ -8,7 +8,7 @@
 pub mod apply;
 pub mod bridges;
 pub mod check;
-mod echo;
+pub mod echo;
 pub mod facts;
 pub mod fast_path;
 pub mod fence;
@@ -24,6 +24,7 @@ pub mod ports;
 pub mod probe;
 pub mod report;
 pub mod resolve;
+pub mod supervisor;
 pub mod threads;
 pub mod upkeep;
 pub mod view;

@@ -26,6 +26,7 @@ use super::path_prober::PathProber;
 use super::ports::{self, OpenPorts, UPLINK};
 use super::probe::Prober;
 use super::resolve::{Delta, Resolver};
+use super::supervisor::Supervisor;
 use super::threads::{Handles, Threads};
 use super::upkeep::Upkeep;
 use super::view::{Counted, PortTable, Question, View};
@@ -233,6 +234,8 @@ impl Node {
             self.config.uplink.interface,
             self.uplink_io(),
         );
+        let supervisor = Supervisor::from_environment();
+        supervisor.ready(&format!("{} forwards", self.config.node));
         let updates = self.watch.updates();
         let events = self.handles.events();
         let measured = self.prober.measured();
@@ -265,6 +268,7 @@ impl Node {
                         failure = Some(died);
                         break;
                     }
+                    supervisor.alive();
                 },
                 recv(signals) -> signal => {
                     log::info!("{}: stopping on signal {}", self.config.node, signal.unwrap_or(0));
@@ -272,6 +276,7 @@ impl Node {
                 },
             }
         }
+        supervisor.stopping();
         self.stop();
         failure.map_or(Ok(()), Err)
     }

@@ -9,12 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use super::plugs::Plugs;
 use crate::forward::{BridgeId, PortConfig, PortRole, WorkloadSources};
 use crate::kernel::{Mirror, veth};
 use crate::packet::{BATCH, FramePool, HEADROOM};
 use crate::port::capture::{CaptureSwitch, Captured};
+use crate::port::socket::{SocketKind, SocketPort};
 use crate::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
 use crate::port::xdp::{
     DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
@@ -239,10 +241,24 @@ impl Opening<'_> {
                 self.describe(&name, &device, role, &port, Some(worker));
                 self.keep(worker, Box::new(port));
             }
-            PortKind::Tun | PortKind::Tap => {
+            PortKind::Stream | PortKind::Dgram => {
                 let kind = match config.kind {
+                    PortKind::Dgram => SocketKind::Datagram,
+                    _ => SocketKind::Stream,
+                };
+                let path = config.socket.as_deref().unwrap_or(Path::new(""));
+                let port = SocketPort::open(id, &name, kind, path)?;
+                self.describe(&name, &device, role, &port, Some(worker));
+                if let Some(Some(description)) = self.descriptions.last_mut() {
+                    description.local = false;
+                }
+                self.keep(worker, Box::new(port));
+            }
+            PortKind::Tun | PortKind::Tap | PortKind::Packet => {
+                let kind = match config.kind {
+                    PortKind::Packet => TunTapKind::Held,
                     PortKind::Tap => TunTapKind::Tap,
-                    PortKind::Tun | PortKind::Xdp => TunTapKind::Tun,
+                    _ => TunTapKind::Tun,
                 };
                 let netns = config.netns.clone();
                 let options = TunTapOptions {
@@ -454,7 +470,7 @@ fn workload_queues(config: &NodeConfig) -> Result<Vec<u32>, (usize, PortError)> 
         PortKind::Xdp => {
             receive_queues(&port.interface.to_string()).map_err(|error| (index, error))
         }
-        PortKind::Tun | PortKind::Tap => Ok(0),
+        _ => Ok(0),
     };
     config.workloads.iter().enumerate().map(queues).collect()
 }
@@ -477,16 +493,9 @@ fn open_memory(
     workloads: &[u32],
     frame_size: u32,
 ) -> Result<Vec<WorkerPorts>, PortError> {
-    let count = config.worker_count();
     let reserved = reserved_frames(config);
-    uplink
-        .iter()
-        .enumerate()
-        .map(|(worker, uplink)| {
-            let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
-            let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
-            options.frames = options.frames.max(config.workers.frames) + reserved;
-            options.frame_size = frame_size;
+    memory_options(config, uplink, workloads, frame_size)
+        .map(|options| {
             let (umem, mut frames) = WorkerUmem::new(&options)?;
             let kept = frames.split_off(frames.len() - reserved as usize);
             Ok(WorkerPorts {
@@ -497,6 +506,38 @@ fn open_memory(
             })
         })
         .collect()
+}
+
+fn memory_options(
+    config: &NodeConfig,
+    uplink: &[Range<u32>],
+    workloads: &[u32],
+    frame_size: u32,
+) -> impl Iterator<Item = UmemOptions> {
+    let count = config.worker_count();
+    let reserved = reserved_frames(config);
+    uplink.iter().enumerate().map(move |(worker, uplink)| {
+        let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
+        let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
+        options.frames = options.frames.max(config.workers.frames) + reserved;
+        options.frame_size = frame_size;
+        options
+    })
+}
+
+/// Bytes of memory that a node locks for its packets; of devices that are not there, none.
+pub fn packet_memory(config: &NodeConfig, mirror: &Mirror) -> u64 {
+    let queues = |interface: String| receive_queues(&interface).unwrap_or(0);
+    let uplink = config.uplink_queues(queues(config.uplink.interface.to_string()));
+    let ports = config.workloads.iter();
+    let ports = ports.filter(|port| port.kind == PortKind::Xdp);
+    let workloads: Vec<u32> = ports
+        .map(|port| queues(port.interface.to_string()))
+        .collect();
+    let uplink = shares(uplink, config.worker_count());
+    memory_options(config, &uplink, &workloads, frame_size(config, mirror))
+        .map(|options| u64::from(options.frames) * u64::from(options.frame_size))
+        .sum()
 }
 
 /// Frames that each worker's share of the ports that come later needs.
@@ -522,8 +563,11 @@ fn frame_size(config: &NodeConfig, mirror: &Mirror) -> u32 {
     if small { SMALL_FRAME } else { LARGE_FRAME }
 }
 
+/// The largest MTU of an AF_XDP port.
+pub const LARGEST_MTU: Mtu = largest_packet(LARGE_FRAME);
+
 /// The largest packet that fits behind the headroom and a link header with an 802.1Q tag.
-fn largest_packet(frame_size: u32) -> Mtu {
+const fn largest_packet(frame_size: u32) -> Mtu {
     Mtu((frame_size as usize - HEADROOM - ethernet::HEADER_LEN - VLAN_TAG) as u16)
 }
 

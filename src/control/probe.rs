@@ -7,6 +7,8 @@
 //! An answer is as large as its request. Where the way back is the narrower one and drops silently,
 //! that is what is measured.
 
+mod ways;
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::apply::{Forwarding, Hop};
 use super::echo::{self, Packet};
 use super::ports::UPLINK;
-use crate::forward::{self, Adjacency, Egress, Encapsulation, Verdict, WorkerState};
+use crate::forward::{self, Adjacency, Egress, Verdict, WorkerState};
 use crate::observe::report::{MtuLimit, MtuReport};
 use crate::packet::{Frame, HEADROOM};
 use crate::port::capture::{Capture, CaptureSwitch, Direction};
@@ -41,7 +43,7 @@ const SNAP: usize = 256;
 const CAPTURED: usize = 4096;
 
 /// Where to probe, as the control thread knows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// Who sends and who answers.
     source: IpAddr,
@@ -50,6 +52,8 @@ pub struct Target {
     node: Option<String>,
     far_end: IpAddr,
     egress: Egress,
+    /// The encapsulations that are not in use.
+    others: Vec<Egress>,
     /// The uplink's name and MTU.
     uplink: String,
     link: Mtu,
@@ -118,6 +122,7 @@ fn way_to(
         destination,
         node: node.map(|peer| peer.node.to_string()),
         far_end: *far_end,
+        others: ways::others(forwarding, &snapshot, &egress, *far_end),
         egress,
         uplink: uplink.0,
         link: uplink.1,
@@ -207,25 +212,37 @@ impl Prober {
         target: &Target,
         mut frame: MutexGuard<'_, Frame>,
     ) -> Result<MtuReport, String> {
-        let capture = self
-            .switch
-            .attach(std::slice::from_ref(&target.uplink), SNAP, CAPTURED)
-            .map_err(|error| error.to_string())?;
+        let capture = self.attach(target)?;
         let overhead = target.egress.encapsulation.overhead();
         let mut sweep = Sweep::new(target.link.less(overhead).0);
-        let mut probe = Probe {
-            target,
-            capture: &capture,
-            uplink: &self.uplink,
-            frame: &mut frame,
-            // Odd steps go through all numbers, and the next one is not next to this one.
-            number: self.runs.fetch_add(0x9e37_79b1, Ordering::Relaxed),
-        };
+        let mut probe = self.probe_of(target, &capture, &mut frame);
         while let Some(size) = sweep.next() {
             let outcome = probe.try_size(size)?;
             sweep.note(size, outcome);
         }
         sweep.report(target)
+    }
+
+    fn attach(&self, target: &Target) -> Result<Capture, String> {
+        self.switch
+            .attach(std::slice::from_ref(&target.uplink), SNAP, CAPTURED)
+            .map_err(|error| error.to_string())
+    }
+
+    fn probe_of<'a>(
+        &'a self,
+        target: &'a Target,
+        capture: &'a Capture,
+        frame: &'a mut Frame,
+    ) -> Probe<'a> {
+        Probe {
+            target,
+            capture,
+            uplink: &self.uplink,
+            frame,
+            // Odd steps go through all numbers, and the next one is not next to this one.
+            number: self.runs.fetch_add(0x9e37_79b1, Ordering::Relaxed),
+        }
     }
 }
 
@@ -235,6 +252,8 @@ enum Outcome {
     Answered,
     /// This router's next link takes inner packets up to this size.
     TooBig(IpAddr, u16),
+    /// Somebody says by ICMP, with this code of "unreachable", that it goes no further.
+    Refused(IpAddr, u8),
     Lost,
 }
 
@@ -290,7 +309,7 @@ impl Sweep {
                 self.refused = Some((size, outcome));
                 self.named = Some(named);
             }
-            Outcome::Lost => self.refused = Some((size, outcome)),
+            Outcome::Refused(..) | Outcome::Lost => self.refused = Some((size, outcome)),
         }
         // Not even the least gets through: there is nothing to search.
         self.over = self.fits.is_none();
@@ -389,6 +408,13 @@ impl Probe<'_> {
             let overhead = self.target.egress.encapsulation.overhead();
             return Some(Outcome::TooBig(packet.source, mtu.saturating_sub(overhead)));
         }
+        if let Some((code, quoted)) = packet.unreachable()
+            && Packet::read(quoted)
+                .and_then(|quoted| self.inner(quoted))
+                .is_some_and(|inner| self.is_probe(&inner))
+        {
+            return Some(Outcome::Refused(packet.source, code));
+        }
         self.read_inner(&self.inner(packet)?)
     }
 
@@ -413,18 +439,16 @@ impl Probe<'_> {
             && quoted.asked_number() == Some(self.number)
     }
 
-    /// The packet within a tunnel packet, which may be a first fragment or cut short.
+    /// The packet within a tunnel packet, which may be a first fragment or cut short; a packet that is in
+    /// none as it is. The far node answers in the encapsulation that it has for the answer.
     fn inner<'a>(&self, packet: Packet<'a>) -> Option<Packet<'a>> {
         const BEFORE: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
-        let (tunnel, at) = match self.target.egress.encapsulation {
-            Encapsulation::None => return Some(packet),
-            Encapsulation::Ipip => (protocol::IPIP, 0),
-            Encapsulation::Vxlan | Encapsulation::VxlanOverIpv6 => (protocol::UDP, BEFORE),
+        let at = match packet.protocol {
+            protocol::IPIP => 0,
+            protocol::UDP => BEFORE,
+            _ => return Some(packet),
         };
-        let inner = packet.payload.get(at..)?;
-        (packet.protocol == tunnel)
-            .then(|| Packet::read(inner))
-            .flatten()
+        Packet::read(packet.payload.get(at..)?)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::forward::PortRole;
 use crate::observe::NodeView;
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
 use crate::observe::report::{
-    CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport,
+    CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport, WaysReport,
 };
 use crate::packet::DropReason;
 use crate::port::capture::{Capture, CaptureError, CaptureSwitch};
@@ -266,15 +266,25 @@ impl NodeView for View {
     }
 
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String> {
-        let target = self
-            .ask(|answer| Question::Probe(request.far.clone(), answer))
-            .ok_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
-        let prober = self.prober.as_ref().ok_or("the node has no worker")?;
+        let (prober, target) = self.prober_and_target(request)?;
         prober.probe(&target)
+    }
+
+    fn probe_ways(&self, request: &ProbeRequest) -> Result<WaysReport, String> {
+        let (prober, target) = self.prober_and_target(request)?;
+        prober.try_ways(&target)
     }
 }
 
 impl View {
+    fn prober_and_target(&self, request: &ProbeRequest) -> Result<(&Prober, Target), String> {
+        let target = self
+            .ask(|answer| Question::Probe(request.far.clone(), answer))
+            .ok_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
+        let prober = self.prober.as_ref().ok_or("the node has no worker")?;
+        Ok((prober, target))
+    }
+
     /// The open ports, and what those that were closed have moved, as one.
     fn ports(&self) -> Vec<PortCounters> {
         let rows = self.ports.get();

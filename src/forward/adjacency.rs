@@ -247,6 +247,14 @@ impl Egress {
         }
     }
 
+    /// The Ethernet address that packets leave for, if there is one.
+    pub fn link_destination(&self) -> Option<MacAddr> {
+        let header = self.header();
+        let ethernet = header.len() >= ethernet::HEADER_LEN;
+        let address = header.first_chunk().filter(|_| ethernet)?;
+        Some(MacAddr(*address))
+    }
+
     /// The same way, marked as leading to the host's own kernel.
     pub fn to_host(mut self) -> Self {
         self.to_host = true;

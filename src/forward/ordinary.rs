@@ -223,6 +223,7 @@ mod tests {
             link: Link::Ethernet(OWN),
             sources: WorkloadSources {
                 allowed: vec![IpNet::from(IpAddr::V4(POD))],
+                own: Vec::new(),
             },
             partial_checksums,
         }

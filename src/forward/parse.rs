@@ -9,7 +9,7 @@ use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::icmpv6::types;
 use crate::wire::ipv4::{self, Ipv4, Ipv4Error};
 use crate::wire::ipv6::{Ipv6, Ipv6Error};
-use crate::wire::{MacAddr, ipv6, partial};
+use crate::wire::{MacAddr, dhcp, ipv6, partial};
 
 /// A packet's own header, once it was found to be sound.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +89,9 @@ pub(super) fn receive(port: &PortConfig, frame: &mut Frame) -> Result<Ip, Verdic
     if martian_source(ip.source()) {
         return Err(DropReason::MartianSource.into());
     }
-    refuse_destination(ip.destination())?;
+    if let Err(reason) = refuse_destination(ip.destination()) {
+        return Err(asks_for_address(port, &ip, frame).unwrap_or(reason.into()));
+    }
     Ok(ip)
 }
 
@@ -165,9 +167,21 @@ fn from_workload(port: &PortConfig, ip: &Ip, frame: &mut Frame) -> Result<(), Ve
         return Err(Verdict::Punt(Punt::NeighbourDiscovery));
     }
     if !port.sources.allow(ip.source()) {
-        return Err(DropReason::SpoofedSource.into());
+        return Err(asks_for_address(port, ip, frame).unwrap_or(DropReason::SpoofedSource.into()));
     }
     Ok(())
+}
+
+/// A DHCP client has no address yet, or writes to all servers on the link.
+#[cold]
+fn asks_for_address(port: &PortConfig, ip: &Ip, frame: &Frame) -> Option<Verdict> {
+    let Ip::V4(ip) = ip else {
+        return None;
+    };
+    let may_ask = port.role == PortRole::Workload
+        && matches!(port.link, Link::Ethernet(_))
+        && (ip.source.is_unspecified() || ip.destination.is_broadcast());
+    (may_ask && dhcp::is_for_server(ip, frame.bytes())).then_some(Verdict::Punt(Punt::Dhcp))
 }
 
 /// A router or neighbour message without extension headers (RFC 6980 forbids fragments of them).

@@ -95,6 +95,8 @@ pub enum PortRole {
 pub struct WorkloadSources {
     /// Its own addresses, and prefixes that it is trusted to send from.
     pub allowed: Vec<IpNet>,
+    /// Its own addresses, which it is told if it asks.
+    pub own: Vec<IpAddr>,
 }
 
 impl WorkloadSources {

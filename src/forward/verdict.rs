@@ -30,6 +30,8 @@ pub enum Punt {
     Arp,
     /// Neighbour or router solicitation on a workload port.
     NeighbourDiscovery,
+    /// A DHCP client on a workload port asks for its address.
+    Dhcp,
     /// Addressed to the router itself.
     ToRouter,
     /// No route: ICMP 3/0, ICMPv6 1/0.
@@ -61,6 +63,7 @@ impl Punt {
         match self {
             Self::Arp
             | Self::NeighbourDiscovery
+            | Self::Dhcp
             | Self::ToRouter
             | Self::TunnelError
             | Self::Bridged(..) => DropReason::NotAnswered,

@@ -14,6 +14,8 @@ pub enum Need {
     NetRaw,
     /// CAP_BPF (or CAP_SYS_ADMIN): to load the XDP program.
     Bpf,
+    /// CAP_PERFMON (or CAP_SYS_ADMIN): to load programs that compute with pointers into packets.
+    Perfmon,
     /// AF_XDP sockets.
     AfXdp,
     /// `/dev/net/tun`.
@@ -41,22 +43,35 @@ pub fn missing() -> Vec<Missing> {
     missing
 }
 
+/// Whether this process may lock as much memory as it wants (CAP_IPC_LOCK).
+pub fn may_lock_memory() -> bool {
+    // linux/capability.h
+    const IPC_LOCK: u64 = 1 << 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status) & IPC_LOCK != 0
+}
+
+/// The effective capabilities in `/proc/PID/status`, as bits.
+fn effective(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 /// The effective capabilities that `/proc/PID/status` does not list, of those that we need.
 fn missing_capabilities(status: &str) -> Vec<Missing> {
     // linux/capability.h
     const NET_ADMIN: u64 = 1 << 12;
     const NET_RAW: u64 = 1 << 13;
     const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    let effective = effective(status);
     [
         (Need::NetAdmin, NET_ADMIN),
         (Need::NetRaw, NET_RAW),
         (Need::Bpf, BPF | SYS_ADMIN),
+        (Need::Perfmon, PERFMON | SYS_ADMIN),
     ]
     .into_iter()
     .filter(|(_, either)| effective & either == 0)
@@ -71,6 +86,10 @@ fn capability_sentence(need: Need) -> String {
     let (capability, purpose) = match need {
         Need::NetAdmin => ("CAP_NET_ADMIN", "change links, addresses and routes"),
         Need::NetRaw => ("CAP_NET_RAW", "open AF_XDP sockets"),
+        Need::Perfmon => (
+            "CAP_PERFMON",
+            "load an XDP program that computes where in a packet a field is",
+        ),
         _ => ("CAP_BPF", "load the XDP program"),
     };
     format!("This process may not {purpose}: run it as root, or give it {capability}.")
@@ -125,12 +144,16 @@ mod tests {
         assert_eq!(needs("000001ffffffffff"), []);
         assert_eq!(
             needs("0000000000000000"),
-            [Need::NetAdmin, Need::NetRaw, Need::Bpf]
+            [Need::NetAdmin, Need::NetRaw, Need::Bpf, Need::Perfmon]
         );
-        assert_eq!(needs("0000000000001000"), [Need::NetRaw, Need::Bpf]);
-        // CAP_SYS_ADMIN stands for CAP_BPF.
+        assert_eq!(
+            needs("0000000000001000"),
+            [Need::NetRaw, Need::Bpf, Need::Perfmon]
+        );
+        assert_eq!(needs("0000008000003000"), [Need::Perfmon]);
+        // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
         assert_eq!(needs("0000000000203000"), []);
-        assert_eq!(missing_capabilities("").len(), 3);
+        assert_eq!(missing_capabilities("").len(), 4);
     }
 
     #[test]

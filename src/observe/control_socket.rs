@@ -272,6 +272,10 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
                 Ok(report) => Reply::Mtu(report),
                 Err(text) => Reply::Error(text),
             },
+            Request::ProbeWays(wanted) => match view.probe_ways(&wanted) {
+                Ok(report) => Reply::Ways(report),
+                Err(text) => Reply::Error(text),
+            },
             Request::FastPath { on } => match view.switch_fast_path(on) {
                 Ok(()) => Reply::Status(view.status()),
                 Err(text) => Reply::Error(text),

@@ -14,7 +14,7 @@ pub mod report;
 
 use crate::port::capture::{Capture, CaptureError};
 use protocol::{CaptureRequest, ProbeRequest};
-use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
+use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 
 /// A running node as its observers see it; called from their threads, at any time.
 pub trait NodeView: Send + Sync {
@@ -35,6 +35,11 @@ pub trait NodeView: Send + Sync {
 
     /// Finds out how large a packet gets through to another node; an error is one sentence.
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String>;
+
+    /// Finds out which encapsulations get through to another node; an error is one sentence.
+    fn probe_ways(&self, _request: &ProbeRequest) -> Result<WaysReport, String> {
+        Err("the node has no way to probe".to_owned())
+    }
 
     /// Switches the fast path on or off; an error if the node has none.
     fn switch_fast_path(&self, _on: bool) -> Result<(), String> {

@@ -6,6 +6,7 @@
 //! {"request":"fdb"}                                        → {"fdb":[…]}
 //! {"request":"status"}                                     → {"status":{…}}
 //! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
+//! {"request":"probe_ways","far":"worker2"}                 → {"ways":{…}}, after some seconds
 //! {"request":"fast_path","on":false}                       → {"status":{…}}
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
 //!                                                            {"packet":{…}} a packet
@@ -17,7 +18,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport};
+use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
 
@@ -36,6 +37,9 @@ pub enum Request {
     /// How large a packet gets through to another node.
     #[serde(rename = "probe_mtu")]
     ProbeMtu(ProbeRequest),
+    /// Which encapsulations get through to another node.
+    #[serde(rename = "probe_ways")]
+    ProbeWays(ProbeRequest),
     /// To forward by the fast path, or by the workers alone.
     #[serde(rename = "fast_path")]
     FastPath {
@@ -83,6 +87,8 @@ pub enum Reply {
     Status(StatusReport),
     /// The largest packet that gets through.
     Mtu(MtuReport),
+    /// The encapsulations that get through.
+    Ways(WaysReport),
     /// A capture has begun.
     Capture(CaptureStart),
     /// A captured packet.

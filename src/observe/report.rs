@@ -150,6 +150,46 @@ pub struct MtuReport {
     pub limit: MtuLimit,
 }
 
+/// Which encapsulations get through to another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaysReport {
+    /// Who was asked.
+    pub destination: IpAddr,
+    /// The node that it is behind, if its name is known.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// That node's address.
+    pub far_end: IpAddr,
+    /// The one in use first.
+    pub ways: Vec<Way>,
+}
+
+/// One encapsulation, and whether a packet in it was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// `direct`, `ipip` or `vxlan`.
+    pub encapsulation: String,
+    /// What became of it.
+    pub outcome: WayOutcome,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WayOutcome {
+    /// It was answered.
+    Answered,
+    /// Somebody says that it goes no further (ICMP destination unreachable).
+    Refused {
+        /// Who.
+        by: IpAddr,
+        /// The error's code (RFC 792, RFC 1812 section 5.2.7.1).
+        code: u8,
+    },
+    /// Nothing came back.
+    Lost,
+}
+
 /// What keeps larger packets from getting through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

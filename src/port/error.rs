@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,9 @@ pub enum PortError {
         largest: usize,
     },
     /// The process may not do this.
-    #[error("no permission {what}; run as root or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF")]
+    #[error(
+        "no permission {what}; run as root or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON"
+    )]
     NoPermission {
         /// What was not allowed: "to …".
         what: String,
@@ -216,6 +219,19 @@ pub enum PortError {
         interface: String,
         /// `TUN` or `TAP`.
         kind: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A workload's unix socket could not be made.
+    #[error(
+        "cannot listen at {} for the workload of '{name}': {source}; name a path in a directory that \
+         underpass may write to, at which nobody else listens", .path.display()
+    )]
+    UnixSocket {
+        /// The port.
+        name: String,
+        /// The socket's path.
+        path: PathBuf,
         /// What the kernel said.
         source: io::Error,
     },

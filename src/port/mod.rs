@@ -8,6 +8,7 @@ mod close_on_exec;
 mod error;
 pub mod memory;
 mod netdev;
+pub mod socket;
 pub mod tuntap;
 pub mod xdp;
 

@@ -244,7 +244,7 @@ impl<'a> One<'a> {
                     format!("'{port}' is of kind tun, which carries no Ethernet frames"),
                     "make it kind: tap",
                 )),
-                Some(PortKind::Xdp | PortKind::Tap) => {}
+                Some(_) => {}
             }
             if let Some(first) = seen.ports.insert(port, field.clone()) {
                 faults.push(Fault::new(

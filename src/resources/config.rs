@@ -125,6 +125,9 @@ pub struct WorkloadPort {
     /// The TUN or TAP device's name there, if it is not `interface`.
     #[serde(default)]
     pub device: Option<InterfaceName>,
+    /// The unix socket's path; sockets only.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
 }
 
 /// How a workload's port is opened.
@@ -138,6 +141,25 @@ pub enum PortKind {
     Tun,
     /// A TAP device that underpass makes: Ethernet frames.
     Tap,
+    /// An existing device that another program holds, such as QEMU's TAP, by a packet socket: for
+    /// senders that leave checksums and segmentation to it.
+    Packet,
+    /// A unix socket that a program connects to: Ethernet frames, each behind its length.
+    Stream,
+    /// A unix socket that a program sends datagrams to: an Ethernet frame each.
+    Dgram,
+}
+
+impl PortKind {
+    /// Whether underpass makes the device.
+    pub fn is_made(self) -> bool {
+        matches!(self, Self::Tun | Self::Tap)
+    }
+
+    /// Whether it is a unix socket.
+    pub fn is_socket(self) -> bool {
+        matches!(self, Self::Stream | Self::Dgram)
+    }
 }
 
 /// The TUN device of the node's own processes.
@@ -266,6 +288,30 @@ const WORKERS: std::ops::RangeInclusive<usize> = 1..=256;
 /// The least MTU of IPv4 (RFC 791).
 pub(super) const MTU_MIN: u16 = 68;
 
+impl WorkloadPort {
+    /// What is wrong with the socket's path, and what would be right.
+    fn socket_fault(&self) -> Option<(String, String)> {
+        match (&self.socket, self.kind.is_socket()) {
+            (None, true) => Some((
+                "a port of kind stream or dgram is a unix socket".to_owned(),
+                format!(
+                    "write its path, such as /run/underpass/{}.sock",
+                    self.interface
+                ),
+            )),
+            (Some(_), false) => Some((
+                "only ports of kind stream and dgram have it".to_owned(),
+                "remove it, or write kind: stream".to_owned(),
+            )),
+            (Some(path), true) if path.as_os_str().len() > SOCKET_PATH_MAX => Some((
+                format!("a unix socket's path has at most {SOCKET_PATH_MAX} bytes"),
+                "write a shorter one".to_owned(),
+            )),
+            _ => None,
+        }
+    }
+}
+
 impl NodeConfig {
     /// Reads and checks a configuration file.
     pub fn load(file: &Path) -> Result<Self, Vec<Problem>> {
@@ -377,7 +423,7 @@ impl NodeConfig {
                 ("netns", port.netns.is_some()),
                 ("device", port.device.is_some()),
             ] {
-                if given && !not_xdp {
+                if given && !port.kind.is_made() {
                     faults.push(Fault::new(
                         field(name),
                         "only ports of kind tun and tap have it",
@@ -385,6 +431,10 @@ impl NodeConfig {
                     ));
                 }
             }
+            faults.extend(
+                port.socket_fault()
+                    .map(|(reason, remedy)| Fault::new(field("socket"), reason, remedy)),
+            );
             let netns = port.netns.as_deref().unwrap_or("default");
             if netns.is_empty() || netns == "." || netns == ".." || netns.contains('/') {
                 faults.push(Fault::new(

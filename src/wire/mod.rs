@@ -16,6 +16,8 @@
 //! | [`icmp`] | RFC 792 |
 //! | [`icmpv6`] | RFC 4443 |
 //! | [`nd`] | RFC 4861 |
+//! | [`router`] | RFC 4861 |
+//! | [`dhcp`] | RFC 2131 |
 //! | [`vxlan`] | RFC 7348 |
 //! | [`virtio_net`] | virtio 1.2, section 5.1.6 |
 //! | [`checksum`] | RFC 1071, RFC 1624 |
@@ -26,6 +28,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod coalesce;
+pub mod dhcp;
 pub mod ethernet;
 pub mod flow;
 pub mod icmp;
@@ -34,6 +37,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
 pub mod partial;
+pub mod router;
 pub mod segment;
 pub mod tcp;
 pub mod udp;

@@ -110,6 +110,29 @@ fn routes_go_both_ways_and_go_away() {
             shown.contains("BGP.as_path: 64512") && shown.contains("BGP.next_hop: 10.77.0.1"),
             "{shown}"
         );
+        if there("bgpdump") {
+            let mut dump = Vec::new();
+            us.speaker.dump(&mut dump).unwrap();
+            fs::write("/run/dump.mrt", dump).unwrap();
+            let read = try_sh("bgpdump -m /run/dump.mrt").stdout;
+            let read = String::from_utf8(read).unwrap();
+            let row = |line: &str| {
+                line.split('|')
+                    .skip(3)
+                    .take(6)
+                    .collect::<Vec<_>>()
+                    .join("|")
+            };
+            let rows: Vec<_> = read.lines().map(row).collect();
+            assert_eq!(
+                rows,
+                [
+                    "10.77.0.2|64513|10.1.0.0/24|64513|IGP|10.77.0.2",
+                    "10.77.0.2|64513|10.2.0.0/16|64513|IGP|10.77.0.2",
+                    "10.77.0.2|64513|fd00:1::/64|64513|IGP|fd77::2",
+                ]
+            );
+        }
         // Withdrawals, of theirs and of ours.
         ask("bird", "disable s6");
         us.expect(&["10.1.0.0/24 via 10.77.0.2", "10.2.0.0/16 via 10.77.0.2"]);

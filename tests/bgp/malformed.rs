@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use underpass::bgp::report::State;
 
 use crate::netns::{PATIENCE, cpu_time, inside, isolated, wait_for};
+use crate::scale::resident;
 use crate::support::*;
 
 const THEIR_AS: u16 = 65001;
@@ -236,6 +237,49 @@ fn malformed_attributes_withdraw_and_the_session_lives() {
             (2, 1, 1)
         );
         assert_eq!(counters.established, 1);
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_costs_no_memory() {
+    isolated(|| {
+        link();
+        let us = passive();
+        let mut hand = Hand::established(&us);
+        // A hundred times as much as its socket and our buffer hold.
+        let prefix = |nth: u32, round: u8| {
+            let mut route = underpass::bgp::attributes::OwnRoute::new(
+                ipnet::Ipv4Net::new_assert((0x0a00_0000 | nth << 8).into(), 24).into(),
+            );
+            route.says.communities = vec![round.into(); 200];
+            route
+        };
+        let before = resident();
+        for round in 0..40 {
+            us.speaker
+                .originate((0..20_000).map(|nth| prefix(nth, round)).collect())
+                .unwrap();
+            us.neighbor(&them());
+        }
+        assert!(resident() - before < 100, "{} MB", resident() - before);
+        // It reads at last, and finds each prefix as it is now.
+        let (mut latest, mut announced) = (0, 0);
+        while latest < 20_000 {
+            let message = hand.receive().expect("an UPDATE");
+            if message[18] == 2 {
+                announced += 1;
+                // The last byte of the first community tells the round.
+                let attributes = &message[23..];
+                let at = attributes
+                    .windows(2)
+                    .position(|of| of[1] == 8 && of[0] & 0xc0 == 0xc0);
+                let is_latest = at.is_some_and(|at| attributes[at + 7] == 39);
+                let length = usize::from(u16::from_be_bytes([message[21], message[22]]));
+                let nlri = message.len() - 23 - length;
+                latest += if is_latest { nlri / 4 } else { 0 };
+            }
+        }
+        println!("{announced} UPDATEs");
     });
 }
 

@@ -27,7 +27,7 @@ fn prefixes() -> Option<String> {
 }
 
 /// Resident memory in MB.
-fn resident() -> usize {
+pub fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()

@@ -138,6 +138,12 @@ pub fn punted() -> Vec<Case> {
             Verdict::Punt(Punt::NeighbourDiscovery),
         ),
         case(
+            "DHCP",
+            WORKLOAD,
+            from_pod(&dhcp_discover()),
+            Verdict::Punt(Punt::Dhcp),
+        ),
+        case(
             "outer fragment",
             UPLINK,
             from_uplink(&outer_fragment()),
@@ -394,4 +400,16 @@ pub fn rewrite(packet: &mut [u8], change: impl FnOnce(&mut etherparse::Ipv4Heade
     header.header_checksum = header.calc_header_checksum();
     let bytes = header.to_bytes();
     packet[..bytes.len()].copy_from_slice(&bytes);
+}
+
+/// What a DHCP client sends before it has an address.
+fn dhcp_discover() -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..3].copy_from_slice(&[1, 1, 6]);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend_from_slice(&[53, 1, 1, 255]);
+    let builder = etherparse::PacketBuilder::ipv4([0; 4], [255; 4], 64).udp(68, 67);
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &message).unwrap();
+    packet
 }

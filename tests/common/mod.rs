@@ -157,12 +157,15 @@ pub fn snapshot() -> Snapshot {
 }
 
 fn port(id: PortId, role: PortRole, link: Link, sources: &[&str]) -> PortConfig {
-    let allowed = sources.iter().map(|net| net.parse().unwrap()).collect();
+    let allowed: Vec<ipnet::IpNet> = sources.iter().map(|net| net.parse().unwrap()).collect();
     PortConfig {
         id,
         role,
         link,
-        sources: WorkloadSources { allowed },
+        sources: WorkloadSources {
+            own: allowed.iter().map(ipnet::IpNet::addr).collect(),
+            allowed,
+        },
         partial_checksums: role == PortRole::Workload,
     }
 }

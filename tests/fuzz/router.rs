@@ -317,7 +317,7 @@ fn well_formed(port: PortId, frame: &[u8]) {
 }
 
 /// Every reason for a punt, for entries that pick one.
-pub const PUNTS: [Punt; 10] = [
+pub const PUNTS: [Punt; 11] = [
     Punt::Arp,
     Punt::NeighbourDiscovery,
     Punt::ToRouter,
@@ -328,6 +328,7 @@ pub const PUNTS: [Punt; 10] = [
     Punt::Unresolved(NextHop(9)),
     Punt::OuterFragment,
     Punt::TunnelError,
+    Punt::Dhcp,
 ];
 
 /// Counts what a slow path alone does with packets; everything ends in the end.

@@ -82,6 +82,35 @@ fn bare_ipv6_and_neighbour_discovery() {
     });
 }
 
+/// Workload links of 1500 bytes, a link of 1400 in the middle: near, underpass learns the path MTU from the
+/// router before it and tells the pod; far, the kernel lets the router there fragment the tunnel packets,
+/// which underpass puts together.
+#[test]
+fn a_narrow_link_in_the_middle_is_learnt_and_told() {
+    run(|world| {
+        world.cluster(VXLAN, VXLAN);
+        narrow_middle(1400);
+        far_vxlan(false, "noudpcsum");
+        world.start("");
+        tcp("pod", "far", FAR_POD);
+        tcp("far", "pod", POD);
+        // 1350 bytes with IP and ICMP headers, and 50 around them.
+        ping("pod", FAR_POD, "-M do -s 1322");
+        let line = format!("ping -n -c 2 -i 0.2 -W 1 -M do -s 1323 {FAR_POD}");
+        let told = within("pod", || try_sh(&line));
+        let told = String::from_utf8_lossy(&told.stdout).into_owned()
+            + &String::from_utf8_lossy(&told.stderr);
+        assert!(
+            told.contains("mtu = 1350") || told.contains("mtu=1350"),
+            "{told}"
+        );
+        // What the far kernel sends is larger than the link, and comes in pieces.
+        let capture = Capture::start("far", "udp port 4789 or (ip[6:2] & 0x3fff != 0)");
+        ping("far", POD, "-s 1400");
+        assert!(capture.stop().iter().any(|frame| frame.len() > 1400 + 50));
+    });
+}
+
 fn over_ipv4(checksums: &str) {
     run(|world| {
         world.cluster(VXLAN, VXLAN);

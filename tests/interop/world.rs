@@ -211,6 +211,36 @@ impl Drop for World {
     }
 }
 
+/// Puts two routers between the nodes, with a link of this MTU between them. They answer for both nodes'
+/// addresses, so that the nodes need not know.
+pub fn narrow_middle(mtu: u16) {
+    sh("ip link del eth0; ip netns add mid1; ip netns add mid2
+        ip link add eth0 type veth peer name near netns mid1
+        ip link add eth0 netns far type veth peer name far netns mid2
+        ip link add middle netns mid1 type veth peer name middle netns mid2
+        ip addr add 10.30.0.11/24 dev eth0; ip link set eth0 up");
+    for (namespace, own, side, behind) in [
+        ("mid1", "10.30.0.251", "near", ["10.30.0.11", "10.30.0.12"]),
+        ("mid2", "10.30.0.252", "far", ["10.30.0.12", "10.30.0.11"]),
+    ] {
+        let [here, there] = behind;
+        inside(
+            namespace,
+            &format!(
+                "ip addr add {own}/32 dev lo; ip link set lo up; ip link set {side} up
+                 ip link set middle mtu {mtu} up; ethtool -K {side} tx off tso off gso off
+                 ethtool -K middle tx off tso off gso off
+                 echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/all/proxy_arp
+                 ip route add {here} dev {side}; ip route add {there} dev middle"
+            ),
+        );
+    }
+    inside(
+        "far",
+        "ethtool -K eth0 tx off tso off gso off; ip addr add 10.30.0.12/24 dev eth0; ip link set eth0 up",
+    );
+}
+
 /// Makes the far node's kernel a VXLAN end as Calico does, over IPv4 or IPv6, with these words more.
 pub fn far_vxlan(over_ipv6: bool, more: &str) {
     let (device, local, mac, mtu) = match over_ipv6 {

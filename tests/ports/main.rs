@@ -4,6 +4,7 @@
 
 mod lab;
 mod measure;
+mod socket;
 mod steering;
 mod super_packets;
 mod tuntap;

@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 use super::attributes::OwnRoute;
 use super::event::Event;
 use super::message::encode::Format;
+use super::message::notification::{cease, code};
 use super::message::{Family, Notification, Refresh, Step as RefreshStep};
 use super::report::State;
 use super::rib::adj_out::{AdjOut, Ending};
@@ -129,9 +130,10 @@ impl LogLimit {
 impl Core {
     /// A speaker at the time 0.
     pub(super) fn new(settings: Settings, restarted: bool, seed: u64) -> Self {
+        // Peers keep our routes twice as long.
         let patience = match settings.graceful_restart.is_zero() {
-            true => Time::from_secs(120),
-            false => settings.graceful_restart,
+            true => Time::from_secs(60),
+            false => settings.graceful_restart / 2,
         };
         let mut core = Self {
             settings: Settings {
@@ -285,7 +287,7 @@ impl Core {
         self.now = now;
         self.with_connection(id, |_, peer, actions| {
             let error =
-                Notification::new(8, 0).detail("send hold timer expired: the peer does not read");
+                Notification::new(code::SEND_HOLD_TIMER, 0).detail("the peer does not read");
             peer.session.fail(now, id, error, actions);
         });
         self.settle();
@@ -351,7 +353,7 @@ impl Core {
             };
             if !softly {
                 let config = peer.session.config().clone();
-                let said = Notification::cease(super::message::notification::cease::RESET, "");
+                let said = Notification::cease(cease::RESET, "");
                 peer.session.stop(Some(&said), actions);
                 peer.session.start(now, config);
                 return;
@@ -375,8 +377,7 @@ impl Core {
 
     /// Ends all sessions: with a NOTIFICATION if `said`, else so that peers may keep our routes.
     pub(super) fn stop(&mut self, said: Option<&str>) {
-        let said = said
-            .map(|text| Notification::cease(super::message::notification::cease::SHUTDOWN, text));
+        let said = said.map(|text| Notification::cease(cease::SHUTDOWN, text));
         for index in self.indices() {
             self.with(index, |_, peer, actions| {
                 peer.session.stop(said.as_ref(), actions)

@@ -13,6 +13,7 @@ pub(in crate::bgp) mod code {
     pub const FSM: u8 = 5;
     pub const CEASE: u8 = 6;
     pub const REFRESH: u8 = 7;
+    pub const SEND_HOLD_TIMER: u8 = 8;
 }
 
 /// Subcodes of Cease.
@@ -167,6 +168,7 @@ impl Notification {
             (code::CEASE, 9) => "Hard reset",
             (code::CEASE, 10) => "BFD down",
             (code::CEASE, _) => "Cease",
+            (code::SEND_HOLD_TIMER, _) => "Send hold timer expired",
             (code::REFRESH, _) => "Invalid ROUTE-REFRESH length",
             _ => "Unknown error",
         }

@@ -4,10 +4,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use socket2::{Domain, Socket, Type};
+
 use super::TunTapKind;
+use super::barrier::Barrier;
 use crate::wire::virtio_net;
 
 // linux/if_tun.h.
@@ -22,12 +25,17 @@ const TUN_F_USO6: libc::c_uint = 0x40;
 const TCP: libc::c_uint = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 const TCP_AND_UDP: libc::c_uint = TCP | TUN_F_USO4 | TUN_F_USO6;
 
+/// Bytes that wait in a packet socket.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 /// A device whose packets come and go behind a [`virtio_net`] header.
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) file: File,
     /// Whether UDP super-packets may be written.
     pub(super) udp: bool,
+    /// What keeps the kernel's stack out of an interface that another program holds.
+    barrier: Option<Barrier>,
 }
 
 impl Device {
@@ -40,7 +48,7 @@ impl Device {
             .open("/dev/net/tun")?;
         let mode = match kind {
             TunTapKind::Tun => libc::IFF_TUN,
-            TunTapKind::Tap => libc::IFF_TAP,
+            TunTapKind::Tap | TunTapKind::Held => libc::IFF_TAP,
         };
         let queues = if multi_queue {
             libc::IFF_MULTI_QUEUE
@@ -57,12 +65,64 @@ impl Device {
         // SAFETY: the descriptor is open and the number outlives the call.
         let set = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &header_len) };
         check(set)?;
-        let mut device = Self { file, udp: true };
+        let mut device = Self {
+            file,
+            udp: true,
+            barrier: None,
+        };
         if device.set_offloads(TCP_AND_UDP).is_err() {
             device.udp = false;
             device.set_offloads(TCP)?;
         }
         Ok(device)
+    }
+
+    /// Opens a packet socket on an interface by its number; it speaks the same header (packet(7),
+    /// PACKET_VNET_HDR).
+    pub(super) fn open_held(index: u32, barrier: Barrier) -> io::Result<Self> {
+        // linux/if_packet.h; Linux 4.20.
+        const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+        const PACKET_VNET_HDR: libc::c_int = 15;
+        let kind = Type::RAW.nonblocking().cloexec();
+        // Without a protocol nothing comes before the socket is set up.
+        let socket = Socket::new_raw(Domain::PACKET, kind, None)?;
+        let descriptor = socket.as_raw_fd();
+        for option in [PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING] {
+            let on: libc::c_int = 1;
+            let length = size_of::<libc::c_int>() as libc::socklen_t;
+            // SAFETY: the descriptor is open, and the number of that length outlives the call.
+            let set = unsafe {
+                libc::setsockopt(
+                    descriptor,
+                    libc::SOL_PACKET,
+                    option,
+                    (&raw const on).cast(),
+                    length,
+                )
+            };
+            check(set)?;
+        }
+        // A burst of super-packets; what is beyond what the system allows is cut.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        // SAFETY: all bytes zero are an address of no interface.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_ifindex = index as libc::c_int;
+        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the descriptor is open, and the address of that length outlives the call.
+        check(unsafe { libc::bind(descriptor, (&raw const address).cast(), length) })?;
+        Ok(Self {
+            file: File::from(OwnedFd::from(socket)),
+            // What the holder cannot take, the kernel cuts on the way to it.
+            udp: true,
+            barrier: Some(barrier),
+        })
+    }
+
+    /// Whether another program holds the interface.
+    pub(super) fn is_held(&self) -> bool {
+        self.barrier.is_some()
     }
 
     fn set_offloads(&self, flags: libc::c_uint) -> io::Result<()> {
@@ -75,6 +135,9 @@ impl Device {
 /// A persistent device is left as one that finishes its packets, for whoever opens it next.
 impl Drop for Device {
     fn drop(&mut self) {
+        if self.is_held() {
+            return;
+        }
         if let Err(error) = self.set_offloads(0) {
             log::debug!("a TUN or TAP device keeps its offloads: {error}");
         }

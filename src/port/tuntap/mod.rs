@@ -1,8 +1,12 @@
 //! TUN and TAP: packets to and from the kernel's own stack.
 //!
+//! A TAP that another program holds, as QEMU does, is served by a packet socket instead: what that program
+//! writes comes by it, with the same header.
+//!
 //! Where the kernel can, one system call moves a whole super-packet of one flow ([`super_packets`]);
 //! where it cannot, a packet each.
 
+mod barrier;
 mod device;
 mod super_packets;
 
@@ -14,6 +18,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use tun_tap::{Iface, Mode};
 
+use self::barrier::Barrier;
 use self::device::Device;
 use self::super_packets::SuperPackets;
 use super::close_on_exec::close_on_exec;
@@ -50,6 +55,8 @@ pub enum TunTapKind {
     Tun,
     /// An Ethernet header.
     Tap,
+    /// An Ethernet header, on an interface that another program holds; it must be there.
+    Held,
 }
 
 impl TunTapKind {
@@ -57,14 +64,19 @@ impl TunTapKind {
         match self {
             Self::Tun => "TUN",
             Self::Tap => "TAP",
+            Self::Held => "packet",
         }
     }
 
     fn mode(self) -> Mode {
         match self {
             Self::Tun => Mode::Tun,
-            Self::Tap => Mode::Tap,
+            Self::Tap | Self::Held => Mode::Tap,
         }
+    }
+
+    fn is_ethernet(self) -> bool {
+        self != Self::Tun
     }
 }
 
@@ -99,7 +111,7 @@ impl TunTapPort {
     ) -> Result<Self, PortError> {
         let Opened { opened, device } = open(options)?;
         let room = free_room(options, pool)?;
-        let overhead = if options.kind == TunTapKind::Tap {
+        let overhead = if options.kind.is_ethernet() {
             LINK_OVERHEAD
         } else {
             0
@@ -114,7 +126,9 @@ impl TunTapPort {
         }
         let link = match options.kind {
             TunTapKind::Tun => Link::Ip,
-            TunTapKind::Tap => Link::Ethernet(device.address.unwrap_or_default()),
+            TunTapKind::Tap | TunTapKind::Held => {
+                Link::Ethernet(device.address.unwrap_or_default())
+            }
         };
         let kind = options.kind.name().to_lowercase();
         let (io, description) = match opened {
@@ -122,7 +136,7 @@ impl TunTapPort {
             Handle::SuperPackets(device) => {
                 let network = match options.kind {
                     TunTapKind::Tun => 0,
-                    TunTapKind::Tap => ethernet::HEADER_LEN,
+                    TunTapKind::Tap | TunTapKind::Held => ethernet::HEADER_LEN,
                 };
                 let io = Io::SuperPackets(Box::new(SuperPackets::new(device, network)));
                 (io, format!("{kind} gso"))
@@ -290,6 +304,9 @@ fn enter(namespace: &str) -> io::Result<()> {
 }
 
 fn open_here(options: &TunTapOptions) -> Result<Opened, PortError> {
+    if options.kind == TunTapKind::Held {
+        return open_held(options);
+    }
     // Apart from TUNSETIFF, so that their errors are told apart.
     File::options()
         .read(true)
@@ -304,6 +321,27 @@ fn open_here(options: &TunTapOptions) -> Result<Opened, PortError> {
     };
     let device = NetDevice::query(&options.interface)?;
     Ok(Opened { opened, device })
+}
+
+/// An interface that another program holds: the kernel's stack gets nothing of it any more.
+fn open_held(options: &TunTapOptions) -> Result<Opened, PortError> {
+    let device = NetDevice::query(&options.interface)?;
+    if device.address.is_none() {
+        return Err(PortError::NotEthernet {
+            interface: options.interface.clone(),
+        });
+    }
+    let barrier = Barrier::attach(&options.interface)?;
+    let held = Device::open_held(device.index, barrier);
+    let held = held.map_err(|source| PortError::TunTap {
+        interface: options.interface.clone(),
+        kind: options.kind.name(),
+        source,
+    })?;
+    Ok(Opened {
+        opened: Handle::SuperPackets(held),
+        device,
+    })
 }
 
 /// The device with super-packets, if they are wanted and the kernel has them. What is wrong with the

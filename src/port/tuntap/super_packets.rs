@@ -101,6 +101,12 @@ impl SuperPackets {
             }
             match (&self.device.file).read(&mut self.buffer) {
                 Ok(length) => self.accept(length, pool, batch, statistics),
+                // A packet that the header cannot tell of, which is gone with that.
+                Err(error)
+                    if self.device.is_held() && error.raw_os_error() == Some(libc::EINVAL) =>
+                {
+                    statistics.rx_dropped += 1;
+                }
                 Err(error) if is_transient(&error) || batch.len() > before => break,
                 Err(error) => return Err(error),
             }

@@ -35,7 +35,9 @@ use std::time::{Duration, Instant};
 
 pub use self::fast_path::FastPath;
 use self::queue::Queue;
-pub use self::steering::{Role, Steering, XdpMode, XdpModeWanted};
+pub use self::steering::{
+    Role, Steering, XdpMode, XdpModeWanted, describe_program, is_own_program,
+};
 pub use self::umem::{Transfer, UmemOptions, WorkerUmem};
 use super::netdev::{NetDevice, receive_queues};
 use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, TxOutcome};

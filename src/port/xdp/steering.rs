@@ -447,7 +447,7 @@ fn meaning(error: &ProgramError) -> String {
         }
         libc::ENOMEM => "the driver has no room for another queue",
         libc::EPERM | libc::EACCES => {
-            "no permission; run as root or with CAP_NET_ADMIN and CAP_BPF"
+            "no permission; run as root or with CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
         }
         _ => "the kernel gives no reason",
     };
@@ -473,12 +473,22 @@ fn foreign(interface: &str, id: Option<u32>) -> PortError {
     }
 }
 
-fn describe_program(id: u32) -> String {
-    let name = loaded_programs()
+/// Whether a program is one that an underpass attached, by its name.
+pub fn is_own_program(id: u32) -> bool {
+    matches!(program_name(id).as_str(), "steer_workload" | "steer_uplink")
+}
+
+fn program_name(id: u32) -> String {
+    loaded_programs()
         .flatten()
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned))
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// What is known of an XDP program: id, name, and whose it is if it is an underpass's.
+pub fn describe_program(id: u32) -> String {
+    let name = program_name(id);
     match name.as_str() {
         "" => format!("id {id}"),
         "steer_workload" | "steer_uplink" => format!(

@@ -13,7 +13,7 @@ use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::nd::{self, NeighbourKind, NeighbourMessage};
 use crate::wire::{MacAddr, icmp, icmpv6};
 
-const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
+pub(super) const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
 
 /// Proxy ARP on a workload port: any address but the workload's own is at ee:ee:ee:ee:ee:ee, as
 /// Calico's host end answers. What the message says of its sender is learnt. A probe is answered for
@@ -137,13 +137,13 @@ pub(super) fn expects_port_unreachable(packet: &[u8]) -> bool {
     })
 }
 
-fn workload(snapshot: &Snapshot, ingress: Option<PortId>) -> Option<&PortConfig> {
+pub(super) fn workload(snapshot: &Snapshot, ingress: Option<PortId>) -> Option<&PortConfig> {
     let port = snapshot.ports.get(usize::from(ingress?.0))?;
     let ethernet = matches!(port.link, Link::Ethernet(_));
     (port.role == PortRole::Workload && ethernet).then_some(port)
 }
 
-fn write_ethernet(destination: MacAddr, ethertype: EtherType, out: &mut [u8]) -> usize {
+pub(super) fn write_ethernet(destination: MacAddr, ethertype: EtherType, out: &mut [u8]) -> usize {
     let source = MacAddr::WORKLOAD_GATEWAY;
     Ethernet {
         destination,

@@ -9,6 +9,7 @@ mod answer;
 mod bridged;
 mod error;
 mod fragment;
+mod lease;
 mod limiter;
 mod link_local;
 mod piece;
@@ -29,8 +30,9 @@ use crate::fib::NextHop;
 use crate::forward::{Adjacency, BridgeId, Place, Punt, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
 use crate::port::{Link, PortId};
+use crate::wire::dhcp::Request;
 use crate::wire::ethernet::{self, EtherType, Ethernet};
-use crate::wire::{MacAddr, Mtu, ipv6};
+use crate::wire::{MacAddr, Mtu, ipv6, router};
 
 use bridged::Neighbours;
 use limiter::Limiter;
@@ -98,6 +100,7 @@ pub struct SlowPath {
     /// The identification of the last IPv6 packet that was fragmented outside.
     identification: u32,
     neighbours: Neighbours,
+    advertised: lease::Advertised,
 }
 
 impl SlowPath {
@@ -117,7 +120,15 @@ impl SlowPath {
         let from_host = ingress.is_some_and(|id| is_host(snapshot, id));
         match punt {
             Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
+            Punt::NeighbourDiscovery if router::solicitation(&packet).is_some() => {
+                let (advertised, limiter) = (&mut self.advertised, &mut self.limiter);
+                lease::advertise(now, advertised, limiter, snapshot, ingress, actions)
+            }
             Punt::NeighbourDiscovery => answer::neighbour(snapshot, ingress, &packet, actions),
+            Punt::Dhcp => {
+                let limiter = &mut self.limiter;
+                lease::dhcp(now, limiter, snapshot, ingress, &packet, actions)
+            }
             Punt::ToRouter => self.for_router(now, snapshot, ingress, packet, actions),
             Punt::Unresolved(next_hop) => {
                 self.waiting.add(now, next_hop, packet, !from_host, actions)
@@ -157,6 +168,7 @@ impl SlowPath {
         snapshot: &Snapshot,
         actions: &mut Vec<Action>,
     ) -> Vec<Fate> {
+        self.advertised.tick(now, snapshot, actions);
         let mut fates = self.waiting.release(now, snapshot, actions);
         fates.extend(self.reassembly.ended(now));
         fates
@@ -191,6 +203,10 @@ impl SlowPath {
         packet: Vec<u8>,
         actions: &mut Vec<Action>,
     ) -> Fate {
+        if Request::parse(&packet).is_ok() {
+            // A client that renews its lease with the server alone.
+            return lease::dhcp(now, &mut self.limiter, snapshot, ingress, &packet, actions);
+        }
         if answer::expects_port_unreachable(&packet) {
             let error = error::message(
                 &voice(snapshot, &packet),
@@ -230,6 +246,7 @@ impl SlowPath {
             Punt::TooBig(mtu) => error::Kind::TooBig(mtu),
             Punt::Arp
             | Punt::NeighbourDiscovery
+            | Punt::Dhcp
             | Punt::ToRouter
             | Punt::Unresolved(_)
             | Punt::CutOutside(..)

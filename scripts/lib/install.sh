@@ -1,0 +1,41 @@
+# Files to install, of Cargo.toml's [package.metadata.deb]. Source it after common.sh.
+# shellcheck shell=bash
+
+build_if_missing() {
+    underpass_bin >/dev/null 2>&1 && return
+    bash "$ROOT/scripts/setup" build
+    cargo_on_path
+    (cd "$ROOT" && cargo build --release --locked)
+    give_back_target
+}
+
+# install_files ROOT: every asset, and manual pages, below ROOT.
+install_files() {
+    local source target mode file
+    while IFS=$'\t' read -r source target mode; do
+        [[ $source != target/release/underpass ]] || source=$(underpass_bin)
+        for file in $(cd "$ROOT" && compgen -G "$source"); do
+            [[ $file == /* ]] || file=$ROOT/$file
+            case $target in
+                */) install -D -m "$mode" "$file" "$1/$target$(basename "$file")" ;;
+                *) install -D -m "$mode" "$file" "$1/$target" ;;
+            esac
+        done
+    done < <(assets)
+    mkdir -p "$1/usr/share/man/man1"
+    "$(underpass_bin)" man "$1/usr/share/man/man1" >/dev/null
+}
+
+# SOURCE, TARGET and MODE of each file, and fields of the package.
+assets() { package_data 'print("\n".join("\t".join(asset) for asset in deb["assets"]))'; }
+package_field() { package_data "print(deb.get('$1') or package.get('$1', ''))"; }
+
+package_data() {
+    python3 - "$ROOT/Cargo.toml" <<PYTHON
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    package = tomllib.load(file)["package"]
+deb = package["metadata"]["deb"]
+$1
+PYTHON
+}

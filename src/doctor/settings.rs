@@ -1,0 +1,110 @@
+//! The kernel's settings of IP: reverse-path filter and forwarding.
+
+use super::{Report, Scene, Severity};
+use crate::kernel::sysctl;
+use crate::resources::NodeConfig;
+
+pub(super) fn examine(report: &mut Report, scene: &Scene<'_>) {
+    let Some(config) = scene.options.config else {
+        return;
+    };
+    let uplink = config.uplink.interface.to_string();
+    let tun = config.host.as_ref().map(|host| host.tun.to_string());
+    for interface in std::iter::once(uplink).chain(tun) {
+        reverse_path(report, scene, &interface);
+    }
+    forwarding(report, scene, config);
+}
+
+/// The kernel's value of strict reverse-path filtering (RFC 3704 section 2.2).
+const STRICT: &str = "1";
+
+fn reverse_path(report: &mut Report, scene: &Scene<'_>, interface: &str) {
+    let own = value(interface, "rp_filter");
+    let all = value("all", "rp_filter");
+    // The host's device is not there before the node runs: it will get the default.
+    let own = own.or_else(|| value("default", "rp_filter"));
+    let (Some(own), Some(all)) = (own, all) else {
+        return;
+    };
+    // The larger of the two counts (kernel, IN_DEV_RPFILTER).
+    let effective = own.clone().max(all.clone());
+    if effective != STRICT {
+        let name = if effective == "0" { "off" } else { "loose" };
+        report.ok(
+            "rp_filter",
+            interface,
+            format!("the reverse-path filter is {name}"),
+        );
+        return;
+    }
+    let present = scene.mirror.link_named(interface).is_some();
+    let key = |of: &str| format!("net.ipv4.conf.{of}.rp_filter=2");
+    let mut wrong = Vec::new();
+    if all == STRICT {
+        wrong.push(key("all"));
+    }
+    if own == STRICT {
+        wrong.push(key(if present { interface } else { "default" }));
+    }
+    report.add(
+        Severity::Warning,
+        "rp_filter",
+        interface,
+        format!(
+            "the reverse-path filter is strict (all {all}, {interface} {own}): the host's kernel drops \
+             what comes in by another device than its own route to the sender leaves by"
+        ),
+        format!("sysctl -w {}: loose", wrong.join(" ")),
+    );
+}
+
+fn forwarding(report: &mut Report, scene: &Scene<'_>, config: &NodeConfig) {
+    if config.host.is_none() {
+        return;
+    }
+    let pools = scene
+        .state
+        .into_iter()
+        .flat_map(|state| state.pools.values());
+    let (mut v6, mut nat) = (false, false);
+    for pool in pools {
+        v6 |= pool.cidr().addr().is_ipv6();
+        nat |= pool.spec.nat_outgoing;
+    }
+    let severity = if nat {
+        Severity::Fault
+    } else {
+        Severity::Warning
+    };
+    for (key, name, matters) in [
+        ("ipv4/ip_forward", "net.ipv4.ip_forward", true),
+        (
+            "ipv6/conf/all/forwarding",
+            "net.ipv6.conf.all.forwarding",
+            v6,
+        ),
+    ] {
+        let off = sysctl::read(key).is_ok_and(|value| value == "0");
+        if off && matters {
+            report.add(
+                severity,
+                "forwarding",
+                "machine",
+                format!(
+                    "{name} is 0: what workloads send to addresses in no pool, and to other nodes' own \
+                     addresses, is dropped by the host's kernel{}",
+                    if nat { ", and natOutgoing has no effect" } else { "" }
+                ),
+                format!("sysctl -w {name}=1, and into /etc/sysctl.d"),
+            );
+        } else if matters {
+            report.ok("forwarding", "machine", format!("{name} is on"));
+        }
+    }
+}
+
+fn value(interface: &str, name: &str) -> Option<String> {
+    let key = sysctl::interface_key("ipv4", interface, name).ok()?;
+    sysctl::read(&key).ok()
+}
