@@ -294,7 +294,7 @@ const SOCKET_PATH_MAX: usize = 107;
 const FRAMES: std::ops::RangeInclusive<u32> = 256..=1 << 20;
 const WORKERS: std::ops::RangeInclusive<usize> = 1..=256;
 /// The least MTU of IPv4 (RFC 791).
-const MTU_MIN: u16 = 68;
+pub(super) const MTU_MIN: u16 = 68;
 
 impl WorkloadPort {
     /// What is wrong with the socket's path, and what would be right.

@@ -47,7 +47,7 @@ pub mod upkeep;
 pub mod vtep;
 pub mod workload_endpoint;
 pub mod workload_interfaces;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fmt;
 
