@@ -8,6 +8,7 @@
 pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
+pub mod bgp_use;
 pub mod block_affinity;
 pub mod bridge;
 pub mod community;
