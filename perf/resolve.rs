@@ -5,6 +5,9 @@
 //! single changes of each kind, each put into the state, settled and applied; a reader of the FIB takes
 //! part, as a worker does, so that the waits for it are counted.
 
+#[path = "node.rs"]
+mod node;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +15,11 @@ use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use underpass::control::apply::{Facts, Fixed, Forwarding, Way};
+use underpass::control::apply::{Facts, Forwarding, Way};
 use underpass::control::resolve::Resolver;
-use underpass::forward::{
-    Dscp, FromWorkloads, OuterTtl, PortConfig, PortRole, TunnelMtus, WorkloadSources,
-};
-use underpass::packet::{Link, PortId};
+use underpass::port::PortId;
 use underpass::resources::{ClusterState, Resource};
-use underpass::wire::{MacAddr, Mtu, Vni};
+use underpass::wire::{MacAddr, Mtu};
 
 const NODES: u32 = 5_000;
 const BLOCKS: u32 = 10;
@@ -43,7 +43,7 @@ fn main() {
     let mut resolver = Resolver::new(&state, &local);
     let resolved = start.elapsed();
     let start = Instant::now();
-    let mut forwarding = Forwarding::new(fixed(), resolver.wanted().clone());
+    let mut forwarding = Forwarding::new(node::fixed(), resolver.wanted().clone());
     forwarding.apply(resolver.wanted().clone(), &Underlay);
     println!(
         "from scratch: resolved in {resolved:.1?}, applied in {:.1?}: {} routes",
@@ -157,37 +157,6 @@ fn endpoint(number: u32, workload: u32, address: Ipv4Addr) -> Resource {
 fn read<T: serde::de::DeserializeOwned>(name: &str, spec: Value) -> T {
     let resource = json!({ "metadata": { "name": name }, "spec": spec });
     serde_json::from_value(resource).expect("a resource")
-}
-
-fn fixed() -> Fixed {
-    let port = |id, role| PortConfig {
-        id: PortId(id),
-        role,
-        link: Link::Ethernet(MacAddr([2, 0, 0, 0, 0, id as u8])),
-        sources: WorkloadSources::default(),
-        partial_checksums: false,
-    };
-    let workloads = 1..=300;
-    let interfaces = workloads
-        .clone()
-        .map(|id| (format!("cali{}", id - 1), PortId(id)));
-    let mut ports = vec![port(0, PortRole::Uplink)];
-    ports.extend(workloads.map(|id| port(id, PortRole::Workload)));
-    Fixed {
-        ports,
-        workload_ports: interfaces.collect(),
-        uplink: (PortId(0), MacAddr([2, 0, 0, 0, 0, 0])),
-        host: None,
-        vxlan_port: 4789,
-        vni: Vni::CALICO,
-        strict_reserved_bits: false,
-        ttl: OuterTtl::Fixed(64),
-        dscp: Dscp::Inherit,
-        tunnel_mtus: TunnelMtus::default(),
-        from_workloads: FromWorkloads::default(),
-        udp_zero_checksum_v6: false,
-        fence: Default::default(),
-    }
 }
 
 /// An underlay on which everybody is a neighbour.

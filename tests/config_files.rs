@@ -52,6 +52,25 @@ fn every_file_in_config_is_in_order() {
     }
 }
 
+/// By the daemons' own word, where they are installed.
+#[test]
+fn the_daemons_take_their_examples() {
+    let commands = [
+        "bird -p -c config/bird.conf",
+        "/usr/lib/frr/bgpd -C -f config/frr.conf",
+        "vtysh -C -f config/frr.conf",
+    ];
+    for command in commands {
+        let mut words = command.split(' ');
+        let mut program = std::process::Command::new(words.next().unwrap());
+        program.args(words).current_dir(root(""));
+        match program.output() {
+            Ok(output) => assert!(output.status.success(), "{command}: {output:?}"),
+            Err(error) => println!("skipped: {command}: {error}"),
+        }
+    }
+}
+
 /// What the example shows as commented-out defaults are the defaults.
 #[test]
 fn the_example_configuration_shows_the_defaults() {

@@ -19,6 +19,7 @@ write_datastore() { # write_datastore MODE
     else
         for_nodes node_resource | apply_resources -
     fi
+    [[ $BGP == off ]] || bgp_resources | apply_resources -
     apply_pool "$1"
 }
 
@@ -109,10 +110,12 @@ apiVersion: projectcalico.org/v3
 kind: Node
 metadata:
   name: $1
+$(bgp_labels "$1")
 spec:
   bgp:
     ipv4Address: ${NODE_CIDR[$1]}
 YAML
+    bgp_cluster "$1"
     [[ $DATASTORE == static ]] || return 0
     cat <<YAML
     ipv4IPIPTunnelAddr: ${NODE_IPIP[$1]}
@@ -168,6 +171,7 @@ node: $1
 uplink: { interface: ${NODE_UPLINK:-eth0}, io: auto }
 $(workload_ports "$1" "$2")
 host: { tun: tunl0 }
+$([[ $BGP == off ]] || printf 'bgp: internal')
 workers: { count: 1, cpus: [$3] }
 datastore: $(datastore_field)
 health: 127.0.0.1:9099

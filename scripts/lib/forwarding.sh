@@ -30,8 +30,8 @@ native_block_routes() { # native_block_routes NODE replace|del
     done
 }
 
-# Only an underlay that sees bare pod packets between networks has to know the blocks.
-fabric_needs_blocks() { [[ $1 == direct || $1 == native ]]; }
+# Only an underlay that sees bare pod packets between networks has to know the blocks, unless nodes tell it.
+fabric_needs_blocks() { [[ $BGP == off && ($1 == direct || $1 == native) ]]; }
 
 fabric_block_routes() { # fabric_block_routes replace|del
     local node

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::{BenchArguments, EnterArguments};
+use super::bgp::BgpVerb;
 use super::ipam::IpamArguments;
 use super::resource::ResourceVerb;
 use crate::bench::namespace::ENTER;
@@ -92,6 +93,9 @@ pub enum Verb {
     /// Look at the node that runs on this machine
     #[command(subcommand)]
     Node(NodeVerb),
+    /// Show the sessions and tables of a running node's BGP speaker
+    #[command(subcommand)]
+    Bgp(BgpVerb),
     /// Ask a running node whether it is well; the exit code says so, for probes
     Health(HealthArguments),
     /// Find out how large a packet gets through to another node

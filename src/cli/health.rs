@@ -27,8 +27,7 @@ pub fn run(arguments: &HealthArguments) -> Result<(), Failure> {
     }
     if arguments.bgp_ready {
         ask(address, "/liveness", "live")?;
-        // As Calico: a node without peers waits for none.
-        print("BGP is not in use by this node: there is no session to wait for\n")?;
+        ask_bgp(address)?;
     }
     Ok(())
 }
@@ -39,12 +38,8 @@ fn address(arguments: &HealthArguments) -> Result<SocketAddr, Failure> {
     };
     let config = NodeConfig::load(file)
         .map_err(|problems| Failure::Told(problems.iter().map(ToString::to_string).collect()))?;
-    config.health.ok_or_else(|| {
-        Failure::from(format!(
-            "{}: health: the node serves none; write an address, such as 127.0.0.1:9099",
-            file.display()
-        ))
-    })
+    // A FelixConfiguration may have it serve health where its own file says nothing.
+    Ok(config.health.unwrap_or(arguments.address))
 }
 
 fn ask(address: SocketAddr, path: &str, word: &str) -> Result<(), Failure> {
@@ -61,6 +56,33 @@ fn ask(address: SocketAddr, path: &str, word: &str) -> Result<(), Failure> {
     }
     let reasons = reasons(body);
     Err(Failure::from(format!("not {word}: {reasons}")))
+}
+
+/// As Calico's bird-ready: of readiness, BGP's part alone.
+fn ask_bgp(address: SocketAddr) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::from(format!("not ready: no answer from {address}: {error}"))
+    };
+    let answer = get(address, "/readiness").map_err(failed)?;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match bgp_part(body) {
+        // A node without peers waits for none.
+        None => print("BGP is not in use by this node: there is no session to wait for\n"),
+        Some(Ok(detail)) => print(&format!("ready: {detail}\n")),
+        Some(Err(detail)) => Err(Failure::from(format!("not ready: {detail}"))),
+    }
+}
+
+/// What is said of BGP, if the node speaks it.
+fn bgp_part(body: &str) -> Option<Result<String, String>> {
+    let answer: serde_json::Value = serde_json::from_str(body).ok()?;
+    let components = answer["components"].as_array()?;
+    let bgp = components.iter().find(|part| part["name"] == "bgp")?;
+    let detail = bgp["detail"].as_str().unwrap_or_default().to_owned();
+    Some(match bgp["ready"].as_bool() {
+        Some(true) => Ok(detail),
+        _ => Err(detail),
+    })
 }
 
 /// What keeps a node from being well, of the components that it tells.
@@ -111,5 +133,19 @@ mod tests {
             {"name":"datastore","live":true,"ready":true,"detail":"in sync"}]}"#;
         assert_eq!(reasons(body), "worker 0: has ended");
         assert_eq!(reasons("nonsense\n"), "nonsense");
+    }
+
+    #[test]
+    fn bgps_part_is_told_from_the_others() {
+        let body = |ready: bool| {
+            format!(
+                r#"{{"components":[{{"name":"worker 0","ready":false}},
+                {{"name":"bgp","ready":{ready},"detail":"BGP not established with 10.0.0.1"}}]}}"#
+            )
+        };
+        let detail = "BGP not established with 10.0.0.1".to_owned();
+        assert_eq!(bgp_part(&body(true)), Some(Ok(detail.clone())));
+        assert_eq!(bgp_part(&body(false)), Some(Err(detail)));
+        assert_eq!(bgp_part(r#"{"components":[]}"#), None);
     }
 }

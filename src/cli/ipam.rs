@@ -593,23 +593,26 @@ fn handle(allocation: &Allocation) -> &str {
 }
 
 /// A table in a box, as calicoctl draws it.
-struct Boxed {
+pub(super) struct Boxed {
     headings: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+    pub(super) rows: Vec<Vec<String>>,
     /// The first column whose cells are lined up on the right; all the following are.
     right: usize,
+    /// Whether headings stand in the middle.
+    pub(super) centred: bool,
 }
 
 impl Boxed {
-    fn new(headings: &[&'static str]) -> Self {
+    pub(super) fn new(headings: &[&'static str]) -> Self {
         Self {
             headings: headings.to_vec(),
             rows: Vec::new(),
             right: usize::MAX,
+            centred: false,
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let headings: Vec<String> = self
             .headings
             .iter()
@@ -637,7 +640,17 @@ impl Boxed {
                 .collect();
             format!("|{}|\n", cells.join("|"))
         };
-        let mut text = format!("{line}{}{line}", row(&headings, self.right));
+        let heading = match self.centred {
+            true => {
+                let cells = headings.iter().zip(&widths);
+                let cells: Vec<String> = cells
+                    .map(|(cell, width)| format!(" {cell:^width$} "))
+                    .collect();
+                format!("|{}|\n", cells.join("|"))
+            }
+            false => row(&headings, self.right),
+        };
+        let mut text = format!("{line}{heading}{line}");
         for cells in &self.rows {
             text.push_str(&row(cells, self.right));
         }

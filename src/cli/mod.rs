@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bgp;
 mod capture;
 mod client;
 mod counters;
@@ -142,6 +143,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
             // What is wrong has been told on standard output, where a runtime looks.
             false => Err(Failure::Told(Vec::new())),
         },
+        Verb::Bgp(verb) => bgp::run(&verb, functions),
         Verb::Health(arguments) => health::run(&arguments),
         Verb::ProbeMtu { node, far, output } => {
             probe::run(&Client::find(&node, functions)?, far, output)

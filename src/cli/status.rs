@@ -114,6 +114,7 @@ mod tests {
     #[test]
     fn the_summary_names_what_is_not_ready() {
         let report = StatusReport {
+            bgp: Default::default(),
             node: "worker1".to_owned(),
             version: "1.2.3".to_owned(),
             pid: 42,

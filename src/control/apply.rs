@@ -4,7 +4,8 @@
 //! before the route points to it, and what a route pointed to is reused only after every worker has
 //! let go of it. So no update loses a packet.
 
-use std::cmp::Reverse;
+mod learn;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::control::bridges::Bridging;
 use crate::control::fast_path::FastPathMirror;
 use crate::control::fence::{self, Fence};
+use crate::control::learned::{GroupId, Learned};
 use crate::control::resolve::{Delta, Encap, Target, Wanted};
-use crate::fib::{Fib, FibWriter, NextHop};
+use crate::fib::{Fib, FibError, FibWriter, NextHop};
 use crate::forward::{
     Addresses, Adjacency, Bridges, Dscp, Egress, Encapsulation, FromWorkloads, OuterTtl, Peers,
     PortConfig, PortRole, RouterAddresses, Snapshot, TunnelHeader, TunnelHeaderV6, TunnelMtus,
@@ -36,6 +38,8 @@ pub enum Hop {
     /// Another node, for the destinations of one pool: they are all carried in one way, so that the
     /// pool's mode is switched by one write.
     Remote(IpAddr, Option<IpNet>),
+    /// A group of next hops of learned routes, for the destinations of one pool, or of none.
+    Learned(GroupId, Option<IpNet>),
     /// The router itself.
     Router,
     /// One of our own blocks.
@@ -74,6 +78,8 @@ pub enum Way {
     Known(MacAddr, Mtu),
     /// The Ethernet address is being asked for.
     Asking,
+    /// The Ethernet address was asked for, and nobody answered.
+    Failed,
     /// Not at all.
     None,
 }
@@ -133,8 +139,10 @@ pub struct Forwarding {
     routes: BTreeMap<IpNet, Hop>,
     carriages: Carriages,
     hops: BTreeMap<Hop, NextHop>,
-    /// How many routes lead to each hop.
-    users: BTreeMap<Hop, usize>,
+    /// What each next hop is.
+    by_index: Vec<Option<Hop>>,
+    /// How many routes lead to each next hop.
+    users: Vec<u32>,
     /// By next hop, as published.
     adjacencies: Vec<Adjacency>,
     /// Interfaces whose ports came or went since the last update.
@@ -143,6 +151,15 @@ pub struct Forwarding {
     next: u32,
     fast_path: Option<FastPathMirror>,
     bridging: Bridging,
+    learned: Learned,
+    /// Where learned routes are to be placed anew.
+    unplaced: BTreeSet<IpNet>,
+    /// Whether pools are carried otherwise than at the last update.
+    repooled: bool,
+    /// The next hop in use of each group, if it has any.
+    chosen: BTreeMap<Hop, Option<IpAddr>>,
+    /// Whether host processes may have to go another way to learned destinations than they do.
+    rechosen: bool,
 }
 
 impl Forwarding {
@@ -151,9 +168,11 @@ impl Forwarding {
         let quiescence = Quiescence::new();
         let (fib, writer) = Fib::new(quiescence.clone());
         let hops = BTreeMap::new();
-        let peers = fence::peers(&fixed.fence, &wanted);
+        let peers = fence::peers(&fixed.fence, &wanted, &BTreeSet::new());
         let bridges = Bridges::default();
-        let snapshot = snapshot(&fixed, &wanted, &fib, &hops, Vec::new(), peers, bridges);
+        let learned = Learned::default();
+        let led = (&hops, &learned);
+        let snapshot = snapshot(&fixed, &wanted, &fib, led, Vec::new(), peers, bridges);
         Self {
             fixed,
             writer,
@@ -164,13 +183,19 @@ impl Forwarding {
             routes: BTreeMap::new(),
             carriages: Carriages::new(),
             hops,
-            users: BTreeMap::new(),
+            by_index: Vec::new(),
+            users: Vec::new(),
             adjacencies: Vec::new(),
             replugged: BTreeSet::new(),
             free: Vec::new(),
             next: 0,
             fast_path: None,
             bridging: Bridging::default(),
+            learned,
+            unplaced: BTreeSet::new(),
+            repooled: false,
+            chosen: BTreeMap::new(),
+            rechosen: false,
         }
     }
 
@@ -274,10 +299,7 @@ impl Forwarding {
 
     /// What a next hop that a worker asked about is.
     pub fn hop(&self, next_hop: NextHop) -> Option<&Hop> {
-        self.hops
-            .iter()
-            .find(|(_, index)| **index == next_hop)
-            .map(|(hop, _)| hop)
+        self.by_index.get(next_hop.0 as usize)?.as_ref()
     }
 
     /// Other nodes' addresses that routes or bridges lead to.
@@ -287,7 +309,18 @@ impl Forwarding {
             _ => None,
         };
         let routed = self.hops.keys().filter_map(remote);
-        routed.chain(self.bridging.remotes(&self.wanted)).collect()
+        let learned = self.learned_peers();
+        routed
+            .chain(self.bridging.remotes(&self.wanted))
+            .chain(learned)
+            .collect()
+    }
+
+    /// What the underlay is to be asked for: other nodes, and next hops of learned routes.
+    pub fn neighbours(&self) -> BTreeSet<IpAddr> {
+        let mut neighbours = self.remote_nodes();
+        neighbours.extend(self.learned.next_hops());
+        neighbours
     }
 
     /// How a node is reached for the destinations of a pool, if any route leads there.
@@ -316,15 +349,19 @@ impl Forwarding {
         everything: bool,
     ) -> Vec<String> {
         self.wanted.update(wanted, delta);
-        let changes = self.changes(delta);
+        let mut changes = self.changes(delta);
+        self.place_anew(&mut changes);
         // What old routes need stays until no worker follows them any more.
         self.carry(changes.keys());
         let touched = changes.values().flatten().cloned().collect();
         self.admit(&touched);
         let concerned =
             |hop: &Hop| everything || !matches!(hop, Hop::Remote(..)) || touched.contains(hop);
+        let repooled = std::mem::take(&mut self.repooled);
         self.adapt(concerned, facts);
-        self.publish(everything || !delta.peers.is_empty(), facts);
+        let learned = touched.iter().any(|hop| self.makes_peers(hop));
+        let peers = everything || learned || repooled || !delta.peers.is_empty();
+        self.publish(peers, facts);
         // The new adjacencies are published: once every worker has seen them, routes may use them.
         self.quiescence.synchronize();
         let (refused, unused) = self.write(changes);
@@ -357,8 +394,17 @@ impl Forwarding {
             prefixes.extend(self.wanted.routes.keys());
             prefixes.extend(own_prefixes());
         }
-        let shall_be = |prefix| (prefix, route(&self.fixed, &self.wanted, prefix));
-        prefixes.into_iter().map(shall_be).collect()
+        let is_learned = |prefix: &IpNet| {
+            let hop = self.writer.get(prefix).and_then(|index| self.hop(index));
+            matches!(hop, Some(Hop::Learned(..)))
+        };
+        let shall_be = |prefix| {
+            let own = route(&self.fixed, &self.wanted, prefix);
+            let hop = own.or_else(|| self.aside_hop(prefix));
+            // What the node never had of its own does not go.
+            (hop.is_some() || !is_learned(&prefix)).then_some((prefix, hop))
+        };
+        prefixes.into_iter().filter_map(shall_be).collect()
     }
 
     /// Notes how other nodes are reached for these prefixes.
@@ -390,6 +436,10 @@ impl Forwarding {
                     NextHop(self.next - 1)
                 });
                 self.hops.insert(hop.clone(), index);
+                let count = self.next as usize;
+                self.by_index.resize(count, None);
+                self.users.resize(count, 0);
+                self.by_index[index.0 as usize] = Some(hop.clone());
             }
         }
     }
@@ -398,16 +448,23 @@ impl Forwarding {
     fn adapt(&mut self, concerned: impl Fn(&Hop) -> bool, facts: &dyn Facts) {
         let mut adjacencies = std::mem::take(&mut self.adjacencies);
         adjacencies.resize(self.next as usize, Adjacency::Unreachable);
+        let mut chosen = std::mem::take(&mut self.chosen);
         for (hop, index) in self.hops.iter().filter(|(hop, _)| concerned(hop)) {
-            adjacencies[index.0 as usize] = self.adjacency(hop, facts);
+            if let Hop::Learned(group, _) = hop {
+                let choice = self.choice(*group, facts);
+                self.rechosen |= chosen.insert(hop.clone(), choice) != Some(choice);
+            }
+            let choice = chosen.get(hop).copied().flatten();
+            adjacencies[index.0 as usize] = self.adjacency(hop, choice, facts);
         }
         self.adjacencies = adjacencies;
+        self.chosen = chosen;
     }
 
     /// Has workers see what is known now; `peers` says whether other nodes are others than before.
     fn publish(&mut self, peers: bool, facts: &dyn Facts) {
         let peers = match peers {
-            true => fence::peers(&self.fixed.fence, &self.wanted),
+            true => fence::peers(&self.fixed.fence, &self.wanted, &self.learned_peers()),
             false => self.published.get().tunnels.peers.clone(),
         };
         let Self {
@@ -418,11 +475,13 @@ impl Forwarding {
             adjacencies,
             fast_path,
             bridging,
+            learned,
             ..
         } = self;
         let bridges = bridging.snapshot(fixed, wanted, facts);
         let adjacencies = adjacencies.clone();
-        let snapshot = snapshot(fixed, wanted, fib, hops, adjacencies, peers, bridges);
+        let led = (&*hops, &*learned);
+        let snapshot = snapshot(fixed, wanted, fib, led, adjacencies, peers, bridges);
         let snapshot = Arc::new(snapshot);
         self.published.publish(Arc::clone(&snapshot));
         if let Some(mirror) = fast_path {
@@ -434,81 +493,130 @@ impl Forwarding {
     /// goes, the shortest first. So an address goes from its old way straight to its new one, and
     /// never by that of a prefix which covers it only in between. Says what could not be written, and
     /// which hops no route leads to any more.
-    fn write(&mut self, changes: BTreeMap<IpNet, Option<Hop>>) -> (Vec<String>, BTreeSet<Hop>) {
+    fn write(&mut self, changes: BTreeMap<IpNet, Option<Hop>>) -> (Vec<String>, BTreeSet<NextHop>) {
         let (mut changed, mut gone) = (Vec::new(), Vec::new());
         for (prefix, hop) in changes {
             match hop {
-                Some(hop) if self.routes.get(&prefix) != Some(&hop) => changed.push((prefix, hop)),
+                Some(hop) if self.writer.get(&prefix) != self.hops.get(&hop).copied() => {
+                    changed.push((prefix, hop));
+                }
                 Some(_) => {}
                 None => gone.push(prefix),
             }
         }
-        changed.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
         gone.sort_by_key(IpNet::prefix_len);
-        let (mut refused, mut left) = (Vec::new(), BTreeSet::new());
-        for (prefix, hop) in changed {
-            if let Some(index) = self.hops.get(&hop) {
-                match self.writer.insert(prefix, *index) {
-                    Ok(_) => {
-                        if let Some(mirror) = &mut self.fast_path {
-                            mirror.insert_route(prefix, *index);
-                        }
-                    }
-                    Err(error) => refused.push(format!("{prefix}: {error}")),
-                }
-            }
-            *self.users.entry(hop.clone()).or_default() += 1;
-            let old = self.routes.insert(prefix, hop);
-            left.extend(old.filter(|old| self.leave(old)));
-        }
+        let mut left = BTreeSet::new();
+        let refused = self.enter(changed, &mut left);
         for prefix in gone {
-            self.writer.remove(&prefix);
-            if let Some(mirror) = &mut self.fast_path {
-                mirror.remove_route(prefix);
-            }
-            let old = self.routes.remove(&prefix);
-            left.extend(old.filter(|old| self.leave(old)));
+            self.leave(prefix, &mut left);
         }
         (refused, left)
     }
 
-    /// One route less leads to a hop; whether it was the last.
-    fn leave(&mut self, hop: &Hop) -> bool {
-        let Some(users) = self.users.get_mut(hop) else {
-            return false;
+    /// Points a prefix to a hop. What no route leads to any more is added to `left`.
+    fn point(
+        &mut self,
+        prefix: IpNet,
+        hop: &Hop,
+        left: &mut BTreeSet<NextHop>,
+    ) -> Result<(), FibError> {
+        let Some(index) = self.hops.get(hop).copied() else {
+            return Ok(());
         };
-        *users -= 1;
-        let last = *users == 0;
-        if last {
-            self.users.remove(hop);
+        let before = self.writer.insert(prefix, index)?;
+        if before == Some(index) {
+            return Ok(());
         }
-        last
+        self.users[index.0 as usize] += 1;
+        let learned = before.and_then(|before| match self.hop(before) {
+            Some(Hop::Learned(group, _)) => Some(*group),
+            _ => None,
+        });
+        if let Hop::Learned(group, pool) = hop {
+            self.rechosen |= pool.is_some();
+            self.routes.remove(&prefix);
+            self.learned.forget_aside(prefix);
+            self.learned
+                .entered(prefix, *group, *pool, learned.is_none());
+        } else {
+            self.routes.insert(prefix, hop.clone());
+            if let Some(group) = learned {
+                self.rechosen = true;
+                self.learned.left(prefix);
+                self.learned.put_aside(prefix, group);
+            }
+        }
+        left.extend(before.filter(|before| self.release(*before)));
+        if self.is_mirrored(prefix, hop)
+            && let Some(mirror) = &mut self.fast_path
+        {
+            mirror.insert_route(prefix, index);
+        }
+        Ok(())
+    }
+
+    /// Removes a prefix. What no route leads to any more is added to `left`.
+    fn leave(&mut self, prefix: IpNet, left: &mut BTreeSet<NextHop>) {
+        let Some(before) = self.writer.remove(&prefix) else {
+            return;
+        };
+        let hop = self.hop(before);
+        let is_learned = matches!(hop, Some(Hop::Learned(..)));
+        let mirrored = hop.is_some_and(|hop| self.is_mirrored(prefix, hop));
+        if is_learned {
+            self.rechosen |= matches!(hop, Some(Hop::Learned(_, Some(_))));
+            self.learned.left(prefix);
+        } else {
+            self.routes.remove(&prefix);
+        }
+        left.extend(self.release(before).then_some(before));
+        if mirrored && let Some(mirror) = &mut self.fast_path {
+            mirror.remove_route(prefix);
+        }
+    }
+
+    /// One route less leads to a next hop; whether it was the last.
+    fn release(&mut self, next_hop: NextHop) -> bool {
+        let users = &mut self.users[next_hop.0 as usize];
+        *users -= 1;
+        *users == 0
     }
 
     /// Frees those next hops that no route leads to any more, once no worker can hold them.
-    fn retire(&mut self, left: &BTreeSet<Hop>) {
-        let unused: Vec<&Hop> = left
-            .iter()
-            .filter(|hop| !self.users.contains_key(hop))
-            .collect();
+    fn retire(&mut self, left: &BTreeSet<NextHop>) {
+        let unused = |next_hop: &&NextHop| self.users[next_hop.0 as usize] == 0;
+        let unused: Vec<NextHop> = left.iter().filter(unused).copied().collect();
         if unused.is_empty() {
             return;
         }
         self.quiescence.synchronize();
-        let mut freed = Vec::new();
-        for hop in unused {
-            freed.extend(self.hops.remove(hop));
+        for next_hop in &unused {
+            let Some(hop) = self.by_index[next_hop.0 as usize].take() else {
+                continue;
+            };
+            self.hops.remove(&hop);
+            self.chosen.remove(&hop);
             if let Hop::Remote(node, pool) = hop {
-                self.carriages.remove(&(*node, *pool));
+                self.carriages.remove(&(node, pool));
             }
         }
         if let Some(mirror) = &mut self.fast_path {
-            mirror.retire(&freed);
+            mirror.retire(&unused);
         }
-        self.free.extend(freed);
+        self.free.extend(unused);
     }
 
-    fn adjacency(&self, hop: &Hop, facts: &dyn Facts) -> Adjacency {
+    /// Whether the fast path is told of a route. Its maps are too small for a table of the Internet:
+    /// learned routes outside pools are the workers', to whom it passes what it has no route for.
+    fn is_mirrored(&self, prefix: IpNet, hop: &Hop) -> bool {
+        let within = |own: &IpNet| own.prefix_len() > 0 && own.contains(&prefix);
+        match hop {
+            Hop::Learned(_, None) => self.fast_path.is_some() && self.routes.keys().any(within),
+            _ => true,
+        }
+    }
+
+    fn adjacency(&self, hop: &Hop, choice: Option<IpAddr>, facts: &dyn Facts) -> Adjacency {
         match hop {
             Hop::Router => Adjacency::Router,
             Hop::Blackhole => Adjacency::Blackhole,
@@ -517,6 +625,9 @@ impl Forwarding {
                 Adjacency::Forward(Egress::bare(port, facts.mtu(port)).to_host())
             }),
             Hop::Workload(port, address) => self.workload(*port, *address, facts),
+            Hop::Learned(_, pool) => choice.map_or(Adjacency::Blackhole, |node| {
+                self.remote(node, self.learned_carriage(node, *pool), facts)
+            }),
             Hop::Remote(node, pool) => self.carriage(*node, *pool).map_or(
                 // No route leads here any more; it is about to be retired.
                 Adjacency::Unreachable,
@@ -543,7 +654,8 @@ impl Forwarding {
         let (port, own_mac) = self.fixed.uplink;
         let (mac, path) = match facts.way(node) {
             Way::Known(mac, mtu) => (mac, mtu),
-            Way::Asking => return Adjacency::Unresolved,
+            // A neighbour that did not answer may do so again: packets keep asking.
+            Way::Asking | Way::Failed => return Adjacency::Unresolved,
             Way::None => return Adjacency::Unreachable,
         };
         if carriage == Carriage::Direct {
@@ -667,7 +779,7 @@ fn snapshot(
     fixed: &Fixed,
     wanted: &Wanted,
     fib: &Arc<Fib>,
-    hops: &BTreeMap<Hop, NextHop>,
+    (hops, learned): (&BTreeMap<Hop, NextHop>, &Learned),
     adjacencies: Vec<Adjacency>,
     peers: Peers,
     bridges: Bridges,
@@ -691,7 +803,7 @@ fn snapshot(
     }
     let node_address = node_address(wanted);
     let v6_address = wanted.local.ipv6.map(|net| net.addr());
-    let reverse_path = fence::reverse_path(&fixed.fence, &peers, hops, adjacencies.len());
+    let reverse_path = fence::reverse_path(&fixed.fence, &peers, hops, learned, adjacencies.len());
     Snapshot {
         fib: Arc::clone(fib),
         adjacencies,

@@ -38,8 +38,8 @@ impl Facts for Known<'_> {
                         let path = self.paths.get(node).map_or(link, |path| path.min(link));
                         Way::Known(mac, path)
                     }
-                    // A neighbour that did not answer may do so again: packets keep asking.
-                    Neighbour::Missing | Neighbour::Failed => Way::Asking,
+                    Neighbour::Missing => Way::Asking,
+                    Neighbour::Failed => Way::Failed,
                     Neighbour::NotNeeded => Way::None,
                 }
             }

@@ -1,11 +1,12 @@
 //! From whom tunnel packets are taken, as the packet path wants to know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::apply::Hop;
+use super::learned::Learned;
 use super::resolve::Wanted;
 use crate::fib::NextHop;
 use crate::forward::{LeadsTo, PeerId, Peers, ReversePath, ReversePathMode};
@@ -34,9 +35,16 @@ impl From<&config::Fence> for Fence {
     }
 }
 
-/// The senders of tunnel packets: the cluster's other nodes, and the external ones.
-pub fn peers(fence: &Fence, wanted: &Wanted) -> Peers {
-    Peers::new(numbers(wanted), fence.external_nodes.clone())
+/// The senders of tunnel packets: the cluster's other nodes, the far ends of tunnels that learned routes
+/// lead into, and the external ones.
+pub fn peers(fence: &Fence, wanted: &Wanted, learned: &BTreeSet<IpAddr>) -> Peers {
+    let known = numbers(wanted);
+    let next = known.len() as u32;
+    let more = learned
+        .iter()
+        .filter(|address| !wanted.peers.contains_key(address));
+    let more = more.zip(next..).map(|(address, id)| (*address, PeerId(id)));
+    Peers::new(known.into_iter().chain(more), fence.external_nodes.clone())
 }
 
 /// Where the routes of each of `count` next hops lead. Nothing is asked of the underlay here: a
@@ -45,6 +53,7 @@ pub fn reverse_path(
     fence: &Fence,
     peers: &Peers,
     hops: &BTreeMap<Hop, NextHop>,
+    learned: &Learned,
     count: usize,
 ) -> ReversePath {
     let mode = fence.reverse_path;
@@ -61,6 +70,12 @@ pub fn reverse_path(
                 Some(node) => LeadsTo::Node(node),
                 None => LeadsTo::Elsewhere,
             },
+            // Of several next hops any may be in use; the first stands for them.
+            Hop::Learned(group, _) => {
+                let first = learned.group(*group).first();
+                let node = first.and_then(|address| peers.node(*address));
+                node.map_or(LeadsTo::Elsewhere, LeadsTo::Node)
+            }
             Hop::Workload(..) | Hop::Host | Hop::Router => LeadsTo::Elsewhere,
             Hop::Blackhole | Hop::Unreachable => LeadsTo::Nowhere,
         };
@@ -69,10 +84,11 @@ pub fn reverse_path(
 }
 
 /// The other nodes' addresses, all of one node under one number.
-fn numbers(wanted: &Wanted) -> impl Iterator<Item = (IpAddr, PeerId)> {
+fn numbers(wanted: &Wanted) -> Vec<(IpAddr, PeerId)> {
     let mut numbers: BTreeMap<&NodeName, PeerId> = BTreeMap::new();
-    wanted.peers.iter().map(move |(address, peer)| {
+    let peers = wanted.peers.iter().map(|(address, peer)| {
         let next = PeerId(numbers.len() as u32);
         (*address, *numbers.entry(&peer.node).or_insert(next))
-    })
+    });
+    peers.collect()
 }

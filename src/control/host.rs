@@ -1,48 +1,106 @@
-//! The host's own side: the TUN device's addresses, routes and MTU in the kernel.
+//! The host's own side: the TUN device's addresses and MTU, and the routes of the host's main table,
+//! which show what the node does, as Felix programs them:
 //!
-//! Everything made here hangs on the TUN device, which the kernel removes when the process ends,
-//! however it ends; so nothing is left behind.
+//! | destination | route |
+//! |---|---|
+//! | what is tunnelled to another node | through the TUN device |
+//! | what goes to another node as it is | through the uplink, by the gateway that leads to the node |
+//! | a workload of this node | through the TUN device |
+//! | a block of this node | blackhole |
+//!
+//! All bear our mark ([`crate::kernel::ROUTE_PROTOCOL`]); routes without it are never touched. What
+//! somebody else changes of ours is put right as soon as the kernel announces it, and at every
+//! [`HostSide::tick`] that is due everything is compared with the kernel's own list. Routes that a
+//! process left which was killed are taken over.
+//!
+//! What hangs on the TUN device goes with it, however the process ends; the rest is removed when this
+//! is dropped, unless it is to stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::resolve::{Delta, Encap, LocalNode, Target as WantedTarget, Wanted};
-use crate::kernel::{Error, Netlink, OwnRoute, Target, sysctl};
+use crate::kernel::{Error, Mirror, Netlink, OwnRoute, ROUTE_PROTOCOL, Target, Touched};
 use crate::wire::Mtu;
 
-/// The kernel's view of the TUN device, as we made it.
+/// The devices and what is to become of routes at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices {
+    /// The TUN device.
+    pub tun: String,
+    /// The uplink.
+    pub uplink: String,
+    /// Whether routes that do not hang on the TUN device stay after a clean end.
+    pub keep_routes: bool,
+}
+
+/// How host processes reach a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostWay {
+    /// Through the TUN device, with this source address.
+    Tun(Option<IpAddr>),
+    /// As it is to another node's address, with this source address.
+    Direct(IpAddr, Option<IpAddr>),
+    /// Not at all: a block of this node, where no workload has the address.
+    Blackhole,
+}
+
+/// The kernel's view of the host's side, as we made it.
 pub struct HostSide {
     netlink: Netlink,
+    devices: Devices,
     interface: u32,
     addresses: BTreeSet<IpAddr>,
-    routes: BTreeMap<IpNet, Option<IpAddr>>,
-    /// Routes that the kernel refused to change.
-    refused: BTreeSet<IpNet>,
+    ways: BTreeMap<IpNet, HostWay>,
+    /// How learned routes lead to destinations in pools.
+    learned: BTreeMap<IpNet, HostWay>,
+    /// Our routes in the kernel, as far as is known.
+    routes: BTreeMap<IpNet, OwnRoute>,
+    nodes: BTreeMap<IpAddr, DirectNode>,
+    /// Routes that the kernel refused to change, and why.
+    refused: BTreeMap<IpNet, String>,
     mtu: Option<Mtu>,
+    /// Whether what an earlier process left was looked for.
+    taken_over: bool,
+    compared: Instant,
+}
+
+/// Another node to which packets go as they are.
+#[derive(Debug, Default)]
+struct DirectNode {
+    /// The interface and the router, or the node itself; nothing while the uplink does not lead there.
+    gateway: Option<(u32, IpAddr)>,
+    prefixes: BTreeSet<IpNet>,
 }
 
 impl HostSide {
     /// Brings the TUN device up.
-    pub fn new(tun: &str, uplink: &str) -> Result<Self, Error> {
+    pub fn new(devices: Devices) -> Result<Self, Error> {
         let mut netlink = Netlink::open()?;
-        let interface = netlink.link(tun)?.index;
+        let interface = netlink.link(&devices.tun)?.index;
         netlink.set_link_up(interface, true)?;
-        warn_of_strict_filter(uplink);
         Ok(Self {
             netlink,
+            devices,
             interface,
             addresses: BTreeSet::new(),
+            ways: BTreeMap::new(),
+            learned: BTreeMap::new(),
             routes: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            refused: BTreeMap::new(),
             mtu: None,
+            taken_over: false,
+            compared: Instant::now(),
         })
     }
 
     /// Makes the kernel's side what is wanted: new first, then what goes. What the kernel refuses is
     /// logged and tried again with the next update. `delta` says what has changed since the last one.
-    pub fn update(&mut self, wanted: &Wanted, delta: &Delta, mtu: Mtu) {
+    pub fn update(&mut self, wanted: &Wanted, delta: &Delta, mtu: Mtu, mirror: &Mirror) {
         self.set_mtu(mtu);
         let addresses = tunnel_addresses(wanted);
         for address in &addresses {
@@ -53,12 +111,56 @@ impl HostSide {
                 keep(added, || self.addresses.insert(*address));
             }
         }
-        self.update_routes(wanted, delta);
+        let mut prefixes: BTreeSet<IpNet> = delta.routes.keys().copied().collect();
+        if delta.local || !self.taken_over {
+            prefixes.extend(wanted.routes.keys());
+        }
+        self.set_ways(&prefixes, wanted, mirror);
         for address in self.addresses.clone().difference(&addresses) {
             let removed = self
                 .netlink
                 .remove_address(self.interface, IpNet::from(*address));
             keep(removed, || self.addresses.remove(address));
+        }
+    }
+
+    /// What learned routes lead to is reached so from now on; where the node has a route of its own, that
+    /// stays.
+    pub fn set_learned(
+        &mut self,
+        ways: BTreeMap<IpNet, HostWay>,
+        wanted: &Wanted,
+        mirror: &Mirror,
+    ) {
+        let before = std::mem::replace(&mut self.learned, ways);
+        let gone = before
+            .keys()
+            .filter(|prefix| !self.learned.contains_key(*prefix));
+        let changed = self
+            .learned
+            .iter()
+            .filter(|(prefix, way)| before.get(*prefix) != Some(*way));
+        let prefixes: BTreeSet<IpNet> = gone
+            .chain(changed.map(|(prefix, _)| prefix))
+            .copied()
+            .collect();
+        self.set_ways(&prefixes, wanted, mirror);
+    }
+
+    /// Has these destinations reached as is wanted. At the first call what an earlier process left is
+    /// taken over, or removed.
+    fn set_ways(&mut self, prefixes: &BTreeSet<IpNet>, wanted: &Wanted, mirror: &Mirror) {
+        for prefix in prefixes {
+            let learned = || self.learned.get(prefix).copied();
+            let way = way(wanted, *prefix).or_else(learned);
+            self.set_way(*prefix, way, mirror);
+        }
+        if std::mem::replace(&mut self.taken_over, true) {
+            let mut prefixes = prefixes.clone();
+            prefixes.extend(self.refused.keys());
+            self.settle(prefixes, mirror);
+        } else {
+            self.compare(mirror);
         }
     }
 
@@ -70,45 +172,221 @@ impl HostSide {
         }
     }
 
-    fn update_routes(&mut self, wanted: &Wanted, delta: &Delta) {
-        let mut prefixes = std::mem::take(&mut self.refused);
-        prefixes.extend(delta.routes.keys());
-        if delta.local || self.routes.is_empty() {
-            prefixes.extend(self.routes.keys());
-            prefixes.extend(wanted.routes.keys());
+    /// Puts right what others did to our routes, and follows the gateways to other nodes; `links` says
+    /// whether interfaces came, went or changed, which may let in what was refused.
+    pub fn follow(&mut self, touched: &Touched, links: bool, mirror: &Mirror) {
+        if !self.taken_over {
+            return;
         }
+        let mut prefixes = self.rerouted(mirror);
+        if links {
+            prefixes.extend(self.refused.keys());
+        }
+        if touched.everything {
+            self.compare(mirror);
+        }
+        for destination in &touched.destinations {
+            let routes = mirror.routes_to(*destination);
+            let ours = routes.iter().filter_map(OwnRoute::of);
+            let (ours, strays): (Vec<_>, Vec<_>) = ours.partition(|route| route.metric == 0);
+            strays.iter().for_each(|stray| self.remove_stray(stray));
+            let ours = ours.into_iter().next();
+            if ours.as_ref() != self.routes.get(destination) {
+                self.note(*destination, ours);
+                prefixes.insert(*destination);
+            } else if self.refused.contains_key(destination) {
+                prefixes.insert(*destination);
+            }
+        }
+        self.settle(prefixes, mirror);
+    }
+
+    /// Compares everything with the kernel's list if that was done longer ago than `interval`.
+    pub fn tick(&mut self, interval: Option<Duration>, mirror: &Mirror) {
+        if interval.is_some_and(|interval| self.compared.elapsed() >= interval) {
+            self.compare(mirror);
+        }
+    }
+
+    /// Why routes are missing that the kernel refused, by destination.
+    pub fn refused(&self) -> &BTreeMap<IpNet, String> {
+        &self.refused
+    }
+
+    /// How many routes of ours the kernel has.
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+}
+
+// What shall be.
+impl HostSide {
+    fn set_way(&mut self, prefix: IpNet, way: Option<HostWay>, mirror: &Mirror) {
+        let old = match way {
+            Some(way) => self.ways.insert(prefix, way),
+            None => self.ways.remove(&prefix),
+        };
+        if old == way {
+            return;
+        }
+        if let Some(HostWay::Direct(node, _)) = old
+            && let Some(direct) = self.nodes.get_mut(&node)
+        {
+            direct.prefixes.remove(&prefix);
+            if direct.prefixes.is_empty() {
+                self.nodes.remove(&node);
+            }
+        }
+        if let Some(HostWay::Direct(node, _)) = way {
+            let uplink = &self.devices.uplink;
+            let direct = self.nodes.entry(node).or_insert_with(|| DirectNode {
+                gateway: gateway(mirror, uplink, node),
+                prefixes: BTreeSet::new(),
+            });
+            direct.prefixes.insert(prefix);
+        }
+    }
+
+    /// The destinations whose gateway is another than before.
+    fn rerouted(&mut self, mirror: &Mirror) -> BTreeSet<IpNet> {
+        let mut rerouted = BTreeSet::new();
+        for (node, direct) in &mut self.nodes {
+            let gateway = gateway(mirror, &self.devices.uplink, *node);
+            if gateway != direct.gateway {
+                direct.gateway = gateway;
+                rerouted.extend(&direct.prefixes);
+            }
+        }
+        rerouted
+    }
+
+    fn route(&self, destination: IpNet) -> Option<OwnRoute> {
+        let through = |interface, gateway| Target::Interface {
+            interface,
+            gateway,
+            onlink: false,
+        };
+        let (target, source) = match *self.ways.get(&destination)? {
+            HostWay::Blackhole => (Target::Blackhole, None),
+            HostWay::Tun(source) => (through(self.interface, None), source),
+            HostWay::Direct(node, source) => {
+                match self.nodes.get(&node).and_then(|direct| direct.gateway) {
+                    Some((interface, gateway)) => (through(interface, Some(gateway)), source),
+                    // Whoever sends there is told by the router that it is out of reach.
+                    None => (through(self.interface, None), source),
+                }
+            }
+        };
+        Some(OwnRoute {
+            destination,
+            target,
+            source,
+            metric: 0,
+        })
+    }
+}
+
+// What is.
+impl HostSide {
+    /// Takes the kernel's list of our routes for true, and makes of it what shall be.
+    fn compare(&mut self, mirror: &Mirror) {
+        self.compared = Instant::now();
+        let listed = match self.netlink.own_routes() {
+            Ok(listed) => listed,
+            Err(error) => return log::error!("the host's routes: {error}"),
+        };
+        let mut prefixes: BTreeSet<IpNet> = self.ways.keys().copied().collect();
+        prefixes.extend(self.routes.keys());
+        self.routes.clear();
+        for route in listed {
+            if route.metric == 0 {
+                prefixes.insert(route.destination);
+                self.routes.insert(route.destination, route);
+            } else {
+                self.remove_stray(&route);
+            }
+        }
+        self.settle(prefixes, mirror);
+    }
+
+    /// Removes a route that bears our mark, and a metric that we never give.
+    fn remove_stray(&mut self, route: &OwnRoute) {
+        let deleted = self.netlink.delete_route(route.destination, route.metric);
+        keep(deleted, || ());
+    }
+
+    fn note(&mut self, destination: IpNet, route: Option<OwnRoute>) {
+        match route {
+            Some(route) => self.routes.insert(destination, route),
+            None => self.routes.remove(&destination),
+        };
+    }
+
+    /// Makes the routes to these destinations what they shall be.
+    fn settle(&mut self, prefixes: BTreeSet<IpNet>, mirror: &Mirror) {
         let (there, gone): (Vec<_>, Vec<_>) = prefixes
             .into_iter()
-            .map(|prefix| (prefix, wanted_route(wanted, prefix)))
+            .map(|prefix| (prefix, self.route(prefix)))
             .partition(|(_, route)| route.is_some());
-        for (destination, source) in there {
-            let source = source.flatten();
-            if self.routes.get(&destination) == Some(&source) {
+        for (destination, route) in there {
+            let Some(route) = route else { continue };
+            if self.routes.get(&destination) == Some(&route) {
+                self.refused.remove(&destination);
                 continue;
             }
-            let route = OwnRoute {
-                destination,
-                target: Target::Interface {
-                    interface: self.interface,
-                    gateway: None,
-                    onlink: false,
-                },
-                source,
-                metric: 0,
+            let made = if self.is_ours(destination, mirror) {
+                self.netlink.overwrite_route(&route)
+            } else {
+                self.netlink.replace_route(&route)
             };
-            let replaced = self.netlink.replace_route(&route);
-            if keep(replaced, || self.routes.insert(destination, source)).is_none() {
-                self.refused.insert(destination);
+            if self.accept(destination, made).is_some() {
+                self.routes.insert(destination, route);
             }
         }
         for (destination, _) in gone {
-            if !self.routes.contains_key(&destination) {
-                continue;
+            self.refused.remove(&destination);
+            if self.routes.contains_key(&destination) {
+                let deleted = self.netlink.delete_route(destination, 0);
+                if self.accept(destination, deleted).is_some() {
+                    self.routes.remove(&destination);
+                }
             }
-            let deleted = self.netlink.delete_route(destination, 0);
-            if keep(deleted, || self.routes.remove(&destination)).is_none() {
-                self.refused.insert(destination);
+        }
+    }
+
+    /// Whether the route of this destination that ours would replace is ours already.
+    fn is_ours(&self, destination: IpNet, mirror: &Mirror) -> bool {
+        let foreign = |route: &crate::kernel::Route| route.protocol != ROUTE_PROTOCOL;
+        self.routes.contains_key(&destination) && !mirror.routes_to(destination).iter().any(foreign)
+    }
+
+    /// Notes what was done, or says once why it could not be.
+    fn accept<T>(&mut self, destination: IpNet, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(done) => {
+                self.refused.remove(&destination);
+                Some(done)
             }
+            Err(error) => {
+                let reason = error.to_string();
+                if self.refused.get(&destination) != Some(&reason) {
+                    log::error!("the host's routes: {reason}");
+                }
+                self.refused.insert(destination, reason);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for HostSide {
+    fn drop(&mut self) {
+        if self.devices.keep_routes {
+            return;
+        }
+        for destination in self.routes.keys() {
+            let deleted = self.netlink.delete_route(*destination, 0);
+            keep(deleted, || ());
         }
     }
 }
@@ -124,6 +402,12 @@ fn keep<T, U>(result: Result<T, Error>, done: impl FnOnce() -> U) -> Option<U> {
     }
 }
 
+/// The interface and the router by which the uplink reaches a node.
+fn gateway(mirror: &Mirror, uplink: &str, node: IpAddr) -> Option<(u32, IpAddr)> {
+    let way = mirror.resolve_underlay(node).ok()?;
+    (way.interface_name == uplink).then_some((way.interface, way.next_hop))
+}
+
 /// The addresses that the TUN device carries: the node's tunnel addresses, as Calico's tunl0 and
 /// vxlan.calico do.
 fn tunnel_addresses(wanted: &Wanted) -> BTreeSet<IpAddr> {
@@ -134,41 +418,27 @@ fn tunnel_addresses(wanted: &Wanted) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// How host processes reach a prefix through the TUN device, if they do: the source address that they
-/// should have is the tunnel's if packets are tunnelled, so that answers are too; else the node's own.
-fn wanted_route(wanted: &Wanted, prefix: IpNet) -> Option<Option<IpAddr>> {
+/// How host processes reach a prefix, if they do.
+fn way(wanted: &Wanted, prefix: IpNet) -> Option<HostWay> {
     let local = &wanted.local;
-    let is_v4 = prefix.addr().is_ipv4();
-    let tunnel = match wanted.routes.get(&prefix)? {
-        WantedTarget::Remote { encap, .. } => tunnel_source(local, encap, is_v4),
-        WantedTarget::Workload { .. } | WantedTarget::Blackhole => None,
-        WantedTarget::Host | WantedTarget::Unreachable => return None,
-    };
-    Some(tunnel.or_else(|| local.address(is_v4)))
+    let own = local.address(prefix.addr().is_ipv4());
+    match wanted.routes.get(&prefix)? {
+        WantedTarget::Remote { encap, far_end, .. } => Some(remote_way(local, *far_end, encap)),
+        WantedTarget::Workload { .. } => Some(HostWay::Tun(own)),
+        WantedTarget::Blackhole => Some(HostWay::Blackhole),
+        WantedTarget::Host | WantedTarget::Unreachable => None,
+    }
 }
 
-fn tunnel_source(local: &LocalNode, encap: &Encap, is_v4: bool) -> Option<IpAddr> {
-    match encap {
-        Encap::None => None,
+/// How host processes reach what is behind another node: the source address that they should have is
+/// the tunnel's if packets are tunnelled, so that answers are too; else the node's own.
+pub fn remote_way(local: &LocalNode, far_end: IpAddr, encap: &Encap) -> HostWay {
+    let is_v4 = far_end.is_ipv4();
+    let tunnel = match encap {
+        Encap::None => return HostWay::Direct(far_end, local.address(is_v4)),
         Encap::Ipip => local.ipip_tunnel_addr.map(IpAddr::V4),
         Encap::Vxlan { .. } if is_v4 => local.vxlan_tunnel_addr.map(IpAddr::V4),
         Encap::Vxlan { .. } => local.vxlan_tunnel_addr_v6.map(IpAddr::V6),
-    }
-}
-
-/// In direct mode answers to the host come by the uplink, while the way back leads through the TUN:
-/// a strict reverse-path filter on the uplink drops them.
-fn warn_of_strict_filter(uplink: &str) {
-    let strict = |interface: &str| {
-        sysctl::interface_key("ipv4", interface, "rp_filter")
-            .and_then(|key| sysctl::read(&key))
-            .is_ok_and(|value| value.trim() == "1")
     };
-    if strict("all") || strict(uplink) {
-        log::warn!(
-            "{uplink}: the kernel's reverse-path filter is strict (rp_filter = 1): in direct mode \
-             the host's own connections to workloads of other nodes will fail; set \
-             net.ipv4.conf.{uplink}.rp_filter and net.ipv4.conf.all.rp_filter to 0 or 2"
-        );
-    }
+    HostWay::Tun(tunnel.or_else(|| local.address(is_v4)))
 }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod bgp;
 pub mod bridges;
 pub mod check;
 pub mod echo;
@@ -13,6 +14,8 @@ pub mod facts;
 pub mod fast_path;
 pub mod fence;
 pub mod host;
+pub mod kernel_routes;
+pub mod learned;
 pub mod nat;
 pub mod node;
 pub mod overheads;

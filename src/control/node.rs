@@ -3,6 +3,9 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod bgp;
+mod host_routes;
+mod learned;
 mod paths;
 mod settings;
 
@@ -15,10 +18,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
+use super::bgp::BgpSide;
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
-use super::host::HostSide;
+use super::host::{Devices, HostSide};
+use super::kernel_routes::KernelRoutes;
+use super::learned::pools as learned_pools;
 use super::nat::OutgoingNat;
 use super::overheads::Overheads;
 use super::path_mtu::PathMtus;
@@ -39,6 +45,7 @@ use crate::observe::NodeView;
 use crate::observe::control_socket::ControlSocket;
 use crate::observe::report::{FdbRow, RouteRow, StatusReport};
 use crate::port::capture::CaptureSwitch;
+use crate::resources::bgp_use::Bgp;
 use crate::resources::config::{self, NodeConfig};
 use crate::resources::{ClusterState, Fault, Kind, Problem, ResourceKey, Settings};
 use crate::wire::Mtu;
@@ -102,6 +109,8 @@ pub(super) struct Node {
     upkeep: Upkeep,
     state: ClusterState,
     resolver: Resolver,
+    external: Option<KernelRoutes>,
+    bgp: BgpSide,
     overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
@@ -144,16 +153,21 @@ impl Node {
         let mut ports = ports::open(&config, &mirror, &switch).map_err(|e| e.to_string())?;
         // The devices that were just made are in the mirror before anybody asks for them.
         mirror.process().map_err(|error| error.to_string())?;
-        let uplink = config.uplink.interface.to_string();
         let host = match &config.host {
             Some(host) => {
-                let side = HostSide::new(&host.tun.to_string(), &uplink);
+                let side = HostSide::new(Devices {
+                    tun: host.tun.to_string(),
+                    uplink: config.uplink.interface.to_string(),
+                    keep_routes: host.keep_routes,
+                });
                 Some(side.map_err(|error| error.to_string())?)
             }
             None => None,
         };
 
-        let resolver = Resolver::new(&state, &config.node);
+        let by_bgp = config.bgp != Bgp::Off;
+        let resolver = Resolver::with_bgp(&state, &config.node, by_bgp);
+        let external = learned::external(&config.bgp, &mut mirror)?;
         let fixed = fixed(&config, &settings, &ports);
         let bridging = Bridging::new(&config, &ports.bridge_ports);
         let mut forwarding =
@@ -175,8 +189,9 @@ impl Node {
             threads: counters,
             fast_path: fast_path.as_ref().map(FastPathSide::counters),
         };
+        let bgp = BgpSide::default();
         let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counted, &shown, switch, prober.clone());
+        let (view, questions) = View::new(counted, &shown, switch, prober.clone(), bgp.slot());
         let view: Arc<dyn NodeView> = Arc::new(view);
         let socket = ControlSocket::start(&config.control_socket(), view.clone());
         let services = Services::start(view, &settings);
@@ -198,6 +213,8 @@ impl Node {
             problems: Vec::new(),
             overheads: Overheads::new(resolver.wanted()),
             resolver,
+            external,
+            bgp,
             forwarding,
             links,
             paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
@@ -219,6 +236,8 @@ impl Node {
         node.note_problems(problems);
         node.log_warnings(&[]);
         node.apply(&Delta::default());
+        node.take_daemons_routes();
+        node.follow_bgp_resources();
         node.follow_ports();
         node.probe_nodes();
         Ok(node)
@@ -244,6 +263,7 @@ impl Node {
         let mut failure = None;
         let more = self.more_plugs.1.clone();
         loop {
+            let spoken = self.bgp.events();
             select! {
                 recv(updates) -> update => match update {
                     Ok(update) => changed = self.take(update, changed),
@@ -255,12 +275,17 @@ impl Node {
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
                 },
+                recv(spoken) -> event => match event {
+                    Ok(event) => self.hear_speaker(event),
+                    Err(_) => { failure = Some("the BGP speaker has ended".to_owned()); break }
+                },
                 recv(more) -> _ => self.follow_ports(),
                 recv(ticks) -> _ => {
                     self.probe_nodes();
                     self.ask_workloads();
                     self.follow_ports();
                     self.nat.look_after();
+                    self.look_after_host_routes();
                     self.look_after_paths();
                     self.look_after_fast_path();
                     self.forwarding.tick(self.started.elapsed().as_secs() as u32);
@@ -304,11 +329,13 @@ impl Node {
                     self.overheads.update(self.resolver.wanted(), &delta);
                     self.log_warnings(&known);
                     self.follow_settings();
-                    if delta.is_empty() {
+                    let repooled = self.forwarding.set_pools(learned_pools(&self.state));
+                    if delta.is_empty() && !repooled {
                         self.nat.update(&self.state, self.settings.nat_exclusions);
                     } else {
                         self.apply(&delta);
                     }
+                    self.follow_bgp_resources();
                     self.follow_ports();
                 }
                 return false;
@@ -347,6 +374,7 @@ impl Node {
             largest: self.ports.largest,
         };
         let before = self.forwarding.routes().len();
+        self.forwarding.set_pools(learned_pools(&self.state));
         for refused in self.forwarding.update(wanted, delta, &facts) {
             log::error!("no room in the route table for {refused}");
         }
@@ -355,8 +383,9 @@ impl Node {
         }
         let wanted = self.resolver.wanted();
         if let Some(host) = &mut self.host {
-            host.update(wanted, delta, host_mtu);
+            host.update(wanted, delta, host_mtu, &self.mirror);
         }
+        self.show_learned_routes();
         self.nat.update(&self.state, self.settings.nat_exclusions);
         let after = self.forwarding.routes().len();
         log::info!(
@@ -383,8 +412,10 @@ impl Node {
 
     /// Has adjacencies follow the kernel's neighbours, links and routes.
     fn follow_kernel(&mut self) {
+        let mut links = false;
         match self.mirror.process() {
             Ok(changes) if changes.any() => {
+                links = changes.links;
                 if changes.links {
                     self.ports.plugs.hurry(&changes.interfaces);
                     self.follow_ports();
@@ -397,6 +428,7 @@ impl Node {
             Ok(_) => {}
             Err(error) => log::error!("the kernel's tables: {error}"),
         }
+        self.follow_routes(links);
     }
 
     fn look_after_fast_path(&mut self) {
@@ -452,6 +484,8 @@ impl Node {
         if let Some(host) = &mut self.host {
             host.set_mtu(host_mtu);
         }
+        self.follow_next_hops();
+        self.show_learned_routes();
     }
 
     /// Heeds what the slow path noticed.
@@ -465,8 +499,12 @@ impl Node {
             }
             Event::Unresolved(next_hop) => match self.forwarding.hop(next_hop).cloned() {
                 Some(Hop::Workload(port, address)) => self.handles.ask_workload(port, address),
-                Some(Hop::Remote(node, _)) => self.probe(node),
-                _ => {}
+                Some(hop) => self
+                    .forwarding
+                    .next_hops(&hop)
+                    .into_iter()
+                    .for_each(|node| self.probe(node)),
+                None => {}
             },
             Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
         }
@@ -485,8 +523,9 @@ impl Node {
     fn probe_nodes(&mut self) {
         let ways: Vec<_> = self
             .forwarding
-            .remote_nodes()
+            .neighbours()
             .into_iter()
+            .chain(self.bgp.unreachable().iter().copied())
             .filter_map(|node| self.mirror.resolve_underlay(node).ok())
             .map(|way| (way.interface, way.next_hop))
             .collect();
@@ -553,6 +592,8 @@ impl Node {
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
         let components = status.bridges.iter().map(report::bridge_component);
         status.components.extend(components.collect::<Vec<_>>());
+        status.bgp = Box::new(self.bgp_status());
+        status.components.extend(self.bgp_component());
         status
     }
 
@@ -583,7 +624,11 @@ impl Node {
     fn host_mtu(&self) -> Mtu {
         match &self.config.host {
             Some(host) if host.mtu > 0 => Mtu(host.mtu),
-            _ => self.uplink_mtu().less(self.overheads.largest()),
+            _ => {
+                let learned = self.forwarding.learned_overhead();
+                self.uplink_mtu()
+                    .less(self.overheads.largest().max(learned))
+            }
         }
     }
 
@@ -597,6 +642,7 @@ impl Node {
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
     fn stop(mut self) {
+        self.bgp.stop("the node stops");
         self.ports.unsteer_all();
         let OpenPorts {
             uplink_steering,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::apply::{Forwarding, Hop};
+use super::apply::Forwarding;
 use super::echo::{self, Packet};
 use super::ports::UPLINK;
 use crate::forward::{self, Adjacency, Egress, Verdict, WorkerState};
@@ -101,7 +101,8 @@ fn way_to(
         IpAddr::V4(address) => snapshot.fib.lookup_v4(address),
         IpAddr::V6(address) => snapshot.fib.lookup_v6(address),
     };
-    let Some(Hop::Remote(far_end, _)) = next_hop.and_then(|index| forwarding.hop(index)) else {
+    let hop = next_hop.and_then(|index| forwarding.hop(index));
+    let Some(far_end) = hop.and_then(|hop| forwarding.far_end(hop)) else {
         return Err(format!("{destination} is not behind another node"));
     };
     let adjacency = next_hop.and_then(|index| snapshot.adjacencies.get(index.0 as usize));
@@ -116,13 +117,13 @@ fn way_to(
     };
     let source = own_address(forwarding, destination.is_ipv4())
         .ok_or("this node has neither a tunnel address nor a workload to send from")?;
-    let node = forwarding.wanted().peers.get(far_end);
+    let node = forwarding.wanted().peers.get(&far_end);
     Ok(Target {
         source,
         destination,
         node: node.map(|peer| peer.node.to_string()),
-        far_end: *far_end,
-        others: ways::others(forwarding, &snapshot, &egress, *far_end),
+        far_end,
+        others: ways::others(forwarding, &snapshot, &egress, far_end),
         egress,
         uplink: uplink.0,
         link: uplink.1,

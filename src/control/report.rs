@@ -25,6 +25,9 @@ const VXLAN_DEVICE: &str = "vxlan.calico";
 /// The device that operators know IP-in-IP routes by, where the node has no TUN device.
 const IPIP_DEVICE: &str = "tunl0";
 
+/// Learned routes that are shown as rows at most; status says how many there are.
+const LEARNED_ROWS: usize = 10_000;
+
 /// The bytes that a route's encapsulation takes of the uplink's MTU.
 pub fn overhead(target: &Target) -> u16 {
     use crate::forward::Encapsulation as Outer;
@@ -51,15 +54,17 @@ pub fn routes(
     state: &ClusterState,
     facts: &Known<'_>,
 ) -> Vec<RouteRow> {
-    forwarding
-        .routes()
-        .iter()
-        .map(|(destination, hop)| {
-            let mut row = row(config, forwarding, *destination, hop, facts);
-            row.pool = pool(state, destination);
-            row
-        })
-        .collect()
+    let own = forwarding.routes().iter();
+    let own = own.map(|(destination, hop)| (*destination, hop));
+    let learned = forwarding.learned_routes().take(LEARNED_ROWS);
+    let rows = own.chain(learned).map(|(destination, hop)| {
+        let mut row = row(config, forwarding, destination, hop, facts);
+        row.pool = pool(state, &destination);
+        row
+    });
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by_key(|row| row.destination);
+    rows
 }
 
 fn row(
@@ -110,9 +115,12 @@ fn row(
             );
             row.state = resolved(row.mac.is_some() || !ethernet);
         }
-        Hop::Remote(node, pool) => {
-            if let Some(carriage) = forwarding.carriage(*node, *pool) {
-                remote(&mut row, config, forwarding, *node, carriage, facts);
+        Hop::Remote(..) | Hop::Learned(..) => {
+            match (forwarding.far_end(hop), forwarding.carried(hop)) {
+                (Some(node), Some(carriage)) => {
+                    remote(&mut row, config, forwarding, node, carriage, facts);
+                }
+                _ => row.kind = RouteKind::Blackhole,
             }
         }
     }
@@ -230,6 +238,7 @@ pub fn status(
             .chain(fast_path.map(|side| fast_path_component(side, forwarding)))
             .collect(),
         bridges: Vec::new(),
+        bgp: Box::default(),
         config: config
             .file()
             .and_then(|file| std::path::absolute(file).ok()),
@@ -237,9 +246,15 @@ pub fn status(
 }
 
 fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
+    let in_ipip = forwarding.learned_in_ipip();
+    let learned = |wanted| match wanted {
+        Encapsulation::None => (forwarding.learned_count() - in_ipip) as u64,
+        Encapsulation::Ipip => in_ipip as u64,
+        Encapsulation::Vxlan => 0,
+    };
     let of = |wanted: Encapsulation| {
         let carried = forwarding.routes().values().filter(|hop| match hop {
-            Hop::Remote(node, pool) => match forwarding.carriage(*node, *pool) {
+            Hop::Remote(..) | Hop::Learned(..) => match forwarding.carried(hop) {
                 Some(Carriage::Direct) => wanted == Encapsulation::None,
                 Some(Carriage::Ipip) => wanted == Encapsulation::Ipip,
                 Some(Carriage::Vxlan(_)) => wanted == Encapsulation::Vxlan,
@@ -250,7 +265,7 @@ fn counts(forwarding: &Forwarding) -> Vec<RouteCount> {
         });
         RouteCount {
             encapsulation: wanted,
-            routes: carried.count() as u64,
+            routes: carried.count() as u64 + learned(wanted),
         }
     };
     Encapsulation::ALL.map(of).to_vec()

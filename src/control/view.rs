@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::bgp::{SpeakerSlot, rows};
 use super::ports::Description;
 use super::probe::{Prober, Target};
 use crate::forward::PortRole;
 use crate::observe::NodeView;
+use crate::observe::bgp::{BgpAnswer, BgpRequest};
 use crate::observe::protocol::{CaptureRequest, ProbeRequest};
 use crate::observe::report::{
     CounterReport, FdbRow, MtuReport, PortCounters, RouteRow, StatusReport, WaysReport,
@@ -48,6 +50,7 @@ pub struct View {
     ports: Published<Vec<Row>>,
     switch: CaptureSwitch,
     prober: Option<Arc<Prober>>,
+    speaker: SpeakerSlot,
 }
 
 /// Where a node's packets are counted.
@@ -176,12 +179,13 @@ impl Traffic {
 
 impl View {
     /// A view of a node that counts in `counted`, and where its control thread finds questions.
-    /// Paths are measured by `prober`.
+    /// Paths are measured by `prober`; `speaker` is where the BGP speaker is found.
     pub fn new(
         counted: Counted,
         ports: &PortTable,
         switch: CaptureSwitch,
         prober: Option<Arc<Prober>>,
+        speaker: SpeakerSlot,
     ) -> (Self, Receiver<Question>) {
         let (questions, asked) = bounded(16);
         (
@@ -190,6 +194,7 @@ impl View {
                 counted,
                 ports: ports.published(),
                 prober,
+                speaker,
                 switch,
             },
             asked,
@@ -254,6 +259,10 @@ impl NodeView for View {
     fn capture(&self, request: &CaptureRequest) -> Result<Capture, CaptureError> {
         self.switch
             .attach(&request.ports, request.snap_length, CAPTURED)
+    }
+
+    fn bgp(&self, request: &BgpRequest) -> Result<BgpAnswer, String> {
+        rows::answer(&self.speaker, request)
     }
 
     fn switch_fast_path(&self, on: bool) -> Result<(), String> {

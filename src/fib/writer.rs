@@ -113,6 +113,17 @@ impl FibWriter {
         v4.chain(v6)
     }
 
+    /// The routes to a prefix and to all within it, in lexicographic order.
+    pub fn within(&self, net: &IpNet) -> impl Iterator<Item = (IpNet, NextHop)> + '_ {
+        let (v4, v6) = match net.trunc() {
+            IpNet::V4(net) => (Some(self.routes_v4.children(&net)), None),
+            IpNet::V6(net) => (None, Some(self.routes_v6.children(&net))),
+        };
+        let v4 = v4.into_iter().flatten().map(|(net, &to)| (net.into(), to));
+        let v6 = v6.into_iter().flatten().map(|(net, &to)| (net.into(), to));
+        v4.chain(v6)
+    }
+
     /// How many routes there are, of both families.
     pub fn len(&self) -> usize {
         self.routes_v4.len() + self.routes_v6.len()

@@ -1,4 +1,5 @@
-//! A mirror of the host's links, addresses, neighbours and main routing table.
+//! A mirror of the host's links, addresses, neighbours and main routing table, and of another table if
+//! one is followed.
 //!
 //! The mirror listens first and lists second, so nothing falls between; an announcement that is older
 //! than the listing is followed by the newer ones, and the mirror ends where the kernel is. What the
@@ -13,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
+use ipnet::IpNet;
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, route};
 
 use super::netlink::{Event, EventSocket, Netlink, Received};
@@ -34,8 +36,27 @@ pub struct Mirror {
     addresses: BTreeMap<u32, Vec<Address>>,
     neighbours: BTreeMap<(u32, IpAddr), NeighbourEntry>,
     pub(super) routes: RouteTable,
+    /// Another table that is followed.
+    followed: Option<Followed>,
     pub(super) ignored: BTreeSet<String>,
     unknown: Unknown,
+    touched: Touched,
+}
+
+/// A table beside the main one.
+struct Followed {
+    number: u32,
+    routes: RouteTable,
+    touched: Touched,
+}
+
+/// Destinations whose routes may be others than before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// These.
+    pub destinations: BTreeSet<IpNet>,
+    /// And any other, too: routes went unannounced, or more changed than is worth a list.
+    pub everything: bool,
 }
 
 /// What [`Mirror::process`] found changed.
@@ -84,8 +105,10 @@ impl Mirror {
             addresses: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             routes: RouteTable::default(),
+            followed: None,
             ignored: BTreeSet::new(),
             unknown: Unknown::EVERYTHING,
+            touched: Touched::default(),
         };
         mirror.read_unknown(&mut Changes::default())?;
         Ok(mirror)
@@ -171,6 +194,52 @@ impl Mirror {
         self.routes.iter()
     }
 
+    /// The routes of the main table to exactly this destination, the most preferred first.
+    pub fn routes_to(&self, destination: IpNet) -> &[Route] {
+        self.routes.exactly(destination)
+    }
+
+    /// Mirrors a table beside the main one from now on.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked; what was to be read is then read by [`Mirror::process`].
+    pub fn follow_table(&mut self, number: u32) -> Result<()> {
+        if number != MAIN_TABLE {
+            self.followed = Some(Followed {
+                number,
+                routes: RouteTable::default(),
+                touched: Touched::default(),
+            });
+            self.unknown.routes = true;
+        }
+        self.read_unknown(&mut Changes::default())
+    }
+
+    /// The routes of a table, the main one or the one that is followed, IPv4 first.
+    pub fn routes_of(&self, table: u32) -> impl Iterator<Item = &Route> {
+        self.table(table).into_iter().flat_map(RouteTable::iter)
+    }
+
+    /// The routes of such a table to exactly this destination, the most preferred first.
+    pub fn routes_of_to(&self, table: u32, destination: IpNet) -> &[Route] {
+        let table = self.table(table);
+        table.map_or(&[], |table| table.exactly(destination))
+    }
+
+    /// The destinations whose routes in the main table [`Mirror::process`] found changed since the last
+    /// call of this.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// The same for the table that is followed.
+    pub fn take_followed_touched(&mut self) -> Touched {
+        let followed = self.followed.as_mut();
+        followed.map_or_else(Touched::default, |followed| {
+            std::mem::take(&mut followed.touched)
+        })
+    }
+
     /// Keeps [`Mirror::resolve_underlay`] away from an interface, by name, whether it exists now or
     /// comes later: our own TUN, whose routes cover what the underlay is to carry.
     pub fn ignore_interface(&mut self, name: impl Into<String>) {
@@ -215,16 +284,12 @@ impl Mirror {
             Message::NewNeighbour(message) => self.neighbour_announced(message, changes),
             Message::DelNeighbour(message) => self.neighbour_withdrawn(message, changes),
             Message::NewRoute(message) => {
-                if let Some(route) = Route::from_message(message) {
-                    let applied = self.routes.announce(route, flags & NLM_F_REPLACE);
-                    self.route_applied(applied, changes);
-                }
+                self.route_changed(message, changes, |table, route| {
+                    table.announce(route, flags & NLM_F_REPLACE)
+                });
             }
             Message::DelRoute(message) => {
-                if let Some(route) = Route::from_message(message) {
-                    let applied = self.routes.withdraw(&route);
-                    self.route_applied(applied, changes);
-                }
+                self.route_changed(message, changes, |table, route| table.withdraw(&route));
             }
             _ => {}
         }
@@ -305,7 +370,7 @@ impl Mirror {
         // their source.
         let own = address.address.addr();
         self.unknown.routes |= own.is_ipv4()
-            && (self.has_routes(interface) || self.routes.iter().any(|r| r.source == Some(own)));
+            && (self.has_routes(interface) || self.all_routes().any(|r| r.source == Some(own)));
     }
 
     fn neighbour_announced(&mut self, message: NeighbourMessage, changes: &mut Changes) {
@@ -330,7 +395,27 @@ impl Mirror {
         }
     }
 
-    fn route_applied(&mut self, applied: Applied, changes: &mut Changes) {
+    fn route_changed(
+        &mut self,
+        message: RouteMessage,
+        changes: &mut Changes,
+        apply: impl FnOnce(&mut RouteTable, Route) -> Applied,
+    ) {
+        let Some((number, route)) = Route::from_message(message) else {
+            return;
+        };
+        let (table, touched) = match &mut self.followed {
+            Some(followed) if followed.number == number => {
+                (&mut followed.routes, &mut followed.touched)
+            }
+            _ if number == MAIN_TABLE => (&mut self.routes, &mut self.touched),
+            _ => return,
+        };
+        let destination = route.destination;
+        let applied = apply(table, route);
+        if applied != Applied::Unchanged {
+            touched.add(destination);
+        }
         match applied {
             Applied::Unchanged => {}
             Applied::Changed => changes.routes = true,
@@ -338,8 +423,21 @@ impl Mirror {
         }
     }
 
+    fn table(&self, number: u32) -> Option<&RouteTable> {
+        match &self.followed {
+            Some(followed) if followed.number == number => Some(&followed.routes),
+            _ => (number == MAIN_TABLE).then_some(&self.routes),
+        }
+    }
+
+    fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        let followed = self.followed.iter();
+        let followed = followed.flat_map(|followed| followed.routes.iter());
+        self.routes.iter().chain(followed)
+    }
+
     fn has_routes(&self, interface: u32) -> bool {
-        let mut next_hops = self.routes.iter().flat_map(|route| &route.next_hops);
+        let mut next_hops = self.all_routes().flat_map(|route| &route.next_hops);
         next_hops.any(|next_hop| next_hop.interface == interface)
     }
 
@@ -369,9 +467,16 @@ impl Mirror {
             self.unknown.neighbours = false;
         }
         if self.unknown.routes {
-            let routes = read_routes(&mut self.netlink)?;
+            let routes = read_routes(&mut self.netlink, MAIN_TABLE)?;
             changes.routes |= self.routes != routes;
+            self.touched.everything = true;
             self.routes = routes;
+            if let Some(followed) = &mut self.followed {
+                let routes = read_routes(&mut self.netlink, followed.number)?;
+                changes.routes |= followed.routes != routes;
+                followed.touched.everything = true;
+                followed.routes = routes;
+            }
             self.unknown.routes = false;
         }
         if changes.overrun {
@@ -398,6 +503,21 @@ impl Mirror {
             self.links = links;
         }
         Ok(())
+    }
+}
+
+impl Touched {
+    /// Beyond so many, looking at all routes is no more work.
+    const MOST: usize = 1 << 16;
+
+    fn add(&mut self, destination: IpNet) {
+        if !self.everything {
+            self.destinations.insert(destination);
+            self.everything = self.destinations.len() > Self::MOST;
+        }
+        if self.everything {
+            self.destinations.clear();
+        }
     }
 }
 
@@ -445,23 +565,30 @@ fn read_neighbours(netlink: &mut Netlink) -> Result<BTreeMap<(u32, IpAddr), Neig
 /// Announcements that go before the change (a link goes down, then its routes go) are sent with the
 /// kernel's RTNL lock held, but routes are listed without it. Asking for one link takes the lock, and
 /// so waits for the change to end.
-fn read_routes(netlink: &mut Netlink) -> Result<RouteTable> {
+fn read_routes(netlink: &mut Netlink, table: u32) -> Result<RouteTable> {
     const LOOPBACK: u32 = 1;
     links::link_by_index(netlink, LOOPBACK)?;
-    let v4 = list_main_table(netlink, AddressFamily::Inet, None)?;
-    let v6 = list_main_table(netlink, AddressFamily::Inet6, None)?;
+    let v4 = list_table(netlink, AddressFamily::Inet, table, None)?;
+    let v6 = list_table(netlink, AddressFamily::Inet6, table, None)?;
     Ok(RouteTable::from_routes(v4.into_iter().chain(v6)))
 }
 
-/// The routes of the main table, of one protocol only if one is given.
-pub(super) fn list_main_table(
+/// The number of the main table.
+pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// The routes of a table, of one protocol only if one is given.
+pub(super) fn list_table(
     netlink: &mut Netlink,
     family: AddressFamily,
+    table: u32,
     protocol: Option<u8>,
 ) -> Result<Vec<Route>> {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    match u8::try_from(table) {
+        Ok(table) => message.header.table = table,
+        Err(_) => message.attributes.push(RouteAttribute::Table(table)),
+    }
     if let Some(protocol) = protocol {
         message.header.protocol = route::RouteProtocol::from(protocol);
     }
@@ -477,6 +604,9 @@ pub(super) fn list_main_table(
         RouteNetlinkMessage::NewRoute(message) => Route::from_message(message),
         _ => None,
     });
+    let routes = routes
+        .filter(|(of, _)| *of == table)
+        .map(|(_, route)| route);
     Ok(routes
         .filter(|route| protocol.is_none_or(|wanted| wanted == route.protocol))
         .collect())

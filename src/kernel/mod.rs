@@ -28,7 +28,7 @@ use std::io;
 pub use ethtool::{Channels, Ethtool, Feature, driver, is_tx_offload, takes_redirects};
 pub use links::Veth;
 pub use masquerade::{Masquerade, MasqueradeRules};
-pub use mirror::{Changes, Mirror};
+pub use mirror::{Changes, MAIN_TABLE, Mirror, Touched};
 pub use netlink::Netlink;
 pub use routes::{OwnRoute, ROUTE_PROTOCOL, Target};
 pub use state::{Address, Link, NeighbourEntry, NextHop, Parent, Route, RouteKind};

@@ -93,6 +93,15 @@ impl RouteTable {
         }
     }
 
+    /// The routes to exactly this destination, the most preferred first.
+    pub fn exactly(&self, destination: IpNet) -> &[Route] {
+        let routes = match destination.trunc() {
+            IpNet::V4(net) => self.v4.get(&net),
+            IpNet::V6(net) => self.v6.get(&net),
+        };
+        routes.map_or(&[], Vec::as_slice)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.v4.values().flatten().chain(self.v6.values().flatten())
     }

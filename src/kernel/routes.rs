@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::mirror::list_main_table;
+use super::mirror::{MAIN_TABLE, list_table};
 use super::netlink::Netlink;
 use super::state::{Route, RouteKind};
 use super::{Error, Result};
@@ -55,10 +55,7 @@ impl Netlink {
     /// # Errors
     /// [`Error::ForeignRoute`] if another program's route has that destination and metric.
     pub fn replace_route(&mut self, route: &OwnRoute) -> Result<()> {
-        let message = RouteNetlinkMessage::NewRoute(route_message(route));
-        let what = format!("adding route {}", describe(route));
-        let added = self.change(&what, message.clone(), NLM_F_CREATE | NLM_F_EXCL);
-        match added {
+        match self.make_route(route, NLM_F_EXCL) {
             Err(error) if error.errno() == Some(libc::EEXIST) => {
                 // The kernel replaces by destination and metric, whoever made the route.
                 if !self.owns(route)? {
@@ -67,10 +64,16 @@ impl Netlink {
                         metric: route.metric,
                     });
                 }
-                self.change(&what, message, NLM_F_CREATE | NLM_F_REPLACE)
+                self.overwrite_route(route)
             }
             other => other,
         }
+    }
+
+    /// The same for a caller who knows that the route with that destination and metric, if there is
+    /// one, is ours: it costs no listing of our routes.
+    pub fn overwrite_route(&mut self, route: &OwnRoute) -> Result<()> {
+        self.make_route(route, NLM_F_REPLACE)
     }
 
     /// Removes our route with this destination and metric (0 stands for any), and says whether there
@@ -94,8 +97,8 @@ impl Netlink {
     pub fn own_routes(&mut self) -> Result<Vec<OwnRoute>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let listed = list_main_table(self, family, Some(ROUTE_PROTOCOL))?;
-            routes.extend(listed.into_iter().filter_map(own_route));
+            let listed = list_table(self, family, MAIN_TABLE, Some(ROUTE_PROTOCOL))?;
+            routes.extend(listed.iter().filter_map(own_route));
         }
         Ok(routes)
     }
@@ -105,7 +108,7 @@ impl Netlink {
         let mut names: Vec<String> = Vec::new();
         let links = self.links()?;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut routes = list_main_table(self, family, None)?;
+            let mut routes = list_table(self, family, MAIN_TABLE, None)?;
             routes.retain(|route| route.destination.prefix_len() == 0);
             routes.sort_by_key(|route| route.metric);
             for next_hop in routes.iter().flat_map(|route| &route.next_hops) {
@@ -119,6 +122,12 @@ impl Netlink {
         Ok(names)
     }
 
+    fn make_route(&mut self, route: &OwnRoute, flag: u16) -> Result<()> {
+        let message = RouteNetlinkMessage::NewRoute(route_message(route));
+        let what = format!("adding route {}", describe(route));
+        self.change(what, message, NLM_F_CREATE | flag)
+    }
+
     fn owns(&mut self, route: &OwnRoute) -> Result<bool> {
         let destination = route.destination.trunc();
         let metric = plain_metric(destination, route.metric);
@@ -126,6 +135,16 @@ impl Netlink {
         Ok(own
             .iter()
             .any(|own| own.destination == destination && own.metric == metric))
+    }
+}
+
+impl OwnRoute {
+    /// A route of the kernel's table as one of ours; nothing if another program made it, or it has a
+    /// shape that we never make.
+    pub fn of(route: &Route) -> Option<Self> {
+        (route.protocol == ROUTE_PROTOCOL)
+            .then(|| own_route(route))
+            .flatten()
     }
 }
 
@@ -189,7 +208,7 @@ fn base_message(destination: IpNet, metric: u32) -> RouteMessage {
 }
 
 /// One of our routes as the kernel lists it; nothing for a shape that we never make.
-fn own_route(route: Route) -> Option<OwnRoute> {
+fn own_route(route: &Route) -> Option<OwnRoute> {
     let target = match (route.kind, route.next_hops.as_slice()) {
         (RouteKind::Blackhole, _) => Target::Blackhole,
         (RouteKind::Unicast, [next_hop]) => Target::Interface {

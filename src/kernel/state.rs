@@ -10,8 +10,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
-    RouteNextHopFlags, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
+    RouteType, RouteVia,
 };
 
 use crate::wire::{MacAddr, Mtu};
@@ -203,7 +203,7 @@ impl NeighbourEntry {
     }
 }
 
-/// A route of the main table.
+/// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Where it leads.
@@ -258,9 +258,9 @@ pub struct NextHop {
 }
 
 impl Route {
-    /// Reads a route of the main table; nothing if it is of another table or family, or a cached
+    /// Reads a route and the number of its table; nothing if it is of another family, or a cached
     /// exception.
-    pub(super) fn from_message(message: RouteMessage) -> Option<Self> {
+    pub(super) fn from_message(message: RouteMessage) -> Option<(u32, Self)> {
         let header = message.header;
         let unspecified: IpAddr = match header.address_family {
             AddressFamily::Inet => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -331,7 +331,7 @@ impl Route {
                 onlink: header.flags.contains(RouteFlags::Onlink),
             });
         }
-        (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(route)
+        Some((table, route))
     }
 }
 

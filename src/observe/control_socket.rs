@@ -272,6 +272,10 @@ fn serve(stream: &UnixStream, view: &dyn NodeView) -> io::Result<()> {
                 Ok(report) => Reply::Mtu(report),
                 Err(text) => Reply::Error(text),
             },
+            Request::Bgp(wanted) => match view.bgp(&wanted) {
+                Ok(answer) => Reply::Bgp(answer),
+                Err(text) => Reply::Error(text),
+            },
             Request::ProbeWays(wanted) => match view.probe_ways(&wanted) {
                 Ok(report) => Reply::Ways(report),
                 Err(text) => Reply::Error(text),

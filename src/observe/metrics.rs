@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::bgp::NeighborRow;
 use super::report::{CounterReport, StatusReport};
 
 /// The `Content-Type` of [`encode`]'s text.
@@ -37,7 +38,8 @@ impl Collector for Report {
         self.ports(&mut encoder)?;
         self.xdp(&mut encoder)?;
         self.router(&mut encoder)?;
-        self.node(&mut encoder)
+        self.node(&mut encoder)?;
+        self.bgp(&mut encoder)
     }
 }
 
@@ -130,6 +132,75 @@ impl Report {
         let fast = self.counters.fast_path.map(|packets| (none, packets));
         let help = "Packets received that XDP programs forwarded";
         counters(encoder, "fast_path_packets", help, fast)
+    }
+
+    fn bgp(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bgp = &self.status.bgp;
+        let peers: Vec<String> = bgp
+            .neighbors
+            .iter()
+            .map(|row| row.address.to_string())
+            .collect();
+        let of = |value: fn(&NeighborRow) -> u64| {
+            let rows = peers.iter().zip(&bgp.neighbors);
+            rows.map(move |(peer, row)| ([("peer", &**peer)], value(row)))
+        };
+        let level = |value: fn(&NeighborRow) -> u64| of(value).map(|(peer, n)| (peer, as_f64(n)));
+        let help = "Whether the BGP session with a peer is established";
+        gauges(
+            encoder,
+            "bgp_session_up",
+            help,
+            level(|row| row.is_up().into()),
+        )?;
+        let help = "Prefixes that a BGP peer has told and that passed every check";
+        gauges(
+            encoder,
+            "bgp_prefixes_accepted",
+            help,
+            level(|row| row.accepted),
+        )?;
+        let help = "Prefixes that a BGP peer has been told";
+        gauges(
+            encoder,
+            "bgp_prefixes_advertised",
+            help,
+            level(|row| row.advertised),
+        )?;
+        let help = "BGP messages from a peer";
+        counters(
+            encoder,
+            "bgp_messages_received",
+            help,
+            of(|row| row.messages_in),
+        )?;
+        let help = "BGP messages to a peer";
+        counters(
+            encoder,
+            "bgp_messages_sent",
+            help,
+            of(|row| row.messages_out),
+        )?;
+        let help = "How often the BGP session with a peer came up";
+        counters(encoder, "bgp_established", help, of(|row| row.established))?;
+        let help = "UPDATEs of a BGP peer that were taken as withdrawals, as they were malformed";
+        counters(
+            encoder,
+            "bgp_treated_as_withdraw",
+            help,
+            of(|row| row.treated_as_withdraw),
+        )?;
+        if bgp.mode.is_empty() || bgp.mode == "off" {
+            return Ok(());
+        }
+        let none: [(&str, &str); 0] = [];
+        let help = "Learned routes that are in effect";
+        gauges(
+            encoder,
+            "learned_routes",
+            help,
+            [(none, as_f64(bgp.learned))],
+        )
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -294,6 +365,7 @@ mod tests {
         drops[DropReason::NoRoute as usize] = 11;
         counters.set_drops(&drops);
         let status = StatusReport {
+            bgp: Default::default(),
             node: "worker1".to_owned(),
             version: "1.2.3".to_owned(),
             uptime_seconds: 60,

@@ -3,6 +3,7 @@
 //! Nothing here is on the packet path. The node shows itself through [`NodeView`]; the servers here
 //! ask it and never hold anything that a worker waits for.
 
+pub mod bgp;
 pub mod capture;
 pub mod control_socket;
 pub mod dissect;
@@ -13,6 +14,7 @@ pub mod protocol;
 pub mod report;
 
 use crate::port::capture::{Capture, CaptureError};
+use bgp::{BgpAnswer, BgpRequest};
 use protocol::{CaptureRequest, ProbeRequest};
 use report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 
@@ -35,6 +37,11 @@ pub trait NodeView: Send + Sync {
 
     /// Finds out how large a packet gets through to another node; an error is one sentence.
     fn probe_mtu(&self, request: &ProbeRequest) -> Result<MtuReport, String>;
+
+    /// What the node's BGP speaker has in its tables; an error is one sentence.
+    fn bgp(&self, _request: &BgpRequest) -> Result<BgpAnswer, String> {
+        Err("the node speaks no BGP".to_owned())
+    }
 
     /// Finds out which encapsulations get through to another node; an error is one sentence.
     fn probe_ways(&self, _request: &ProbeRequest) -> Result<WaysReport, String> {

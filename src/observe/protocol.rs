@@ -8,6 +8,7 @@
 //! {"request":"probe_mtu","far":"worker2"}                  → {"mtu":{…}}, after half a minute at worst
 //! {"request":"probe_ways","far":"worker2"}                 → {"ways":{…}}, after some seconds
 //! {"request":"fast_path","on":false}                       → {"status":{…}}
+//! {"request":"bgp","what":"routes","prefix":"10.0.0.0/8"}  → {"bgp":{"rows":[…],"total":…}}
 //! {"request":"capture","ports":["eth0"],"snap_length":96}  → {"capture":{"ports":[…],…}}
 //!                                                            {"packet":{…}} a packet
 //!                                                            {"end":{"sent":…,"missed":…,…}}
@@ -18,6 +19,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::bgp::{BgpAnswer, BgpRequest};
 use super::report::{CounterReport, FdbRow, MtuReport, RouteRow, StatusReport, WaysReport};
 use crate::port::Link;
 use crate::port::capture::{CapturedPacket, CapturedPort, Direction};
@@ -46,6 +48,8 @@ pub enum Request {
         /// By the fast path.
         on: bool,
     },
+    /// What the BGP speaker has.
+    Bgp(BgpRequest),
     /// Packets as they cross ports.
     Capture(CaptureRequest),
 }
@@ -87,6 +91,8 @@ pub enum Reply {
     Status(StatusReport),
     /// The largest packet that gets through.
     Mtu(MtuReport),
+    /// What the BGP speaker has.
+    Bgp(BgpAnswer),
     /// The encapsulations that get through.
     Ways(WaysReport),
     /// A capture has begun.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::bgp::BgpStatus;
 use crate::packet::DropReason;
 use crate::port::PortStatistics;
 use crate::wire::MacAddr;
@@ -446,6 +447,9 @@ pub struct StatusReport {
     /// The bridges.
     #[serde(default)]
     pub bridges: Vec<BridgeStatus>,
+    /// BGP.
+    #[serde(default)]
+    pub bgp: Box<BgpStatus>,
     /// The configuration that it was started with.
     #[serde(default)]
     pub config: Option<PathBuf>,

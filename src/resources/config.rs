@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bgp_use::Bgp;
 use super::bridge::{self, Bridge};
 use super::datastore::Datastore;
 use super::fence::Fence;
@@ -53,6 +54,9 @@ pub struct NodeConfig {
     /// Whether XDP programs forward what they can.
     #[serde(default)]
     pub fast_path: FastPathWanted,
+    /// Who tells where other nodes' blocks are.
+    #[serde(default)]
+    pub bgp: Bgp,
     /// Virtual Ethernets that this node has a part in.
     #[serde(default)]
     pub bridges: Vec<Bridge>,
@@ -172,6 +176,10 @@ pub struct Host {
     /// Its MTU in bytes; 0 derives it from the uplink's.
     #[serde(default)]
     pub mtu: u16,
+    /// Whether those of our routes in the host's table that do not hang on the device (to what is
+    /// reached as it is, and the blackholes of own blocks) stay after a clean end.
+    #[serde(default)]
+    pub keep_routes: bool,
 }
 
 /// The threads that move packets.
@@ -286,7 +294,7 @@ const SOCKET_PATH_MAX: usize = 107;
 const FRAMES: std::ops::RangeInclusive<u32> = 256..=1 << 20;
 const WORKERS: std::ops::RangeInclusive<usize> = 1..=256;
 /// The least MTU of IPv4 (RFC 791).
-const MTU_MIN: u16 = 68;
+pub(super) const MTU_MIN: u16 = 68;
 
 impl WorkloadPort {
     /// What is wrong with the socket's path, and what would be right.
@@ -403,6 +411,7 @@ impl NodeConfig {
         self.validate_uplink_queues(&mut faults);
         self.validate_numbers(&mut faults);
         self.validate_services(&mut faults);
+        self.bgp.validate(&mut faults);
         self.upkeep.validate(&mut faults);
         bridge::validate(self, &mut faults);
         faults

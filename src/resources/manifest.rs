@@ -335,8 +335,10 @@ impl<'a> Reader<'a> {
             }
         };
         let what = match self.manifest.backend {
-            Backend::Bird => "BGP brings the routes",
-            Backend::Vxlan => "the datastore brings the routes: no BGP, no BGP probes",
+            Backend::Bird => {
+                "BGP brings the routes: write bgp: internal into each node's configuration"
+            }
+            Backend::Vxlan => "the datastore brings the routes (bgp: off): no BGP, no BGP probes",
             Backend::None => "nothing brings routes: no BGP, no BGP probes",
         };
         self.note(name, setting, true, what);

@@ -8,6 +8,7 @@
 pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
+pub mod bgp_use;
 pub mod block_affinity;
 pub mod bridge;
 pub mod community;
@@ -46,7 +47,7 @@ pub mod upkeep;
 pub mod vtep;
 pub mod workload_endpoint;
 pub mod workload_interfaces;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fmt;
 

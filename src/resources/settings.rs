@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::bgp_configuration::LogSeverity;
-use super::config::LogLevel;
+use super::config::{LogLevel, MTU_MIN};
 use super::felix_configuration::{
     FelixConfiguration, FelixConfigurationSpec, NatOutgoingExclusions,
 };
@@ -59,11 +59,13 @@ impl Settings {
         let mut refused = Vec::new();
         // The nodes' own file is written for the machine, and is what its administrator sees.
         let own_mtu = config.says("tunnel.mtu").then_some(config.tunnel.mtu);
-        let mtu = |felix: Option<i64>| {
-            let bytes = own_mtu.map_or(felix.unwrap_or(0), i64::from);
-            let bytes = u16::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-            bytes.map(Mtu)
+        let mut mtu = |name, felix| match own_mtu {
+            Some(bytes) => Some(Mtu(bytes)).filter(|mtu| mtu.0 > 0),
+            None => tunnel_mtu(name, felix, &mut refused),
         };
+        let ipip_mtu = mtu("ipipMTU", felix.ipip_mtu);
+        let vxlan_mtu = mtu("vxlanMTU", felix.vxlan_mtu);
+        let vxlan_mtu_v6 = mtu("vxlanMTUV6", felix.vxlan_mtu_v6);
         let external = || {
             felix
                 .external_nodes_list
@@ -87,9 +89,9 @@ impl Settings {
                 }
                 _ => config.vxlan.vni,
             },
-            ipip_mtu: mtu(felix.ipip_mtu),
-            vxlan_mtu: mtu(felix.vxlan_mtu),
-            vxlan_mtu_v6: mtu(felix.vxlan_mtu_v6),
+            ipip_mtu,
+            vxlan_mtu,
+            vxlan_mtu_v6,
             external_nodes: match config.says("fence.externalNodes") {
                 true => own_external().collect(),
                 false => external().collect(),
@@ -241,6 +243,18 @@ pub fn felix(state: &ClusterState, node: &NodeName) -> FelixConfigurationSpec {
     spec
 }
 
+/// What Felix's setting of that name comes to: 0 has it derived, and too little for IP is not taken.
+fn tunnel_mtu(name: &str, bytes: Option<i64>, refused: &mut Vec<String>) -> Option<Mtu> {
+    let bytes = u16::try_from(bytes?).ok().filter(|bytes| *bytes > 0)?;
+    if bytes < MTU_MIN {
+        refused.push(format!(
+            "FelixConfiguration's {name}: {bytes} bytes are too few for IP; it is derived in its place"
+        ));
+        return None;
+    }
+    Some(Mtu(bytes))
+}
+
 /// Where one of Felix's services listens, if it is asked for: by its switch, or by a host or port without
 /// one.
 fn service(
@@ -277,5 +291,125 @@ fn level(severity: LogSeverity) -> LogLevel {
         LogSeverity::Info => LogLevel::Info,
         LogSeverity::Warning => LogLevel::Warn,
         LogSeverity::Error | LogSeverity::Fatal => LogLevel::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::resources::load;
+
+    fn settings(own: &str, felix: &[(&str, &str)]) -> Settings {
+        let config =
+            format!("node: n1\nuplink: {{interface: eth0}}\ndatastore: {{directory: d}}\n{own}\n");
+        let config = NodeConfig::parse(Path::new("node.yaml"), &config).unwrap();
+        let node = "apiVersion: projectcalico.org/v3\nkind: Node\n\
+                    metadata: {name: n1, labels: {rack: a}}\n";
+        let felix = felix.iter().map(|(name, spec)| {
+            format!(
+                "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\n\
+                 metadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+            )
+        });
+        let text = node.to_owned() + &felix.collect::<String>();
+        let parsed = load::parse(Path::new("felix.yaml"), &text);
+        assert_eq!(parsed.problems, []);
+        let resources = parsed.resources.into_iter().map(|(resource, _)| resource);
+        Settings::new(&config, &resources.collect())
+    }
+
+    #[test]
+    fn without_a_word_they_are_calicos_defaults() {
+        let defaults = settings("", &[]);
+        assert_eq!((defaults.vxlan_port, defaults.vni), (4789, Vni::CALICO));
+        assert_eq!(
+            (defaults.ipip_mtu, defaults.health, defaults.metrics),
+            (None, None, None)
+        );
+        assert_eq!(defaults.route_refresh, Some(Duration::from_secs(90)));
+        assert_eq!(defaults.log, LogLevel::Info);
+        assert!(!defaults.ipip_from_workloads && defaults.external_nodes.is_empty());
+    }
+
+    /// node.<name> over what selects the node, that over default; the node's own file over all.
+    #[test]
+    fn the_more_particular_one_wins() {
+        let all = [
+            (
+                "default",
+                "vxlanPort: 1, vxlanVNI: 1, ipipMTU: 1001, vxlanMTU: 1001",
+            ),
+            (
+                "racks",
+                "vxlanVNI: 2, ipipMTU: 1002, nodeSelector: rack == 'a'",
+            ),
+            ("others", "vxlanVNI: 9, nodeSelector: rack == 'b'"),
+            ("node.n1", "ipipMTU: 1003"),
+            ("node.n2", "vxlanPort: 9"),
+        ];
+        let merged = settings("", &all);
+        assert_eq!((merged.vxlan_port, merged.vni.get()), (1, 2));
+        assert_eq!(merged.ipip_mtu, Some(Mtu(1003)));
+        assert_eq!(merged.vxlan_mtu, Some(Mtu(1001)));
+        let own = settings("vxlan: {port: 4789}\ntunnel: {mtu: 0}\n", &all);
+        // A default that is written down is the file's word, too.
+        assert_eq!((own.vxlan_port, own.vni.get()), (4789, 2));
+        assert_eq!((own.ipip_mtu, own.vxlan_mtu), (None, None));
+        let changed: Vec<_> = own.differences(&merged);
+        assert_eq!(
+            changed,
+            [
+                "vxlanPort is 4789 now",
+                "ipipMTU is derived now",
+                "vxlanMTU is derived now"
+            ]
+        );
+    }
+
+    #[test]
+    fn services_are_served_where_felix_says() {
+        let at = |spec: &str| {
+            let settings = settings("", &[("default", spec)]);
+            let text = |at: Option<SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
+            (
+                text(settings.health),
+                text(settings.metrics),
+                settings.refused.len(),
+            )
+        };
+        for (spec, health, metrics, refused) in [
+            ("healthEnabled: true", "127.0.0.1:9099", "", 0),
+            (
+                "healthEnabled: true, healthHost: 0.0.0.0, healthPort: 9000",
+                "0.0.0.0:9000",
+                "",
+                0,
+            ),
+            (
+                "healthEnabled: true, healthHost: localhost",
+                "127.0.0.1:9099",
+                "",
+                0,
+            ),
+            ("healthPort: 9000", "127.0.0.1:9000", "", 0),
+            ("healthEnabled: false, healthPort: 9000", "", "", 0),
+            ("prometheusMetricsEnabled: true", "", "0.0.0.0:9091", 0),
+            (
+                "healthEnabled: true, healthHost: nowhere",
+                "127.0.0.1:9099",
+                "",
+                1,
+            ),
+            ("ipipMTU: 60", "", "", 1),
+        ] {
+            assert_eq!(at(spec), (health.into(), metrics.into(), refused), "{spec}");
+        }
+        let own = settings(
+            "health: 127.0.0.1:1234",
+            &[("default", "healthEnabled: false")],
+        );
+        assert_eq!(own.health, "127.0.0.1:1234".parse().ok());
     }
 }

@@ -379,3 +379,36 @@ fn sessions_over_ipv6_and_a_wrong_as() {
         wait_known("bird", "fd00:9::/122", true);
     });
 }
+
+#[test]
+fn several_paths_of_one_peer() {
+    isolated(|| {
+        if !there("bird") {
+            return;
+        }
+        link();
+        let text = "router id 10.77.0.2; protocol device {}
+            protocol static a { ipv4; route 10.1.0.0/24 via 10.77.0.2; }
+            protocol static b { ipv4; route 10.1.0.0/24 via 10.77.0.3; }
+            protocol bgp node { local 10.77.0.2 as 64512; neighbor 10.77.0.1 as 64512;
+              connect delay time 1; ipv4 { import all; export all; add paths tx; next hop keep; }; }";
+        fs::write("/run/bird.conf", text).unwrap();
+        let line = "bird -f -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid";
+        let _bird = Daemon::start("bird", line);
+        let mut us = Us::start(settings(64512));
+        let up = us.wait_up(&them());
+        assert!(
+            up.session
+                .expect("a session")
+                .capabilities
+                .contains(&"ADD-PATH receive")
+        );
+        us.expect(&["10.1.0.0/24 via 10.77.0.2,10.77.0.3"]);
+        let received = us.speaker.received(Default::default()).unwrap();
+        assert!(received.len() == 2 && received[0].path_id != received[1].path_id);
+        ask("bird", "disable a");
+        us.expect(&["10.1.0.0/24 via 10.77.0.3"]);
+        ask("bird", "disable b");
+        us.expect(&[]);
+    });
+}

@@ -26,15 +26,128 @@ fn prefixes() -> Option<String> {
     Some(text)
 }
 
-/// Resident memory in MB.
+/// This process's resident memory in MB.
 pub fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
+    resident_of(std::process::id())
+}
+
+fn resident_of(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()
         .find(|line| line.starts_with("VmRSS:"))
         .unwrap();
     let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kilobytes / 1024
+}
+
+/// BIRD with the table, whose session is not enabled yet, and how many prefixes there are.
+fn sender(text: &str) -> (Daemon, isize) {
+    let mut config = String::from(
+        "router id 10.77.0.2; protocol device {}
+         protocol bgp node { disabled; local 10.77.0.2 as 64512; neighbor 10.77.0.1 as 64512;
+           connect delay time 1; ipv4 { import none; export all; next hop keep; }; }
+         protocol static s4 { ipv4;\n",
+    );
+    let prefixes = text
+        .split_whitespace()
+        .filter(|prefix| !prefix.contains(':'));
+    let mut count = 0;
+    for (nth, prefix) in prefixes.enumerate() {
+        writeln!(
+            config,
+            "route {prefix} via 10.77.0.{};",
+            10 + nth % NEXT_HOPS
+        )
+        .unwrap();
+        count += 1;
+    }
+    config.push_str("}\n");
+    fs::write("/run/bird.conf", &config).unwrap();
+    let line = "bird -f -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid";
+    let bird = Daemon::start("bird", line);
+    crate::netns::wait_for("BIRD", || {
+        let shown = try_sh("birdc -s /run/bird.ctl show route count");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        shown.contains(&count.to_string()).then_some(())
+    });
+    (bird, count)
+}
+
+/// Measures how long another daemon takes for the table, by `known`: how many prefixes it has.
+fn measure(name: &str, daemon: &Daemon, count: isize, known: impl Fn() -> isize) {
+    std::thread::sleep(Duration::from_secs(2));
+    let (before, cpu) = (resident_of(daemon.pid()), cpu_time(daemon.pid()));
+    sh("birdc -s /run/bird.ctl enable node");
+    while known() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begin = Instant::now();
+    while known() < count {
+        assert!(
+            begin.elapsed() < Duration::from_secs(120),
+            "{name}: {}",
+            known()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!(
+        "{name}: {count} prefixes: {:?} ({:?} CPU), {} MB more",
+        begin.elapsed(),
+        cpu_time(daemon.pid()) - cpu,
+        resident_of(daemon.pid()).saturating_sub(before),
+    );
+}
+
+/// The same table into BIRD and into FRR, for comparison, where UNDERPASS_MEASURE is set.
+#[test]
+fn the_same_table_into_bird_and_frr() {
+    if std::env::var_os("UNDERPASS_MEASURE").is_none() {
+        println!("skipped: a measurement of others; UNDERPASS_MEASURE=1 takes it");
+        return;
+    }
+    isolated(|| {
+        let Some(text) = prefixes().filter(|_| there("bird") && there("bgpd")) else {
+            return;
+        };
+        link();
+        let (_sender, count) = sender(&text);
+        let config = "router id 10.77.0.1; protocol device {}
+            protocol bgp node { local 10.77.0.1 as 64512; neighbor 10.77.0.2 as 64512; passive;
+              ipv4 { import all; export none; }; }";
+        fs::write("/run/other.conf", config).unwrap();
+        let line = "bird -f -c /run/other.conf -s /run/other.ctl -P /run/other.pid";
+        let bird = Daemon::start_here("other", line);
+        let number_in = |text: &str, before: &str| -> isize {
+            let rest = text.split(before).nth(1).unwrap_or_default();
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or(0)
+        };
+        let shown = |line: &str| String::from_utf8_lossy(&try_sh(line).stdout).into_owned();
+        measure("BIRD → BIRD", &bird, count, || {
+            number_in(
+                &shown("birdc -s /run/other.ctl show route count"),
+                "ready.\n",
+            )
+        });
+        drop(bird);
+        sh("birdc -s /run/bird.ctl disable node");
+        let config = "router bgp 64512
+ bgp router-id 10.77.0.1
+ neighbor 10.77.0.2 remote-as 64512
+ neighbor 10.77.0.2 passive
+!
+";
+        fs::create_dir_all("/run/frr").unwrap();
+        fs::write("/run/frr/bgpd.conf", config).unwrap();
+        let line = "/usr/lib/frr/bgpd -Z -S -f /run/frr/bgpd.conf -i /run/frr/bgpd.pid --vty_socket /run/frr";
+        let frr = Daemon::start_here("bgpd", line);
+        measure("BIRD → FRR", &frr, count, || {
+            let line =
+                "vtysh --vty_socket /run/frr -d bgpd -c 'show bgp ipv4 unicast summary json'";
+            number_in(&shown(line), "\"pfxRcd\":")
+        });
+    });
 }
 
 /// Waits until the consumer knows so many prefixes; counts them without keeping them, so that the
@@ -68,40 +181,8 @@ fn a_full_table_comes_and_goes() {
         };
         link();
         sh("ip link set us mtu 9000; ip -n them link set them mtu 9000");
-        let mut config = String::from(
-            "router id 10.77.0.2; protocol device {}
-             protocol bgp node { disabled; local 10.77.0.2 as 64512; neighbor 10.77.0.1 as 64512;
-               connect delay time 1; ipv4 { import none; export all; next hop keep; }; }
-             protocol static s4 { ipv4;\n",
-        );
-        let mut count = 0;
-        for (nth, prefix) in text
-            .split_whitespace()
-            .filter(|prefix| !prefix.contains(':'))
-            .enumerate()
-        {
-            writeln!(
-                config,
-                "route {prefix} via 10.77.0.{};",
-                10 + nth % NEXT_HOPS
-            )
-            .unwrap();
-            count += 1;
-        }
-        config.push_str("}\n");
+        let (_bird, count) = sender(&text);
         drop(text);
-        fs::write("/run/bird.conf", &config).unwrap();
-        drop(config);
-        let _bird = Daemon::start(
-            "bird",
-            "bird -f -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid",
-        );
-        crate::netns::wait_for("BIRD", || {
-            let shown = try_sh("birdc -s /run/bird.ctl show route count");
-            String::from_utf8_lossy(&shown.stdout)
-                .contains(&count.to_string())
-                .then_some(())
-        });
         let (before, mut known) = (resident(), 0);
         let mut us = Us::start(settings(64512));
         sh("birdc -s /run/bird.ctl enable node");
@@ -112,11 +193,15 @@ fn a_full_table_comes_and_goes() {
             "{count} prefixes: {:?} ({:?} CPU), {} MB more, {:?} (attributes, groups)",
             begin.elapsed(),
             cpu_time(std::process::id()) - cpu,
-            resident() - before,
+            resident().saturating_sub(before),
             us.speaker.shared().unwrap()
         );
         assert_eq!(us.groups.len(), NEXT_HOPS);
-        assert!(resident() - before < 150, "{} MB", resident() - before);
+        assert!(
+            resident().saturating_sub(before) < 150,
+            "{} MB",
+            resident() - before
+        );
         // A next hop fails: one event, long before its 56,000 prefixes are looked at.
         let next_hop = "10.77.0.10".parse().unwrap();
         let begin = Instant::now();

@@ -56,17 +56,32 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(name: &str, line: &str) -> Self {
+        let within = ["ip", "netns", "exec", "them"].map(str::to_owned);
+        Self::spawn(name, within.into(), line)
+    }
+
+    /// In our own namespace.
+    pub fn start_here(name: &str, line: &str) -> Self {
+        Self::spawn(name, Vec::new(), line)
+    }
+
+    fn spawn(name: &str, mut words: Vec<String>, line: &str) -> Self {
         let log = PathBuf::from(format!("/run/{name}.log"));
         let file = fs::File::create(&log).expect("a log");
-        let child = Command::new("ip")
-            .args(["netns", "exec", "them", "setpriv", "--pdeathsig", "KILL"])
-            .args(line.split_whitespace())
+        words.extend(["setpriv", "--pdeathsig", "KILL"].map(str::to_owned));
+        words.extend(line.split_whitespace().map(str::to_owned));
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a log"))
             .stderr(file)
             .spawn()
             .expect(name);
         Self { child, log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// As a crash would.

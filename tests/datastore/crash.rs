@@ -62,7 +62,7 @@ fn a_writer_that_is_killed_leaves_whole_documents_and_no_lock() {
         let mut spared = apply(&store, &other);
         // One of them writes; how far it comes is as it happens.
         let began = Instant::now();
-        let mine = format!("round: r{round}\n");
+        let mine = format!("round: r{round}");
         while !fs::read_to_string(store.join("nodes.yaml"))
             .unwrap()
             .contains(&mine)

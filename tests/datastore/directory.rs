@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use underpass::datastore::{Datastore, DatastoreError, Directory, Selection};
-use underpass::resources::Kind;
+use underpass::resources::{Kind, Resource};
 
 use super::contract::{self, endpoint, key, node, pool, resources};
 
@@ -88,6 +88,58 @@ fn a_document_of_people_is_replaced_where_it_is() {
         .collect();
     assert_eq!(keys, ["Node(a)", "Node(c)"]);
     assert_eq!(names(root.path()), [".lock", "all.yaml", "node_d.yaml"]);
+}
+
+#[test]
+fn comments_within_a_document_stay_where_single_values_change() {
+    let text = "\
+# Our first node.
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata:
+  name: a # in the cellar
+  labels:
+    # Where it stands.
+    rack: '1'
+spec:
+  # Of the 10G port.
+  bgp:
+    ipv4Address: 10.0.0.1/24
+    # Nobody's.
+    asNumber: 64513
+";
+    let (root, directory) = directory(&[("a.yaml", text)]);
+    let mut a = directory.get(&key(Kind::Node, "a")).unwrap();
+    a.metadata_mut().labels.insert("rack".into(), "2".into());
+    a.metadata_mut().labels.insert("power".into(), "ups".into());
+    let Resource::Node(node) = &mut a else {
+        unreachable!()
+    };
+    let bgp = node.spec.bgp.as_mut().unwrap();
+    bgp.ipv4_ipip_tunnel_addr = Some("10.65.0.1".parse().unwrap());
+    node.spec.ipv4_vxlan_tunnel_addr = Some("10.65.0.2".parse().unwrap());
+    directory.update(&a).unwrap();
+    let written = read(&root, "a.yaml");
+    for comment in text.lines().filter(|line| line.contains('#')) {
+        assert!(written.contains(comment), "{comment} in {written}");
+    }
+    for line in [
+        "    rack: \"2\"\n    power: ups\n",
+        "    asNumber: 64513\n    ipv4IPIPTunnelAddr: 10.65.0.1\n",
+        "spec:\n  ipv4VXLANTunnelAddr: 10.65.0.2\n",
+    ] {
+        assert!(written.contains(line), "{line} in {written}");
+    }
+    assert_eq!(resources(&written)[0].metadata().labels["rack"], "2");
+    // What cannot be done value by value is written as a whole.
+    let Resource::Node(node) = &mut a else {
+        unreachable!()
+    };
+    node.spec.bgp = None;
+    a.metadata_mut().resource_version = None;
+    directory.update(&a).unwrap();
+    assert!(read(&root, "a.yaml").starts_with("# Our first node.\n"));
+    assert_eq!(resources(&read(&root, "a.yaml")).len(), 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod flow;
 mod netns;
 
 mod accounts;
+mod bgp;
 mod datastore;
 mod fabric;
 mod life;

@@ -67,7 +67,7 @@ fn carries_everything(mode: &str) {
     from_and_to_nodes();
 }
 
-fn between_pods(bytes: usize) {
+pub(super) fn between_pods(bytes: usize) {
     for (from, to, address) in [
         ("pod1", "pod2", POD2),
         ("pod2", "pod1", POD1),

@@ -6,9 +6,12 @@ mod flow;
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod bgp;
 mod devices;
+mod external;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
+mod host_routes;
 mod plugs;
 mod refusals;
 mod running;

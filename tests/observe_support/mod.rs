@@ -32,6 +32,7 @@ impl FakeNode {
     /// A node with one uplink, one workload and a balanced account.
     pub fn new(name: &str) -> Self {
         let status = StatusReport {
+            bgp: Default::default(),
             node: name.to_owned(),
             version: "1.2.3".to_owned(),
             pid: std::process::id(),

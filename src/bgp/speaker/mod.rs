@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::warn;
 
 use self::run::Runner;
 use super::attributes::OwnRoute;
@@ -58,8 +59,7 @@ pub enum Error {
     /// The settings are wrong; the earlier ones stay.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// An address cannot be listened on; everything else is applied, and it is tried again with the next
-    /// settings.
+    /// An address cannot be listened on yet; everything else is applied, and it is tried again.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
     /// The thread or what it needs could not be made.
@@ -84,7 +84,8 @@ enum Command {
 }
 
 impl Speaker {
-    /// Starts the thread, in the calling thread's network namespace.
+    /// Starts the thread, in the calling thread's network namespace. Where it cannot listen yet, it
+    /// tries again and again.
     pub fn start(settings: Settings, start: Start) -> Result<Self, Error> {
         settings.check()?;
         let poll = mio::Poll::new().map_err(Error::Start)?;
@@ -92,7 +93,9 @@ impl Speaker {
         let (commands, to_do) = crossbeam_channel::unbounded();
         let (tell, events) = bounded(EVENTS);
         let mut runner = Runner::new(poll, to_do, tell, settings.clone(), start);
-        runner.listen(&settings)?;
+        if let Err(error) = runner.listen(&settings) {
+            warn!("BGP: {error}; it is tried again");
+        }
         let thread = thread::Builder::new().name("bgp".to_owned());
         let thread = thread.spawn(move || runner.run()).map_err(Error::Start)?;
         Ok(Self {

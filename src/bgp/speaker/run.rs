@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use log::{debug, warn};
+use log::{debug, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 
@@ -35,6 +35,8 @@ const READS: usize = 4;
 const FULL: Duration = Duration::from_millis(1);
 /// How often the kernel is asked for signatures that did not fit.
 const SIGNATURES: Time = Time::from_secs(3);
+/// How often it is tried again to listen where that was not possible.
+const LISTEN: Time = Time::from_secs(2);
 /// How long last words may take at the end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,7 @@ pub(super) struct Runner {
     untold: VecDeque<Event>,
     listeners: BTreeMap<SocketAddr, (Token, TcpListener)>,
     next_listener: usize,
+    listen_at: Option<Time>,
     passwords: BTreeMap<IpAddr, String>,
     connections: BTreeMap<ConnectionId, Connection>,
     buffer: Vec<u8>,
@@ -76,6 +79,7 @@ impl Runner {
             untold: VecDeque::new(),
             listeners: BTreeMap::new(),
             next_listener: 0,
+            listen_at: None,
             passwords: BTreeMap::new(),
             connections: BTreeMap::new(),
             buffer: vec![0; READ],
@@ -283,6 +287,12 @@ impl Runner {
         self.connections
             .retain(|_, connection| !connection.is_over(now));
         self.look_for_bad_signatures(now);
+        if self.listen_at.is_some_and(|at| at <= now) {
+            let settings = self.settings.clone();
+            if self.listen(&settings).is_ok() {
+                info!("BGP: listening after all");
+            }
+        }
     }
 
     fn output(&mut self) {
@@ -398,11 +408,13 @@ impl Runner {
         self.listeners
             .retain(|address, _| settings.listen.contains(address));
         let mut outcome = Ok(());
+        self.listen_at = None;
         for address in &settings.listen {
             if self.listeners.contains_key(address) {
                 continue;
             }
             if let Err(error) = self.listen_on(*address) {
+                self.listen_at = Some(self.now() + LISTEN);
                 outcome = Err(Error::Listen(*address, error));
             }
         }

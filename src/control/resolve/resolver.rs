@@ -25,6 +25,7 @@ pub struct Resolver {
     warnings: Warnings,
     wanted: Wanted,
     dirty: Dirty,
+    by_bgp: bool,
 }
 
 /// What may have changed since the last [`Resolver::settle`].
@@ -42,6 +43,12 @@ struct Dirty {
 impl Resolver {
     /// A resolver for the node of that name, settled.
     pub fn new(state: &ClusterState, local: &NodeName) -> Self {
+        Self::with_bgp(state, local, false)
+    }
+
+    /// The same where BGP tells who has which block, if `by_bgp`: then only what VXLAN carries is routed
+    /// by the resources, as with Calico.
+    pub fn with_bgp(state: &ClusterState, local: &NodeName, by_bgp: bool) -> Self {
         let mut resolver = Self {
             claims: Claims::default(),
             holders: Holders::default(),
@@ -58,6 +65,7 @@ impl Resolver {
                 pools: true,
                 ..Dirty::default()
             },
+            by_bgp,
         };
         for pool in state.pools.values() {
             resolver.touch_pool(pool);
@@ -437,6 +445,7 @@ impl Resolver {
             claims: &self.claims,
             holders: &self.holders,
             wanted: &self.wanted,
+            by_bgp: self.by_bgp,
         }
     }
 }

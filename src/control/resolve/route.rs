@@ -49,6 +49,8 @@ pub struct Rules<'a> {
     pub claims: &'a Claims,
     pub holders: &'a Holders,
     pub wanted: &'a Wanted,
+    /// BGP tells where blocks are that VXLAN does not carry.
+    pub by_bgp: bool,
 }
 
 /// The nodes without the address, IPv4 or not, that a route to them needs.
@@ -150,13 +152,17 @@ impl Rules<'_> {
     /// The way to a prefix that another node has, if the node can be reached.
     fn remote(&self, prefix: IpNet, name: &NodeName, blame: &mut Blame) -> Option<Target> {
         let is_v4 = prefix.addr().is_ipv4();
+        let pool = pool_of(self.state, prefix);
+        let by_vxlan = pool.is_some_and(|pool| pool.spec.vxlan_mode != EncapMode::Never);
+        if self.by_bgp && !by_vxlan {
+            return None;
+        }
         let node = self.state.nodes.get(name);
         let address = node.and_then(|node| address_of_family(node, is_v4));
         let (Some(node), Some(far_end)) = (node, address) else {
             blame.insert((name.clone(), is_v4));
             return None;
         };
-        let pool = pool_of(self.state, prefix);
         let Some(encap) = self.encap(pool, node, far_end) else {
             blame.insert((self.wanted.local.name.clone(), is_v4));
             return None;

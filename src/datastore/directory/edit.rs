@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::path::Path;
 
+use super::patch::patch;
 use crate::resources::load::{self, Document};
 use crate::resources::{Resource, ResourceKey};
 
@@ -57,6 +58,9 @@ fn replace_document(
     json: bool,
 ) -> Result<String, String> {
     let before = &text[document.range.clone()];
+    if !json && let Some(patched) = patched(before, resource) {
+        return Ok(splice(text, &document.range, &patched));
+    }
     let body = body(before);
     let mut new = emit(resource, json)?;
     if !before[..body.start].contains("---") && document.range.start > 0 {
@@ -65,6 +69,16 @@ fn replace_document(
     }
     let (head, tail) = (&before[..body.start], &before[body.end..]);
     Ok(splice(text, &document.range, &format!("{head}{new}{tail}")))
+}
+
+/// The document with only those values changed that are others, if that can be done.
+fn patched(document: &str, resource: &Resource) -> Option<String> {
+    let mut before = load::parse(Path::new(""), document).resources;
+    let (mut old, _) = before.pop().filter(|_| before.is_empty())?;
+    old.metadata_mut().resource_version = None;
+    let value = |resource: &Resource| serde_json::to_value(resource).ok();
+    let patched = patch(document, &value(&old)?, &value(resource)?)?;
+    reads_back(&patched, resource).then_some(patched)
 }
 
 /// A list becomes documents of their own, for a list's comments are nobody's; or stays one in JSON.

@@ -11,6 +11,7 @@
 
 mod edit;
 mod files;
+mod patch;
 mod store;
 mod watcher;
 mod write;

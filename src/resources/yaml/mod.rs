@@ -8,4 +8,4 @@
 mod decode;
 mod tree;
 
-pub(crate) use tree::{Content, Tree, documents, located_documents};
+pub(crate) use tree::{Content, Key, Tree, documents, located_documents};

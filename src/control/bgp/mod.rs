@@ -1,0 +1,8 @@
+//! BGP's part in a node: what the speaker is told by the resources, and what becomes of its routes.
+
+mod filters;
+pub mod plan;
+pub mod rows;
+pub mod side;
+
+pub use side::{BgpSide, SpeakerSlot};

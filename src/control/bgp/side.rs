@@ -1,0 +1,285 @@
+//! The speaker, as it goes with the resources and the underlay.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, never};
+
+use super::plan::Plan;
+use crate::bgp::attributes::OwnRoute;
+use crate::bgp::event::Event;
+use crate::bgp::report::{NeighborReport, State};
+use crate::bgp::settings::Settings;
+use crate::bgp::{Speaker, Start, Stop};
+
+/// Where the running speaker is, for observers: there is none while there is nothing to speak about.
+pub type SpeakerSlot = Arc<Mutex<Option<Arc<Speaker>>>>;
+
+/// After that long one session is enough to be ready, as Calico has it.
+const FIRST: Duration = Duration::from_secs(30);
+
+/// The speaker's owner.
+#[derive(Default)]
+pub struct BgpSide {
+    slot: SpeakerSlot,
+    settings: Option<Settings>,
+    own: Vec<OwnRoute>,
+    problems: Vec<String>,
+    unreachable: BTreeSet<IpAddr>,
+    started: Option<Instant>,
+}
+
+/// What has become of the speaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It is another one, or there is none any more: what it told is void.
+    Speaker,
+    /// Nothing, or only what it is told.
+    Nothing,
+}
+
+impl BgpSide {
+    /// Where observers find the speaker.
+    pub fn slot(&self) -> SpeakerSlot {
+        Arc::clone(&self.slot)
+    }
+
+    /// What happens; nothing ever while there is no speaker.
+    pub fn events(&self) -> Receiver<Event> {
+        self.speaker()
+            .map_or_else(never, |speaker| speaker.events().clone())
+    }
+
+    /// Makes the speaker what is planned.
+    pub fn update(&mut self, plan: Plan) -> Changed {
+        for problem in &plan.problems {
+            if !self.problems.contains(problem) {
+                log::warn!("BGP: {problem}");
+            }
+        }
+        self.problems = plan.problems;
+        let changed = match (self.speaker(), &plan.settings) {
+            (None, None) => return Changed::Nothing,
+            (Some(_), None) => {
+                self.stop("no peers are left");
+                log::info!("BGP: there is nobody to speak with: stopped");
+                Changed::Speaker
+            }
+            (None, Some(settings)) => {
+                self.start(settings.clone());
+                Changed::Speaker
+            }
+            (Some(speaker), Some(settings)) => {
+                if self.settings.as_ref() != Some(settings)
+                    && let Err(error) = speaker.configure(settings.clone())
+                {
+                    log::error!("BGP: {error}");
+                }
+                Changed::Nothing
+            }
+        };
+        self.settings = plan.settings;
+        if let Some(speaker) = self.speaker()
+            && (changed == Changed::Speaker || self.own != plan.own)
+            && let Err(error) = speaker.originate(plan.own.clone())
+        {
+            log::error!("BGP: {error}");
+        }
+        self.own = plan.own;
+        changed
+    }
+
+    fn start(&mut self, settings: Settings) {
+        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        let peers = settings.peers.len();
+        let local_as = settings.local_as;
+        match Speaker::start(settings, Start::Fresh) {
+            Ok(speaker) => {
+                log::info!(
+                    "BGP: AS {local_as}, {peers} peer(s), listening at {}",
+                    listen.join(", ")
+                );
+                self.put(Some(Arc::new(speaker)));
+                self.unreachable.clear();
+                self.started = Some(Instant::now());
+            }
+            Err(error) => log::error!("BGP: {error}"),
+        }
+    }
+
+    /// Next hops that the underlay does not lead to now.
+    pub fn set_unreachable(&mut self, next_hops: BTreeSet<IpAddr>) {
+        if self.unreachable == next_hops {
+            return;
+        }
+        if let Some(speaker) = self.speaker()
+            && let Err(error) = speaker.unreachable(next_hops.clone())
+        {
+            log::error!("BGP: {error}");
+        }
+        self.unreachable = next_hops;
+    }
+
+    /// Those that were set last.
+    pub fn unreachable(&self) -> &BTreeSet<IpAddr> {
+        &self.unreachable
+    }
+
+    /// What cannot be done as the resources say.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// All neighbours.
+    pub fn neighbors(&self) -> Vec<NeighborReport> {
+        let neighbors = self.speaker().map(|speaker| speaker.neighbors());
+        neighbors.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether sessions are as they should be, in calico-node's words and by its rules (`bird-ready`):
+    /// without peers, yes; during the first 30 seconds all must be there, later one is enough.
+    pub fn readiness(&self) -> Result<(), String> {
+        let early = self
+            .started
+            .is_some_and(|started| started.elapsed() < FIRST);
+        readiness(&self.neighbors(), early)
+    }
+
+    /// Ends all sessions, with a reason for the peers' operators.
+    pub fn stop(&mut self, reason: &str) {
+        let speaker = self.put(None);
+        // An observer that is asking it something ends it with its question.
+        if let Some(speaker) = speaker.and_then(Arc::into_inner) {
+            speaker.stop(Stop::Shutdown(reason.to_owned()));
+        }
+        self.settings = None;
+        self.own.clear();
+    }
+
+    fn speaker(&self) -> Option<Arc<Speaker>> {
+        current(&self.slot)
+    }
+
+    fn put(&self, speaker: Option<Arc<Speaker>>) -> Option<Arc<Speaker>> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *slot, speaker)
+    }
+}
+
+/// The running speaker.
+pub fn current(slot: &SpeakerSlot) -> Option<Arc<Speaker>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn readiness(neighbors: &[NeighborReport], early: bool) -> Result<(), String> {
+    let up = |neighbor: &&NeighborReport| neighbor.state == State::Established;
+    let missing: Vec<String> = neighbors
+        .iter()
+        .filter(|neighbor| !up(neighbor))
+        .map(|neighbor| neighbor.address.to_string())
+        .collect();
+    let restarting = neighbors.iter().any(|neighbor| neighbor.restarting);
+    let enough = match early {
+        true => missing.is_empty() && !restarting,
+        false => neighbors.is_empty() || missing.len() < neighbors.len(),
+    };
+    match enough {
+        true => Ok(()),
+        false if missing.is_empty() => Err("graceful restart in progress".to_owned()),
+        false => Err(format!("BGP not established with {}", missing.join(","))),
+    }
+}
+
+/// A key's value among secrets that are mounted as Kubernetes does, a file `NAME/KEY` each.
+pub fn secret(directory: &Path, name: &str, key: &str) -> Result<String, String> {
+    let file: PathBuf = directory.join(name).join(key);
+    let inside = [name, key]
+        .iter()
+        .all(|part| !part.is_empty() && !part.contains('/') && !part.starts_with(".."));
+    if !inside {
+        return Err(format!(
+            "'{name}' and '{key}' are not a secret's name and key"
+        ));
+    }
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| format!("{}: {error}; write the password there", file.display()))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::bgp::report::Counters;
+    use crate::bgp::settings::PeerKind;
+
+    fn neighbor(last: u8, state: State) -> NeighborReport {
+        NeighborReport {
+            name: format!("Mesh_10_0_0_{last}").into(),
+            address: std::net::Ipv4Addr::new(10, 0, 0, last).into(),
+            kind: PeerKind::NodeToNodeMesh,
+            remote_as: 64512,
+            state,
+            since: SystemTime::UNIX_EPOCH,
+            last_error: None,
+            session: None,
+            restarting: false,
+            counters: Counters::default(),
+            received_prefixes: 0,
+            accepted_prefixes: 0,
+            advertised_prefixes: 0,
+        }
+    }
+
+    #[test]
+    fn readiness_is_bird_readys() {
+        let (up, down) = (State::Established, State::Active);
+        for (states, early, ready) in [
+            (&[][..], true, true),
+            (&[], false, true),
+            (&[up, up], true, true),
+            (&[up, down], true, false),
+            (&[up, down], false, true),
+            (&[down, down], false, false),
+        ] {
+            let numbered = states.iter().zip(1..);
+            let neighbors: Vec<_> = numbered
+                .map(|(state, last)| neighbor(last, *state))
+                .collect();
+            assert_eq!(
+                readiness(&neighbors, early).is_ok(),
+                ready,
+                "{states:?} {early}"
+            );
+        }
+        let both = [neighbor(1, down), neighbor(2, down)];
+        let said = readiness(&both, false).unwrap_err();
+        assert_eq!(said, "BGP not established with 10.0.0.1,10.0.0.2");
+        let restarting = NeighborReport {
+            restarting: true,
+            ..neighbor(1, up)
+        };
+        assert!(readiness(&[restarting], true).is_err());
+    }
+
+    #[test]
+    fn secrets_are_files_within_their_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("bgp")).unwrap();
+        std::fs::write(directory.path().join("bgp/password"), "s3cret\n").unwrap();
+        let ask = |name, key| secret(directory.path(), name, key);
+        assert_eq!(ask("bgp", "password").unwrap(), "s3cret");
+        for (name, key) in [
+            ("bgp", "other"),
+            ("", "password"),
+            ("..", "x"),
+            ("bgp", "a/b"),
+        ] {
+            assert!(ask(name, key).is_err(), "{name} {key}");
+        }
+    }
+}
