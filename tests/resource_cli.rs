@@ -453,7 +453,27 @@ fn a_manifest_is_imported_once() {
         &["get", "bgpconfig"],
         "NAME      LOGSEVERITY   MESHENABLED   ASNUMBER   \ndefault                 false         -          \n\n",
     );
+    // Into a node's configuration goes what the backend wants.
+    let node = "node: n\nuplink: {interface: eth0}\ndatastore: {directory: store}\nbgp: internal # peers\n";
+    let file = place.file("node.yaml", node);
+    let ran = place.run(&["import", "calico.yaml", "--config", "node.yaml"]);
+    assert!(
+        ran.out.contains("node.yaml: bgp: off; "),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    let written = fs::read_to_string(&file).unwrap();
+    assert_eq!(written, node.replace("internal", "off"));
     place.file("calico.yaml", &text);
+    let ran = place.run(&["import", "calico.yaml", "--config", "node.yaml"]);
+    assert!(
+        ran.out.contains("node.yaml: bgp: internal; "),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), node);
     let again = place.run(&["import", "calico.yaml"]);
     assert!(
         again

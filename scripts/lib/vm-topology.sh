@@ -3,6 +3,8 @@
 
 LAB_PREFIX=vm-
 DATASTORE=static
+# Blocks are written down.
+BGP=off
 # The nodes that run underpass, and the machines that are guests.
 ROUTERS=()
 GUESTS=()

@@ -12,7 +12,7 @@ pub const POD1: &str = "192.168.1.10";
 pub const POD2: &str = "192.168.2.10";
 
 /// How many random bytes are fetched to see whether they arrive as they were.
-pub const BYTES: usize = 1_000_000;
+pub const BYTES: usize = 400_000;
 
 /// Where guests' kernel and initramfs are kept, as `scripts/vm-lab` has it.
 const CACHE: &str = "/var/cache/underpass-vm";

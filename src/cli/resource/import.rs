@@ -9,9 +9,10 @@ use super::change::{apply_one, create_one};
 use super::output::{to_value, yaml};
 use crate::cli::{Failure, print};
 use crate::datastore::{Datastore, DatastoreError, Selection};
+use crate::resources::bgp_use::Bgp;
 use crate::resources::load::read_text;
-use crate::resources::manifest::{self, Manifest};
-use crate::resources::{Kind, Resource};
+use crate::resources::manifest::{self, Backend, Manifest};
+use crate::resources::{Kind, NodeConfig, Resource};
 
 /// What `import` is given.
 #[derive(Debug, Clone, Args)]
@@ -84,8 +85,55 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
             }
         }
     }
+    if let Some(file) = arguments.store.node_config() {
+        lines.push(set_bgp(file, manifest.backend)?);
+    }
     lines.push(String::new());
     print(&lines.join("\n"))
+}
+
+/// Has a node's configuration say who brings the routes, as the manifest's backend does; what became of
+/// it. A daemon beside the node is BGP, too.
+fn set_bgp(file: &Path, backend: Backend) -> Result<String, Failure> {
+    let problems = |problems: Vec<crate::resources::Problem>| {
+        let lines = problems.iter().map(ToString::to_string);
+        Failure::Said(lines.collect::<Vec<_>>().join("\n"))
+    };
+    let bgp = NodeConfig::load(file).map_err(problems)?.bgp;
+    let (wanted, fits) = match backend {
+        Backend::Bird => ("internal", bgp != Bgp::Off),
+        Backend::Vxlan | Backend::None => ("off", bgp == Bgp::Off),
+    };
+    let shown = file.display();
+    if fits {
+        return Ok(format!("{shown}: bgp: fits the backend"));
+    }
+    let text = read_text(file).map_err(|problem| problems(vec![problem]))?;
+    let Some(changed) = with_bgp(&text, wanted) else {
+        return Ok(format!("{shown}: bgp: not changed: write bgp: {wanted}"));
+    };
+    NodeConfig::parse(file, &changed).map_err(problems)?;
+    std::fs::write(file, changed)
+        .map_err(|error| Failure::Said(format!("{shown}: cannot be written: {error}")))?;
+    Ok(format!(
+        "{shown}: bgp: {wanted}; a running node takes it with its next start"
+    ))
+}
+
+/// The text with another word for `bgp`; nothing if more than a word stands there.
+fn with_bgp(text: &str, wanted: &str) -> Option<String> {
+    let is_bgp = |line: &&str| line.starts_with("bgp:");
+    let Some(line) = text.lines().find(is_bgp) else {
+        let end = if text.is_empty() || text.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        return Some(format!("{text}{end}bgp: {wanted}\n"));
+    };
+    let value = line["bgp:".len()..].split('#').next()?.trim();
+    let word = !value.is_empty() && value.chars().all(char::is_alphanumeric);
+    word.then(|| text.replacen(line, &line.replacen(value, wanted, 1), 1))
 }
 
 fn read(file: &Path) -> Result<Manifest, Failure> {
@@ -173,5 +221,26 @@ fn is_v4(resource: &Resource) -> Option<bool> {
     match resource {
         Resource::IpPool(pool) => Some(pool.cidr().addr().is_ipv4()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_for_bgp_is_changed_where_it_stands() {
+        for (text, changed) in [
+            ("node: a\n", Some("node: a\nbgp: off\n")),
+            ("node: a", Some("node: a\nbgp: off\n")),
+            (
+                "bgp: internal # peers\nnode: a\n",
+                Some("bgp: off # peers\nnode: a\n"),
+            ),
+            ("bgp:\n  internal: {}\n", None),
+            ("bgp: {external: {}}\n", None),
+        ] {
+            assert_eq!(with_bgp(text, "off").as_deref(), changed, "{text}");
+        }
     }
 }

@@ -310,6 +310,11 @@ impl StoreArguments {
         datastore::open(&place).map_err(|error| Failure::Said(error.to_string()))
     }
 
+    /// The node's configuration that is named, if one is.
+    fn node_config(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|file| !is_calicoctls(file))
+    }
+
     fn place(&self) -> Result<place::Datastore, String> {
         if self.config.is_some() && self.datastore.is_some() {
             return Err("--config and --datastore both name a datastore; give one of them".into());
