@@ -130,6 +130,13 @@ impl Core {
         }
     }
 
+    /// Others may have to hear what a peer told, or no more.
+    fn touch_all_of(&mut self, index: PeerIndex) {
+        let told = |paths: &[Path]| paths.iter().any(|path| path.peer == index);
+        self.v4.touch_all(told);
+        self.v6.touch_all(told);
+    }
+
     fn add(&mut self, name: &PeerName, settings: &PeerSettings) {
         let index = self.peers.len() as PeerIndex;
         let config = Config::new(&self.settings, settings);
@@ -195,6 +202,9 @@ impl Core {
             } else if before != after {
                 peer.session.replace_config(config);
                 core.policy_changed(index, peer);
+                if before.route_reflector_client != after.route_reflector_client {
+                    core.touch_all_of(index);
+                }
             }
         });
     }

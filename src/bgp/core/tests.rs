@@ -385,17 +385,15 @@ fn internal_routes_stop_and_external_ones_go_on() {
         world.table(1),
         [row("10.1.0.0/26", &[1]), row("10.3.0.0/24", &[4])]
     );
-    // 1 becomes a route reflector for both, without any session's end.
+    // 1 becomes a route reflector for 0, of which 2 hears without any session's end; and no more.
     let since = world.neighbor(1, 0).since;
-    world.configure(1, |settings| {
-        for peer in [0, 2] {
-            settings
-                .peers
-                .get_mut(&name(peer))
-                .unwrap()
-                .route_reflector_client = true;
+    let reflect = |client| {
+        move |settings: &mut Settings| {
+            let peer = settings.peers.get_mut(&name(0)).unwrap();
+            peer.route_reflector_client = client;
         }
-    });
+    };
+    world.configure(1, reflect(true));
     world.pass(SOON);
     assert_eq!(
         world.table(2),
@@ -410,6 +408,9 @@ fn internal_routes_stop_and_external_ones_go_on() {
         *reflected[0].attributes.cluster_list,
         [Ipv4Addr::new(1, 1, 1, 2)]
     );
+    world.configure(1, reflect(false));
+    world.pass(SOON);
+    assert_eq!(world.table(2), [row("10.3.0.0/24", &[4])]);
     assert_eq!(world.neighbor(1, 0).since, since);
 }
 
