@@ -101,7 +101,7 @@ fn the_cases_are_of_every_fate_that_the_packet_path_knows() {
             _ => None,
         })
         .collect();
-    assert_eq!(punts.len(), 10, "{punts:?}");
+    assert_eq!(punts.len(), 11, "{punts:?}");
 }
 
 #[test]
