@@ -197,6 +197,9 @@ impl Workloads {
         let usual = usual_host_interface(identity);
         let named = found.as_ref().map(|e| e.spec.interface_name.to_string());
         let host = named.or_else(|| host.map(str::to_owned)).unwrap_or(usual);
+        if found.is_some() {
+            self.refuse_elsewhere(&host)?;
+        }
         match self.datastore.delete(&key, None) {
             Ok(_) | Err(DatastoreError::DoesNotExist(_)) => {}
             Err(error) => return Err(error.into()),
@@ -205,6 +208,21 @@ impl Workloads {
         // Last: the address is somebody else's only when nothing of this workload is left.
         self.ipam().release_handle(&identity.handle)?;
         Ok(found.is_some())
+    }
+
+    /// Outside the node's network namespace a link would stay whose address somebody else then gets.
+    fn refuse_elsewhere(&self, host: &str) -> Result<(), WorkloadError> {
+        let mut netlink = Netlink::open()?;
+        let uplink = self.config.uplink.interface.to_string();
+        let mut known = [host, &uplink].into_iter();
+        if known.any(|name| netlink.link(name).is_ok()) {
+            return Ok(());
+        }
+        Err(WorkloadError::Link(format!(
+            "neither '{host}' nor the uplink '{uplink}' of {} is in this network namespace; run it in the \
+             node's: ip netns exec NAME underpass workload del …",
+            self.config.node
+        )))
     }
 
     /// Says what of a workload is not as it was made.
