@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::apply::{Facts, Way};
 use super::path_mtu::PathMtus;
-use super::ports::{Description, UPLINK};
+use super::ports::{Description, OpenPorts, UPLINK};
 use super::workloads::WorkloadLinks;
 use crate::forward::PortRole;
 use crate::kernel::{Mirror, Neighbour};
@@ -64,7 +64,25 @@ impl Facts for Known<'_> {
     }
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// A node's facts, from the parts of it that know them.
+    pub fn new(
+        mirror: &'a Mirror,
+        ports: &'a OpenPorts,
+        links: &'a WorkloadLinks,
+        paths: &'a PathMtus,
+        host_mtu: Mtu,
+    ) -> Self {
+        Self {
+            mirror,
+            ports: &ports.descriptions,
+            links,
+            host_mtu,
+            paths,
+            largest: ports.largest,
+        }
+    }
+
     fn port(&self, id: PortId) -> Option<&Description> {
         self.ports.get(usize::from(id.0))?.as_ref()
     }

@@ -365,14 +365,13 @@ impl Node {
         let workload_ports = &self.forwarding.fixed().workload_ports;
         self.links.configure(wanted, workload_ports);
         let host_mtu = self.host_mtu();
-        let facts = Known {
-            mirror: &self.mirror,
-            ports: &self.ports.descriptions,
-            links: &self.links,
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
             host_mtu,
-            paths: &self.paths,
-            largest: self.ports.largest,
-        };
+        );
         let before = self.forwarding.routes().len();
         self.forwarding.set_pools(learned_pools(&self.state));
         for refused in self.forwarding.update(wanted, delta, &facts) {
@@ -472,14 +471,13 @@ impl Node {
 
     fn refresh(&mut self) {
         let host_mtu = self.host_mtu();
-        let facts = Known {
-            mirror: &self.mirror,
-            ports: &self.ports.descriptions,
-            links: &self.links,
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
             host_mtu,
-            paths: &self.paths,
-            largest: self.ports.largest,
-        };
+        );
         self.forwarding.refresh(&facts);
         if let Some(host) = &mut self.host {
             host.set_mtu(host_mtu);
@@ -598,14 +596,13 @@ impl Node {
     }
 
     fn facts(&self) -> Known<'_> {
-        Known {
-            mirror: &self.mirror,
-            ports: &self.ports.descriptions,
-            links: &self.links,
-            host_mtu: self.host_mtu(),
-            paths: &self.paths,
-            largest: self.ports.largest,
-        }
+        Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
+            self.host_mtu(),
+        )
     }
 
     fn note_problems(&mut self, problems: Vec<Problem>) {

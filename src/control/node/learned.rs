@@ -66,14 +66,13 @@ impl Node {
 
     pub(super) fn set_group(&mut self, group: GroupId, next_hops: NextHops) {
         let host_mtu = self.host_mtu();
-        let facts = Known {
-            mirror: &self.mirror,
-            ports: &self.ports.descriptions,
-            links: &self.links,
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
             host_mtu,
-            paths: &self.paths,
-            largest: self.ports.largest,
-        };
+        );
         self.forwarding.set_group(group, next_hops, &facts);
     }
 
@@ -82,14 +81,13 @@ impl Node {
         routes: Vec<(ipnet::IpNet, Option<GroupId>)>,
     ) -> Vec<String> {
         let host_mtu = self.host_mtu();
-        let facts = Known {
-            mirror: &self.mirror,
-            ports: &self.ports.descriptions,
-            links: &self.links,
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
             host_mtu,
-            paths: &self.paths,
-            largest: self.ports.largest,
-        };
+        );
         self.forwarding.learn(routes, &facts)
     }
 }

@@ -108,14 +108,13 @@ impl Node {
 
     fn reconfigure(&mut self) {
         let host_mtu = self.host_mtu();
-        let facts = super::Known {
-            mirror: &self.mirror,
-            ports: &self.ports.descriptions,
-            links: &self.links,
+        let facts = super::Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
             host_mtu,
-            paths: &self.paths,
-            largest: self.ports.largest,
-        };
+        );
         let settings = &self.settings;
         self.forwarding
             .reconfigure(|fixed| configure(fixed, settings), &facts);
