@@ -12,6 +12,7 @@ mod ways;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::apply::Forwarding;
@@ -29,6 +30,9 @@ use crate::worker::mailbox::{Mailbox, Message};
 
 /// How long an answer is waited for.
 const WAIT: Duration = Duration::from_millis(500);
+
+/// The most that a sweep takes: every size of a search by halves is lost.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// How often a size is tried before its packets count as lost.
 const TRIES: u16 = 3;
@@ -193,12 +197,19 @@ impl Prober {
     }
 
     /// Finds the largest packet that gets through: up to half a minute where packets are lost
-    /// without an error.
+    /// without an error. Waits for its turn as long as one other probe may take: the node itself
+    /// measures a path that it hears of.
     pub fn probe(&self, target: &Target) -> Result<MtuReport, String> {
-        let Ok(frame) = self.frame.try_lock() else {
-            return Err("another probe is running; try again when it has ended".to_owned());
-        };
-        self.sweep(target, frame)
+        let end = Instant::now() + LONGEST;
+        loop {
+            match self.frame.try_lock() {
+                Ok(frame) => return self.sweep(target, frame),
+                Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+                Err(_) => {
+                    return Err("other probes are running; try again when they have ended".into());
+                }
+            }
+        }
     }
 
     /// The largest packet, outer header included, that gets through; waits for its turn.

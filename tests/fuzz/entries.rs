@@ -452,7 +452,9 @@ pub fn right_checksum(packet: &[u8]) -> bool {
     let Ok((header, _)) = Ipv4Header::from_slice(packet) else {
         return false;
     };
-    packet[6] & 0x80 != 0 || header.header_checksum == header.calc_header_checksum()
+    let (found, computed) = (header.header_checksum, header.calc_header_checksum());
+    // Zero has two forms in ones' complement, and either verifies (RFC 1071 section 1).
+    packet[6] & 0x80 != 0 || found == computed || (found, computed) == (0xffff, 0)
 }
 
 /// Sets the header checksum of an IPv4 packet right.
