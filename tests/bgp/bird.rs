@@ -218,7 +218,7 @@ fn graceful_restart_of_either_side() {
         });
         thread::sleep(SHORT);
         assert!(knows("bird", "192.168.1.0/26"));
-        let mut us = Us::start_as(settings(64512), Start::Restarted);
+        let mut us = Us::start_as(settings(64512), Start::Restarted([them()].into()));
         us.originate(&["192.168.1.0/26", "192.168.1.64/26"]);
         us.wait_up(&them());
         us.expect(&["10.1.0.0/24 via 10.77.0.2"]);

@@ -137,9 +137,9 @@ fn blocks_are_learned_by_the_mesh_alone_in_every_mode() {
         wait_for_routes(&nodes, "ipip");
         assert!(listens(ONE));
 
-        // A node that stops takes its block along.
+        // A node that stops for good takes its block along.
         let three = routers.last_mut().expect("three");
-        three.signal(nix::sys::signal::Signal::SIGTERM);
+        three.signal(nix::sys::signal::Signal::SIGINT);
         assert_eq!(three.wait(), 0, "{}", three.log());
         wait_for("the block to go", || {
             encapsulation(ONE, THREE).is_none().then_some(())

@@ -14,6 +14,7 @@ mod fast_path;
 mod host_routes;
 mod plugs;
 mod refusals;
+mod restart;
 mod running;
 mod support;
 mod upkeep;

@@ -121,7 +121,7 @@ fn open(number: u32, hold_time: u16, router_id: Ipv4Addr) -> Vec<u8> {
     let mut bytes = Vec::new();
     let open = Open {
         hold_time,
-        ..config(number, 64512, router_id).open(false, false)
+        ..config(number, 64512, router_id).open(false, true, false)
     };
     open.write(&mut bytes);
     bytes
@@ -250,7 +250,7 @@ fn no_common_family_is_a_missing_capability() {
     bench.session.config.capabilities.families = Some(vec![Family::V4]);
     let mut bytes = Vec::new();
     Config::new(&Settings::new(64512, THEM), &peer)
-        .open(false, false)
+        .open(false, true, false)
         .write(&mut bytes);
     bench.hear(id, &bytes);
     assert_eq!(bench.last_word(id), Some((2, 7, vec![1, 4, 0, 1, 0, 1])));

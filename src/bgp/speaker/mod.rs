@@ -4,10 +4,10 @@ mod connection;
 mod run;
 mod socket;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
@@ -30,17 +30,22 @@ pub struct Speaker {
     commands: Sender<Command>,
     waker: Arc<mio::Waker>,
     events: Receiver<Event>,
+    deaf: Deaf,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Addresses that cannot be listened at now, and why.
+type Deaf = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
+
 /// How a speaker begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With nothing.
     Fresh,
-    /// After a restart through which packets were forwarded: peers that kept our routes are told so
-    /// (RFC 4724 §4.1), and nothing is told them until they have sent theirs.
-    Restarted,
+    /// After a restart. All peers are told so (RFC 4724 §4.1); these, which had sessions with the earlier
+    /// run and keep its routes, are told nothing else until they have sent theirs. What is to be forwarded
+    /// by own routes is forwarded already.
+    Restarted(BTreeSet<PeerName>),
 }
 
 /// How a speaker ends.
@@ -49,7 +54,8 @@ pub enum Stop {
     /// Cease, administrative shutdown, with a text for the peers' operators (RFC 9003: up to 255 bytes):
     /// peers forget our routes at once.
     Shutdown(String),
-    /// Connections close without a NOTIFICATION: peers with graceful restart keep our routes.
+    /// Connections close without a NOTIFICATION: peers with graceful restart keep our routes. The others
+    /// are told as by [`Stop::Shutdown`].
     Restarting,
 }
 
@@ -92,7 +98,8 @@ impl Speaker {
         let waker = mio::Waker::new(poll.registry(), run::WAKER).map_err(Error::Start)?;
         let (commands, to_do) = crossbeam_channel::unbounded();
         let (tell, events) = bounded(EVENTS);
-        let mut runner = Runner::new(poll, to_do, tell, settings.clone(), start);
+        let deaf = Deaf::default();
+        let mut runner = Runner::new(poll, (to_do, tell), Arc::clone(&deaf), &settings, start);
         if let Err(error) = runner.listen(&settings) {
             warn!("BGP: {error}; it is tried again");
         }
@@ -102,8 +109,14 @@ impl Speaker {
             commands,
             waker: Arc::new(waker),
             events,
+            deaf,
             thread: Some(thread),
         })
+    }
+
+    /// Addresses that cannot be listened at now, and why; it is tried again and again.
+    pub fn deaf(&self) -> BTreeMap<SocketAddr, String> {
+        self.deaf.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Applies what is different; sessions whose settings are the same live on.

@@ -64,6 +64,19 @@ impl Node {
         self.show_learned_routes();
     }
 
+    /// Has memory given back that a large table took which is gone.
+    pub(super) fn give_memory_back(&mut self) {
+        let host_mtu = self.host_mtu();
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
+            host_mtu,
+        );
+        self.forwarding.give_memory_back(&facts);
+    }
+
     pub(super) fn set_group(&mut self, group: GroupId, next_hops: NextHops) {
         let host_mtu = self.host_mtu();
         let facts = Known::new(

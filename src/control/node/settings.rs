@@ -103,7 +103,7 @@ impl Node {
             self.steer();
         }
         self.reconfigure();
-        self.nat.update(&self.state, self.settings.nat_exclusions);
+        self.follow_nat();
     }
 
     fn reconfigure(&mut self) {
