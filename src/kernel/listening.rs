@@ -19,7 +19,9 @@ pub fn holder(port: u16) -> Option<String> {
         return None;
     }
     let processes = fs::read_dir("/proc").ok()?.flatten();
+    let is_number = |name: &std::ffi::OsStr| name.as_encoded_bytes()[0].is_ascii_digit();
     processes
+        .filter(|process| is_number(&process.file_name()))
         .map(|process| process.path())
         .find(|process| has_socket(process, &inodes))
         .map(|process| describe(&process))

@@ -16,6 +16,7 @@ mod plugs;
 mod refusals;
 mod restart;
 mod running;
+mod shares;
 mod support;
 mod upkeep;
 mod workers;

@@ -25,10 +25,10 @@ const THREE: Node = Node {
 const A_WHILE: Duration = Duration::from_millis(700);
 
 /// A routing daemon in the foreground, in a namespace; killed when dropped, as a crash would.
-struct Daemon(Child);
+pub struct Daemon(Child);
 
 impl Daemon {
-    fn start(namespace: &str, line: &str) -> Self {
+    pub fn start(namespace: &str, line: &str) -> Self {
         let log = fs::File::create(format!("/run/{namespace}.log")).expect("log");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]);
@@ -46,7 +46,7 @@ impl Drop for Daemon {
 }
 
 /// A router on the nodes' Ethernet: 10.30.0.NUMBER, and an address behind it.
-fn build_router(name: &str, number: u8, behind: Ipv4Addr) {
+pub fn build_router(name: &str, number: u8, behind: Ipv4Addr) {
     sh(&format!(
         "ip netns add {name}
          ip -n net link add {name} type veth peer name eth0 netns {name}
@@ -59,7 +59,7 @@ fn build_router(name: &str, number: u8, behind: Ipv4Addr) {
     ));
 }
 
-fn start_bird(name: &str, number: u8, local_as: u32, prefix: &str, arguments: &str) -> Daemon {
+pub fn start_bird(name: &str, number: u8, local_as: u32, prefix: &str, arguments: &str) -> Daemon {
     let text = format!(
         "router id 10.30.0.{number};
          protocol device {{}}
@@ -216,7 +216,7 @@ fn none_lost(flows: &[Flow]) {
     }
 }
 
-fn no_mesh() {
+pub fn no_mesh() {
     write_resources(
         "bgp",
         "apiVersion: projectcalico.org/v3
@@ -227,7 +227,7 @@ spec: {nodeToNodeMeshEnabled: false}
     );
 }
 
-fn write_peer(name: &str, spec: &str) {
+pub fn write_peer(name: &str, spec: &str) {
     write_resources(
         name,
         &format!(

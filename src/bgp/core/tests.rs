@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::bgp::event::NextHopGroupId;
 use crate::bgp::filter::{Action as Verdict, Filter, MatchOperator, Rule};
-use crate::bgp::report::RouteQuery;
+use crate::bgp::report::{RouteQuery, State};
 
 /// Everybody's addresses are 10.0.0.N, N from 1.
 fn address(of: usize) -> IpAddr {

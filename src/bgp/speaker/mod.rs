@@ -12,7 +12,6 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::warn;
 
 use self::run::Runner;
 use super::attributes::OwnRoute;
@@ -90,8 +89,8 @@ enum Command {
 }
 
 impl Speaker {
-    /// Starts the thread, in the calling thread's network namespace. Where it cannot listen yet, it
-    /// tries again and again.
+    /// Starts the thread, in the calling thread's network namespace. Where it cannot listen yet, which
+    /// [`Speaker::deaf`] says, it tries again and again.
     pub fn start(settings: Settings, start: Start) -> Result<Self, Error> {
         settings.check()?;
         let poll = mio::Poll::new().map_err(Error::Start)?;
@@ -100,9 +99,8 @@ impl Speaker {
         let (tell, events) = bounded(EVENTS);
         let deaf = Deaf::default();
         let mut runner = Runner::new(poll, (to_do, tell), Arc::clone(&deaf), &settings, start);
-        if let Err(error) = runner.listen(&settings) {
-            warn!("BGP: {error}; it is tried again");
-        }
+        // Where that is not possible is in `deaf`.
+        let _ = runner.listen(&settings);
         let thread = thread::Builder::new().name("bgp".to_owned());
         let thread = thread.spawn(move || runner.run()).map_err(Error::Start)?;
         Ok(Self {
