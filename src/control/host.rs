@@ -365,10 +365,10 @@ impl HostSide {
             Err(error) => return log::error!("the host's routes: {error}"),
         };
         let mut prefixes: BTreeSet<IpNet> = self.ways.keys().copied().collect();
-        prefixes.extend(self.routes.keys());
         self.routes.clear();
         for route in listed {
             if route.metric == 0 {
+                // What nobody wants goes, unless somebody may want it yet.
                 if !self.awaits {
                     prefixes.insert(route.destination);
                 }
