@@ -156,11 +156,11 @@ fn configuration(node: &str) -> String {
 }
 
 fn is_ready() -> Option<()> {
-    let ready = |node: &&str| {
+    let ready = |node: &str| {
         let line = format!("ip netns exec up-{node} {UNDERPASS} health --ready");
         try_sh(&line).status.success()
     };
-    NODES.iter().all(|node| ready(&node)).then_some(())
+    NODES.iter().all(|node| ready(node)).then_some(())
 }
 
 /// Whether anybody listens for BGP.
