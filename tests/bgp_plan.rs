@@ -428,17 +428,20 @@ fn filters_by_what_routes_say_and_changes_of_it() {
         changes.iter().for_each(|change| change.apply(&mut changed));
         (action, changed)
     };
-    let rejected = |prefix: &str, change: &dyn Fn(&mut Attributes)| {
-        judged(prefix, change).0 == Action::Reject
-    };
+    let rejected =
+        |prefix: &str, change: &dyn Fn(&mut Attributes)| judged(prefix, change).0 == Action::Reject;
     let plain = |_: &mut Attributes| {};
-    assert!(rejected("10.8.0.0/24", &|says| says.communities = [0xfde8_0064].into()));
-    assert!(!rejected("10.8.0.0/24", &|says| says.communities = [0xfde8_0065].into()));
-    assert!(rejected("10.8.0.0/24", &|says| says.large_communities = [[65000, 10, 20]].into()));
+    assert!(rejected("10.8.0.0/24", &|says| says.communities =
+        [0xfde8_0064].into()));
+    assert!(!rejected("10.8.0.0/24", &|says| says.communities =
+        [0xfde8_0065].into()));
+    assert!(rejected("10.8.0.0/24", &|says| says.large_communities =
+        [[65000, 10, 20]].into()));
     assert!(rejected("10.8.0.0/24", &|says| {
         says.as_path = AsPath([Segment::Sequence([65000, 65001, 65002].into())].into());
     }));
-    assert!(rejected("10.8.0.0/24", &|says| says.local_pref = Some(2_147_483_647 - 512)));
+    assert!(rejected("10.8.0.0/24", &|says| says.local_pref =
+        Some(2_147_483_647 - 512)));
     assert!(rejected("10.9.1.0/24", &plain), "by the uplink, eth0");
     let (action, changed) = judged("10.8.0.0/24", &plain);
     assert_eq!(action, Action::Accept);
@@ -452,7 +455,10 @@ fn filters_by_what_routes_say_and_changes_of_it() {
 #[test]
 fn own_routes_have_the_preference_of_their_priority() {
     let plan = planned("");
-    assert_eq!(plan.settings.as_ref().unwrap().default_local_pref, 2_147_482_623);
+    assert_eq!(
+        plan.settings.as_ref().unwrap().default_local_pref,
+        2_147_482_623
+    );
     let said: BTreeSet<_> = plan.own.iter().map(|route| route.says.local_pref).collect();
     assert_eq!(said, [Some(2_147_482_623)].into());
 }

@@ -331,7 +331,10 @@ fn a_failed_next_hop_is_one_write_whatever_the_number_of_prefixes() {
     let before = forwarding.published().get();
     let next_hop = before.fib.lookup_v4(to);
     let [near, also] = shares(&before);
-    assert!(near + also == 1000 && near.abs_diff(also) < 150, "{near} {also}");
+    assert!(
+        near + also == 1000 && near.abs_diff(also) < 150,
+        "{near} {also}"
+    );
     // A worker that never comes to rest does not hold it up.
     let _stuck = forwarding.quiescence().register();
     underlay.ways.insert(NEAR.into(), Way::Failed);
@@ -408,7 +411,10 @@ fn what_is_translated_leaves_by_the_host_whatever_was_learned() {
     assert_eq!(ends(&forwarding), [direct, direct]);
     // The host's own kernel goes that way, too.
     let ways = forwarding.changed_ways_outside().expect("news");
-    let expected = HostWay::Direct([NEAR.into()].into(), Some(Ipv4Addr::new(10, 30, 0, 11).into()));
+    let expected = HostWay::Direct(
+        [NEAR.into()].into(),
+        Some(Ipv4Addr::new(10, 30, 0, 11).into()),
+    );
     assert_eq!(ways, BTreeMap::from([(net("203.0.113.0/24"), expected)]));
 }
 
@@ -438,7 +444,9 @@ fn a_table_of_the_internet_is_not_the_hosts_and_gives_its_memory_back() {
     assert!(!Arc::ptr_eq(&before.fib, &after.fib));
     let mut sender = Sender::new();
     for (n, end) in [(0, End::Direct(mac_of(NEAR).0)), (200, End::Port(HOST))] {
-        let IpAddr::V4(to) = prefix(n).addr() else { unreachable!() };
+        let IpAddr::V4(to) = prefix(n).addr() else {
+            unreachable!()
+        };
         assert_eq!(sender.end(&after, to), end, "{to}");
     }
     assert_eq!(forwarding.learned_count(), 100);

@@ -181,9 +181,7 @@ fn matches_interface(pattern: &[u8], name: &[u8]) -> bool {
         Some((b'*', rest)) => {
             (0..=name.len()).any(|skipped| matches_interface(rest, &name[skipped..]))
         }
-        Some((first, rest)) => {
-            name.first() == Some(first) && matches_interface(rest, &name[1..])
-        }
+        Some((first, rest)) => name.first() == Some(first) && matches_interface(rest, &name[1..]),
     }
 }
 

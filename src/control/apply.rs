@@ -109,6 +109,8 @@ pub struct Fixed {
     pub vxlan_port: u16,
     /// The network.
     pub vni: Vni,
+    /// Port and network that are taken as well; else the same once more.
+    pub also: (u16, Vni),
     /// Whether VXLAN's reserved bits must be zero.
     pub strict_reserved_bits: bool,
     /// How the outer TTL is chosen.
@@ -485,6 +487,10 @@ impl Forwarding {
                 self.rechosen |= other;
                 self.rechosen_outside |= other;
             }
+            if self.goes_elsewhere(hop) {
+                // About to be left, and until then as good as it was.
+                continue;
+            }
             let choice = chosen.get(hop).map_or(&[][..], |choice| choice);
             adjacencies[index.0 as usize] = self.adjacency(hop, choice, facts);
         }
@@ -850,6 +856,7 @@ fn snapshot(
             node_address,
             vxlan_port: fixed.vxlan_port,
             vni: fixed.vni,
+            also: fixed.also,
             vtep_mac: wanted.local.vtep_mac,
             strict_reserved_bits: fixed.strict_reserved_bits,
             local_addresses,

@@ -244,8 +244,8 @@ impl HostSide {
         }
         for destination in &touched.destinations {
             // Another program's route to what others told us may have come, or gone.
-            let told = self.outside.contains_key(destination)
-                && !self.learned.contains_key(destination);
+            let told =
+                self.outside.contains_key(destination) && !self.learned.contains_key(destination);
             let way = self.outside(*destination, mirror);
             if told && self.ways.get(destination) != way.as_ref() {
                 self.set_way(*destination, way, mirror);

@@ -78,6 +78,9 @@ mod tests {
         assert_eq!(super::listener(listens, 179), Some(4711));
         assert_eq!(super::listener(listens, 180), None);
         assert_eq!(super::listener(&listens.replace(" 0A ", " 01 "), 179), None);
-        assert_eq!(super::listener("  sl  local_address rem_address   st", 179), None);
+        assert_eq!(
+            super::listener("  sl  local_address rem_address   st", 179),
+            None
+        );
     }
 }

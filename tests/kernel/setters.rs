@@ -250,7 +250,9 @@ fn routes_over_several_routers_are_made_listed_and_changed() {
         let mut netlink = Netlink::open().unwrap();
         let interface = netlink.link("d0").unwrap().index;
         let several = |gateways: &[&str]| {
-            let ways = gateways.iter().map(|gateway| (interface, gateway.parse().unwrap()));
+            let ways = gateways
+                .iter()
+                .map(|gateway| (interface, gateway.parse().unwrap()));
             Target::Several(ways.collect())
         };
         let v4 = route("10.20.0.0/16", several(&["10.0.0.8", "10.0.0.9"]));
@@ -261,9 +263,18 @@ fn routes_over_several_routers_are_made_listed_and_changed() {
         }
         assert_eq!(netlink.own_routes().unwrap(), [v4.clone(), v6.clone()]);
         let shown = ip("route show 10.20.0.0/16");
-        assert!(shown.contains("nexthop via 10.0.0.8 dev d0 weight 1"), "{shown}");
-        assert!(shown.contains("nexthop via 10.0.0.9 dev d0 weight 1"), "{shown}");
-        let fewer = route("10.20.0.0/16", several(&["10.0.0.9", "10.0.0.10", "10.0.0.11"]));
+        assert!(
+            shown.contains("nexthop via 10.0.0.8 dev d0 weight 1"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("nexthop via 10.0.0.9 dev d0 weight 1"),
+            "{shown}"
+        );
+        let fewer = route(
+            "10.20.0.0/16",
+            several(&["10.0.0.9", "10.0.0.10", "10.0.0.11"]),
+        );
         let one = route(
             "fd00:20::/64",
             Target::Interface {

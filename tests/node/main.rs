@@ -12,6 +12,7 @@ mod external;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
 mod host_routes;
+mod late;
 mod plugs;
 mod refusals;
 mod restart;

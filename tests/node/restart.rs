@@ -263,9 +263,7 @@ fn a_flow_outlives_the_daemon_that_told_its_route() {
             }
             let _zebra = program.contains("frr").then(|| start_zebra("router"));
             let first = start("");
-            wait_for("the route", || {
-                knows(ONE, "10.99.0.0/24").then_some(())
-            });
+            wait_for("the route", || knows(ONE, "10.99.0.0/24").then_some(()));
             let mut second = None;
             let flows = meanwhile(&[("one0", "router", behind)], || {
                 drop(first);
@@ -300,7 +298,11 @@ fn flows_outlive_the_reflector_that_told_their_routes() {
         let reflector = fs::read_to_string("/run/test/datastore/one.yaml").expect("resources");
         let reflector = reflector
             .replacen("  name: one\n", "  name: one\n  labels: {rr: 'yes'}\n", 1)
-            .replacen("  bgp:\n", "  bgp:\n    routeReflectorClusterID: 10.0.0.1\n", 1);
+            .replacen(
+                "  bgp:\n",
+                "  bgp:\n    routeReflectorClusterID: 10.0.0.1\n",
+                1,
+            );
         write_resources("one", &reflector);
         write_peer("nodes", "nodeSelector: all(), peerSelector: has(rr)");
         let (behind_bird, behind_frr) = ("192.168.101.1", "192.168.102.1");
@@ -316,7 +318,8 @@ fn flows_outlive_the_reflector_that_told_their_routes() {
         let mut one = Router::start("one", &config(&ONE));
         let _two = Router::start("two", &config(&TWO));
         let _three = Router::start("three", &config(&THREE));
-        let daemons = Path::new("/usr/sbin/bird").exists() && Path::new("/usr/lib/frr/bgpd").exists();
+        let daemons =
+            Path::new("/usr/sbin/bird").exists() && Path::new("/usr/lib/frr/bgpd").exists();
         let _daemons = daemons.then(|| {
             let zebra = start_zebra("frr");
             let bird = start_bird("bird", 8, 64512, "192.168.101.0/26", "");
@@ -331,7 +334,9 @@ fn flows_outlive_the_reflector_that_told_their_routes() {
             let others = !daemons
                 || kernel_knows("bird", "192.168.102.0/26")
                     && kernel_knows("frr", "192.168.101.0/26");
-            nodes && others && (2..=3).all(|last| neighbor_is(ONE, &format!("10.30.0.{last}"), "up"))
+            nodes
+                && others
+                && (2..=3).all(|last| neighbor_is(ONE, &format!("10.30.0.{last}"), "up"))
         };
         wait_for("everybody's routes", || all_know().then_some(()));
         let mut pairs = vec![("two0", "three0", THREE.workload(0))];

@@ -37,8 +37,7 @@ fn shares(from: &str, at: &[(&str, UdpSocket)]) -> BTreeMap<(String, IpAddr), u1
 }
 
 fn gateways() -> Vec<IpAddr> {
-    let rows: Vec<RouteRow> =
-        serde_json::from_value(ask("routes", &ONE.socket())).expect("routes");
+    let rows: Vec<RouteRow> = serde_json::from_value(ask("routes", &ONE.socket())).expect("routes");
     let row = rows
         .into_iter()
         .find(|row| row.destination.to_string() == "10.99.0.0/24");
@@ -77,7 +76,10 @@ fn equal_paths_share_flows_and_natoutgoing_is_heeded() {
         assert_eq!(of("left") + of("right"), FLOWS, "{found:?}");
         assert!(of("left").abs_diff(of("right")) < FLOWS / 2, "{found:?}");
         let shown = sh(&format!("{UNDERPASS} routes --socket {}", ONE.socket()));
-        assert!(shown.contains("10.30.0.9\n") || shown.contains("10.30.0.9 "), "{shown}");
+        assert!(
+            shown.contains("10.30.0.9\n") || shown.contains("10.30.0.9 "),
+            "{shown}"
+        );
 
         // The host's table has both, and its own flows share them.
         wait_for("the host's route", || {
@@ -105,10 +107,7 @@ fn equal_paths_share_flows_and_natoutgoing_is_heeded() {
             write_pool("ipipMode: Always");
             wait_for("no translation", || {
                 let found = shares("one0", &at);
-                found
-                    .keys()
-                    .all(|(_, source)| *source == pod)
-                    .then_some(())
+                found.keys().all(|(_, source)| *source == pod).then_some(())
             });
         }
 
@@ -157,7 +156,10 @@ fn a_peer_behind_a_gateway_is_reached() {
         std::fs::write("/run/far.conf", text).expect("configuration");
         let line = "/usr/sbin/bird -f -c /run/far.conf -s /run/far.ctl -P /run/far.pid";
         let _bird = super::restart::Daemon::start("far", line);
-        write_peer("far", "peerIP: 10.40.0.9, asNumber: 65009, reachableBy: 10.30.0.8");
+        write_peer(
+            "far",
+            "peerIP: 10.40.0.9, asNumber: 65009, reachableBy: 10.30.0.8",
+        );
         let _one = Router::start("one", &ONE.config("bgp: internal"));
         wait_for("the session", || {
             let status = ask("status", &ONE.socket());

@@ -36,7 +36,6 @@ use super::rib::{PeerFacts, PeerIndex};
 use super::session::{Action, Agreed, ConnectionId, NO_ANSWER, Time};
 use super::settings::{PeerName, PeerSettings, Settings};
 
-
 /// The speaker.
 pub(super) struct Core {
     settings: Settings,
@@ -72,7 +71,6 @@ pub(super) enum Output {
     Close { id: ConnectionId, last: Vec<u8> },
 }
 
-
 /// What takes a walk over the tables.
 enum Chore {
     /// All routes of a peer are gone, in the families that are true.
@@ -92,14 +90,9 @@ struct Beginning {
     told: bool,
 }
 
-
 impl Core {
     /// A speaker at the time 0; `kept_by`: the peers that keep the routes of an earlier run.
-    pub(super) fn new(
-        settings: Settings,
-        kept_by: Option<BTreeSet<PeerName>>,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(settings: Settings, kept_by: Option<BTreeSet<PeerName>>, seed: u64) -> Self {
         // Peers keep our routes twice as long.
         let patience = match settings.graceful_restart.is_zero() {
             true => Time::from_secs(60),

@@ -214,12 +214,7 @@ impl GracefulRestart {
             GracefulRestartAddressFamily::new(*forwarding, address_type(*family))
         });
         let families: Vec<_> = families.collect();
-        GracefulRestartCapability::new(
-            self.restarted,
-            self.after_notification,
-            self.time,
-            families,
-        )
+        GracefulRestartCapability::new(self.restarted, self.after_notification, self.time, families)
     }
 
     fn noted(capability: &GracefulRestartCapability) -> Self {

@@ -114,7 +114,10 @@ impl Speaker {
 
     /// Addresses that cannot be listened at now, and why; it is tried again and again.
     pub fn deaf(&self) -> BTreeMap<SocketAddr, String> {
-        self.deaf.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.deaf
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Applies what is different; sessions whose settings are the same live on.

@@ -365,7 +365,9 @@ impl<'a> Planner<'a> {
             NextHopMode::Own => true,
             NextHopMode::Keep => false,
             // A filter of the user's may let peers' routes through to another AS.
-            NextHopMode::Auto => !internal && told.clone().any(|rule| rule.action == Action::Accept),
+            NextHopMode::Auto => {
+                !internal && told.clone().any(|rule| rule.action == Action::Accept)
+            }
         };
         settings.import = rules.import;
         // To another AS what peers told goes on with its own next hop alone: by this node it would be a

@@ -20,6 +20,10 @@ use crate::kernel::listening;
 /// Where the running speaker is, for observers: there is none while there is nothing to speak about.
 pub type SpeakerSlot = Arc<Mutex<Option<Arc<Speaker>>>>;
 
+/// How long sessions stay that the resources want no more: other nodes have their routes by them until they
+/// have read the same.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// After that long one session is enough to be ready, as Calico has it.
 const FIRST: Duration = Duration::from_secs(30);
 
@@ -35,6 +39,8 @@ pub struct BgpSide {
     /// Peers with a session.
     up: BTreeSet<PeerName>,
     handover: Handover,
+    /// Since when there is nobody to speak with.
+    idle: Option<Instant>,
 }
 
 /// How the node ends, as far as its peers are concerned.
@@ -68,6 +74,7 @@ impl BgpSide {
             started: None,
             up: BTreeSet::new(),
             handover: Handover::beside(control_socket),
+            idle: None,
         }
     }
 
@@ -91,13 +98,13 @@ impl BgpSide {
         }
         self.problems = plan.problems;
         self.note_unopened(plan.unopened);
+        if plan.settings.is_none() && self.speaker().is_some() {
+            self.idle.get_or_insert_with(Instant::now);
+            return Changed::Nothing;
+        }
+        self.idle = None;
         let changed = match (self.speaker(), &plan.settings) {
-            (None, None) => return Changed::Nothing,
-            (Some(_), None) => {
-                self.stop("no peers are left", Farewell::ForGood);
-                log::info!("BGP: there is nobody to speak with: stopped");
-                Changed::Speaker
-            }
+            (_, None) => return Changed::Nothing,
             (None, Some(settings)) => {
                 self.start(settings.clone());
                 Changed::Speaker
@@ -120,6 +127,18 @@ impl BgpSide {
         }
         self.own = plan.own;
         changed
+    }
+
+    /// Stops a speaker that has had nobody to speak with for a while, and notes for a later run who speaks
+    /// with this one; to be called about once a second.
+    pub fn tick(&mut self) -> Changed {
+        self.keep_handover();
+        if self.idle.is_none_or(|since| since.elapsed() < LINGER) {
+            return Changed::Nothing;
+        }
+        self.stop("no peers are left", Farewell::ForGood);
+        log::info!("BGP: there is nobody to speak with: stopped");
+        Changed::Speaker
     }
 
     fn start(&mut self, settings: Settings) {
@@ -189,7 +208,11 @@ impl BgpSide {
     pub fn neighbors(&self) -> Vec<NeighborReport> {
         let neighbors = self.speaker().map(|speaker| speaker.neighbors());
         let mut neighbors = neighbors.and_then(Result::ok).unwrap_or_default();
-        neighbors.extend(self.unopened.iter().map(|(peer, since)| unopened(peer, *since)));
+        neighbors.extend(
+            self.unopened
+                .iter()
+                .map(|(peer, since)| unopened(peer, *since)),
+        );
         neighbors.sort_by(|a, b| a.name.cmp(&b.name));
         neighbors
     }
@@ -215,11 +238,10 @@ impl BgpSide {
             true => self.up.insert(peer),
             false => self.up.remove(&peer),
         };
-        self.tick();
+        self.keep_handover();
     }
 
-    /// Time has passed: about a second.
-    pub fn tick(&mut self) {
+    fn keep_handover(&mut self) {
         if self.speaker().is_some() {
             self.handover.keep(&self.up);
         }
@@ -233,6 +255,9 @@ impl BgpSide {
     /// Whether sessions are as they should be, in calico-node's words and by its rules (`bird-ready`):
     /// without peers, yes; during the first 30 seconds all must be there, later one is enough.
     pub fn readiness(&self) -> Result<(), String> {
+        if !self.runs() {
+            return Ok(());
+        }
         let early = self
             .started
             .is_some_and(|started| started.elapsed() < FIRST);
@@ -255,7 +280,14 @@ impl BgpSide {
         }
         self.up.clear();
         self.settings = None;
+        self.idle = None;
         self.own.clear();
+    }
+
+    /// Whether there is anybody to speak with, or ought to be.
+    pub fn runs(&self) -> bool {
+        let speaks = self.idle.is_none() && self.speaker().is_some();
+        speaks || !self.unopened.is_empty()
     }
 
     fn speaker(&self) -> Option<Arc<Speaker>> {
