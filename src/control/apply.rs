@@ -381,15 +381,15 @@ impl Forwarding {
     }
 
     /// Gives memory back after a large table has gone: the routes that are left move into new tables, which
-    /// workers read from their next batch on. To be called now and then.
-    pub fn give_memory_back(&mut self, facts: &dyn Facts) {
+    /// workers read from their next batch on. To be called now and then; says whether it has done so.
+    pub fn give_memory_back(&mut self, facts: &dyn Facts) -> bool {
         /// Blocks of a KiB each: for less it is not worth while.
         const MUCH: usize = 8192;
         let stats = self.writer.stats();
         let used = stats.blocks_v4 + stats.blocks_v6;
         let free = stats.blocks_free + stats.blocks_waiting;
         if free < MUCH || free < used * 3 {
-            return;
+            return false;
         }
         match self.writer.rebuilt(self.quiescence.clone()) {
             Ok((fib, writer)) => {
@@ -397,8 +397,12 @@ impl Forwarding {
                 self.publish(false, facts);
                 self.quiescence.synchronize();
                 self.writer = writer;
+                true
             }
-            Err(error) => log::error!("the route table could not be made anew: {error}"),
+            Err(error) => {
+                log::error!("the route table could not be made anew: {error}");
+                false
+            }
         }
     }
 

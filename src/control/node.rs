@@ -143,6 +143,8 @@ pub(super) struct Node {
     bgp: BgpSide,
     /// Whether the host's table is too small for the learned routes to destinations in no pool.
     too_many_outside: bool,
+    /// Ticks until the heap's free pages are given back; 0 for never.
+    trim_in: u8,
     overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
@@ -255,6 +257,7 @@ impl Node {
             external,
             bgp,
             too_many_outside: false,
+            trim_in: 0,
             forwarding,
             links,
             paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),

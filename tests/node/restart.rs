@@ -191,6 +191,12 @@ fn knows(node: Node, prefix: &str) -> bool {
 
 /// What becomes of flows between namespaces while something happens.
 fn meanwhile(flows: &[(&str, &str, Ipv4Addr)], what: impl FnOnce()) -> Vec<Flow> {
+    // Neighbours are asked for beforehand: what waits for one in a kernel's queue may be too much for it.
+    for (from, _, address) in flows {
+        try_sh(&format!(
+            "ip netns exec {from} ping -q -n -c 2 -i 0.2 -W 1 {address}"
+        ));
+    }
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let running: Vec<_> = flows
@@ -212,6 +218,11 @@ fn meanwhile(flows: &[(&str, &str, Ipv4Addr)], what: impl FnOnce()) -> Vec<Flow>
 fn none_lost(flows: &[Flow]) {
     for flow in flows {
         println!("{flow:?}");
+        if flow.received < flow.sent {
+            let counters = format!("{UNDERPASS} counters --socket {}", ONE.socket());
+            println!("{}", String::from_utf8_lossy(&try_sh(&counters).stdout));
+            println!("{}", sh("ip -n one -s link show"));
+        }
         assert!(flow.sent > 1000 && flow.received == flow.sent, "{flow:?}");
     }
 }
