@@ -1,4 +1,5 @@
 //! The process's own heap.
+#![allow(unsafe_code)] // A call of the C library's.
 
 /// Has the allocator give the kernel those pages back that nobody uses. It keeps them otherwise, wherever
 /// something small is left above them. Not for the packet path: it walks over the whole heap.
