@@ -287,7 +287,7 @@ impl Kind {
             Self::IpReservation => &["reservation", "reservations"],
             Self::IpamConfiguration => &["ipamconfig", "ipamconfigs"],
             Self::BlockAffinity => &["affinity", "affinities"],
-            Self::WorkloadEndpoint => &["wep", "weps"],
+            Self::WorkloadEndpoint => &["wep", "weps", "workload", "workloads"],
             Self::HostEndpoint => &["hep", "heps"],
             Self::BgpConfiguration => &["bgpconfig", "bgpconfigs"],
             Self::BgpPeer => &["bgpp", "bgpps", "bp", "bps"],
