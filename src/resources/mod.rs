@@ -295,8 +295,8 @@ impl Kind {
             Self::FelixConfiguration => &["felixconfig", "felixconfigs"],
             Self::NetworkPolicy => &["policy", "np", "policies", "pol", "pols"],
             Self::GlobalNetworkPolicy => &["gnp", "gnps"],
-            Self::NetworkSet => &["netsets"],
-            Self::GlobalNetworkSet => &["gnetsets"],
+            Self::NetworkSet => &["netset", "netsets"],
+            Self::GlobalNetworkSet => &["gnetset", "gnetsets"],
             Self::Profile => &["pro", "pros"],
             _ => &[],
         }
