@@ -13,6 +13,7 @@ mod external;
 mod fast_path;
 mod host_routes;
 mod late;
+mod libcni;
 mod plugs;
 mod refusals;
 mod restart;
