@@ -342,14 +342,16 @@ impl Node {
         let wanted = self.resolver.wanted();
         let (port, also) = (self.networks.sent.0, self.networks.also.0);
         let mut more_ports = self.forwarding.bridging().udp_ports();
-        if also != port && !more_ports.contains(&also) {
-            more_ports.insert(0, also);
+        // Both are taken before one takes the other's place.
+        if also != port {
+            more_ports.retain(|more| ![port, also].contains(more));
+            more_ports.splice(0..0, [port, also]);
         }
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
         let steered = steering
-            .set_vxlan_port(port)
-            .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
+            .set_more_vxlan_ports(&more_ports)
+            .and_then(|()| steering.set_vxlan_port(port))
             .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
             .and_then(|()| steering.set_local_prefixes(&prefixes));
         if let Err(error) = steered {
