@@ -11,11 +11,13 @@ mod devices;
 mod external;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
+mod guests;
 mod host_routes;
 mod plugs;
 mod refusals;
 mod running;
 mod support;
+mod tap;
 mod upkeep;
 mod workers;
 mod workloads;

@@ -3,7 +3,9 @@
 use std::process::{Command, Output};
 use std::{env, fs};
 
-use super::netns::UNDERPASS;
+use underpass::observe::report::CounterReport;
+
+use super::netns::{UNDERPASS, wait_for};
 
 /// The lab's modes.
 pub const MODES: [&str; 5] = ["ipip", "vxlan", "direct", "ipip-cross", "vxlan-cross"];
@@ -36,6 +38,12 @@ impl VmLab {
             .is_err()
         {
             println!("skipped: no qemu-system-x86_64 here: scripts/setup vm installs it");
+            return None;
+        }
+        if arguments.starts_with('D') && fs::metadata(format!("{cache}/system.stamp")).is_err() {
+            println!(
+                "skipped: no Debian for guests in {cache}: scripts/vm-lab image puts it there"
+            );
             return None;
         }
         let lab = Self;
@@ -99,6 +107,33 @@ impl VmLab {
             from,
             &format!("ping -n -c 2 -i 0.2 -W 3 -M do -s {} {to}", length - 28),
         )
+    }
+
+    /// Every packet of a node's is accounted for, and none was dropped for another reason than these.
+    pub fn lost_nothing_but(&self, node: &str, expected: &[&str]) {
+        let counted = self.quiet_counters(node);
+        assert_eq!(counted.balance().difference(), 0, "{node}: {counted:?}");
+        let lost = counted.drops.iter().filter(|drop| drop.packets > 0);
+        let lost: Vec<_> = lost
+            .filter(|drop| !expected.contains(&drop.reason.as_str()))
+            .collect();
+        assert!(lost.is_empty(), "{node}: {lost:?}");
+    }
+
+    /// A node's counters once nothing moves any more, of one in a guest too.
+    pub fn quiet_counters(&self, node: &str) -> CounterReport {
+        let ask = || -> CounterReport {
+            let text = self.script(&format!("counters {node}"));
+            serde_json::from_str(&text).expect("a counter report")
+        };
+        let mut last = ask();
+        wait_for("counters that stand still", || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let now = ask();
+            let still = now == last;
+            last = now;
+            still.then(|| last.clone())
+        })
     }
 
     pub fn pings(&self, from: &str, to: &str) {
