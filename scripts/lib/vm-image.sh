@@ -4,8 +4,9 @@
 # shellcheck shell=bash
 
 VM_CACHE=${UNDERPASS_VM_CACHE:-/var/cache/underpass-vm}
-# The metapackage whose kernel guests boot: Linux 6.12, of bookworm's security archive.
-VM_KERNEL=${UNDERPASS_VM_KERNEL:-linux-image-6.12-cloud-amd64}
+# The metapackages whose kernel guests boot, the first that there is: Linux 6.12, of bookworm's security
+# archive, or bookworm's own 6.1.
+VM_KERNEL=${UNDERPASS_VM_KERNEL:-linux-image-6.12-cloud-amd64 linux-image-cloud-amd64}
 VM_MODULES='virtio_net af_packet ipip vxlan veth tun bridge ip6_udp_tunnel udp_tunnel'
 VM_DISK_MODULES='virtio_blk ext4'
 VM_TOOLS='ip bridge tc ping ethtool tcpdump curl socat'
@@ -41,7 +42,7 @@ fetch_kernel() {
     [[ -s $(vm_kernel) && -d $VM_CACHE/tree/lib/modules ]] && return
     local package work
     package=$(kernel_package) || { apt-get update -q >/dev/null && package=$(kernel_package); } ||
-        die "$VM_KERNEL is not among this machine's packages (apt-get update); UNDERPASS_VM_KERNEL names another"
+        die "none of $VM_KERNEL is among this machine's packages (apt-get update); UNDERPASS_VM_KERNEL names another"
     say "fetching $package"
     work=$(mktemp -d "$VM_CACHE/fetch.XXXXXX")
     (cd "$work" && apt-get download -q -o APT::Sandbox::User=root "$package" >/dev/null) ||
@@ -56,9 +57,12 @@ fetch_kernel() {
 }
 
 kernel_package() {
-    local package
-    package=$(apt-cache depends "$VM_KERNEL" 2>/dev/null | sed -n 's/^ *Depends: *\(linux-image[^ ]*\).*/\1/p' | head -n 1)
-    [[ -n $package ]] && printf '%s\n' "$package"
+    local package kernel
+    for kernel in $VM_KERNEL; do
+        package=$(apt-cache depends "$kernel" 2>/dev/null | sed -n 's/^ *Depends: *\(linux-image[^ ]*\).*/\1/p' | head -n 1)
+        [[ -z $package ]] || { printf '%s\n' "$package"; return; }
+    done
+    return 1
 }
 
 # A bzImage is a small program and the compressed kernel behind it. Under emulation, decompressing takes

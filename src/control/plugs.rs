@@ -16,7 +16,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::ports::{
-    Description, OpenPorts, PLUGGED_RING, WorkerPorts, may_leave_checksums, open_held, open_socket, steer,
+    Description, OpenPorts, PLUGGED_RING, WorkerPorts, may_leave_checksums, open_held, open_socket,
+    steer,
 };
 use super::resolve::Wanted;
 use crate::forward::{PortConfig, PortRole, WorkloadSources};
@@ -270,7 +271,11 @@ impl Plugs {
 
     /// What a port waits for that has no place.
     fn lacks(&self, name: &str) -> String {
-        match self.listed.get(name).and_then(|listed| directory(&listed.port)) {
+        match self
+            .listed
+            .get(name)
+            .and_then(|listed| directory(&listed.port))
+        {
             Some(directory) => format!("there is no directory {}", directory.display()),
             None => "there is no such interface".to_owned(),
         }
@@ -330,7 +335,10 @@ pub(super) fn place(port: &WorkloadPort, mirror: &Mirror) -> Option<Place> {
     let Some(directory) = directory(port) else {
         return interface(&port.interface.to_string(), mirror);
     };
-    let inode = port.socket.as_deref().and_then(|path| fs::metadata(path).ok());
+    let inode = port
+        .socket
+        .as_deref()
+        .and_then(|path| fs::metadata(path).ok());
     let inode = inode.map_or(0, |socket| socket.ino());
     (inode != 0 || directory.is_dir()).then_some(Place::Socket(inode))
 }

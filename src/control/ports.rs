@@ -251,9 +251,7 @@ impl Opening<'_> {
                 Box::new(port)
             }
             PortKind::Stream | PortKind::Dgram => Box::new(open_socket(id, config)?),
-            PortKind::Packet => {
-                Box::new(open_held(id, config, &mut self.workers[worker].pool)?)
-            }
+            PortKind::Packet => Box::new(open_held(id, config, &mut self.workers[worker].pool)?),
             PortKind::Tun | PortKind::Tap => {
                 let options = TunTapOptions {
                     interface: device.clone(),

@@ -189,7 +189,8 @@ impl Port for SocketPort {
                 if let Some(connection) = workload
                     && let Err(error) = connection.receive(pool, batch, &mut statistics.refused)
                 {
-                    statistics.refused.malformed += u64::from(error.kind() == ErrorKind::InvalidData);
+                    statistics.refused.malformed +=
+                        u64::from(error.kind() == ErrorKind::InvalidData);
                     log::info!(
                         "{}: the workload's connection has ended: {error}",
                         self.name

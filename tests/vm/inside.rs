@@ -16,7 +16,10 @@ fn a_guest_routes_between_two_others_by_af_xdp_on_virtio() {
             let port = ports.iter().find(|port| port.name == name);
             assert_eq!(port.expect(name).io, "af_xdp native copy", "{name}");
         }
-        let driver = lab.exec("worker1", "basename $(readlink /sys/class/net/cali1/device/driver)");
+        let driver = lab.exec(
+            "worker1",
+            "basename $(readlink /sys/class/net/cali1/device/driver)",
+        );
         assert_eq!(driver.trim(), "virtio_net");
         for (mode, outer) in [("ipip", "ipip"), ("vxlan", "vxlan"), ("direct", "direct")] {
             lab.script(&format!("mode {mode}"));

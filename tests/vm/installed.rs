@@ -43,7 +43,10 @@ fn serves(lab: &VmLab) {
         assert_eq!(unit[key], value, "{key}: {unit:?}");
     }
     // By sd_notify, as is its readiness.
-    assert!(unit["StatusText"].starts_with("worker2 forwards"), "{unit:?}");
+    assert!(
+        unit["StatusText"].starts_with("worker2 forwards"),
+        "{unit:?}"
+    );
     assert_ne!(unit["WatchdogTimestampMonotonic"], "0", "{unit:?}");
     lab.pings("pod1", POD2);
     lab.pings("pod2", POD1);
@@ -57,7 +60,10 @@ fn serves(lab: &VmLab) {
 
 fn has_no_more_rights_than_it_needs(lab: &VmLab) {
     let status = lab.exec(GUEST, &format!("cat /proc/{}/status", unit(lab)["MainPID"]));
-    let fields: BTreeMap<_, _> = status.lines().filter_map(|line| line.split_once(":\t")).collect();
+    let fields: BTreeMap<_, _> = status
+        .lines()
+        .filter_map(|line| line.split_once(":\t"))
+        .collect();
     for set in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
         let has = u64::from_str_radix(fields[set], 16).expect(set);
         assert_eq!(has, WANTED, "{set}: {has:#x}");
@@ -65,7 +71,10 @@ fn has_no_more_rights_than_it_needs(lab: &VmLab) {
     assert_eq!(fields["NoNewPrivs"], "1");
     let user = lab.exec(GUEST, "id -u underpass");
     let mut ids = fields["Uid"].split('\t');
-    assert!(user.trim() != "0" && ids.all(|id| id == user.trim()), "{user}");
+    assert!(
+        user.trim() != "0" && ids.all(|id| id == user.trim()),
+        "{user}"
+    );
 }
 
 /// One that says nothing any more is killed and started again, and forwards.
@@ -109,7 +118,10 @@ fn is_purged(lab: &VmLab) {
     lab.exec(GUEST, "systemctl start underpass && dpkg -r underpass");
     assert_eq!(unit(lab)["ActiveState"], "inactive");
     assert!(!lab.try_exec(GUEST, "pidof underpass").status.success());
-    lab.exec(GUEST, "test -e /etc/underpass/node.yaml && dpkg -P underpass");
+    lab.exec(
+        GUEST,
+        "test -e /etc/underpass/node.yaml && dpkg -P underpass",
+    );
     let left = lab.exec(
         GUEST,
         "find / -xdev -name '*underpass*' -not -path '/root/*' -not -path '/proc/*'",

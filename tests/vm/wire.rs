@@ -14,9 +14,11 @@ pub fn carries(encapsulation: &str, pod1: &str) {
         "vxlan" => "udp dst port 4789",
         _ => "icmp[icmptype] = icmp-echo",
     };
-    let capture = format!("timeout 15 tcpdump -nx -i to-worker2 -c 1 -Q out '{filter}' 2>/dev/null");
+    let capture =
+        format!("timeout 15 tcpdump -nx -i to-worker2 -c 1 -Q out '{filter}' 2>/dev/null");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm-lab");
-    let ping = format!("sleep 1; bash {script} exec {pod1} -- ping -n -c 3 -i 0.2 {POD2} >/dev/null");
+    let ping =
+        format!("sleep 1; bash {script} exec {pod1} -- ping -n -c 3 -i 0.2 {POD2} >/dev/null");
     let output = try_sh(&format!(
         "({ping}) & ip netns exec vm-fabric {capture}; wait"
     ));
@@ -43,13 +45,19 @@ pub fn carries(encapsulation: &str, pod1: &str) {
         _ => 0,
     };
     let inner = &packet[inner..];
-    assert_eq!((inner[0], inner[8], inner[9]), (0x45, 63, 1), "{inner:02x?}");
+    assert_eq!(
+        (inner[0], inner[8], inner[9]),
+        (0x45, 63, 1),
+        "{inner:02x?}"
+    );
     assert_eq!(inner[12..20], PODS, "{inner:02x?}");
 }
 
 /// The bytes of tcpdump's lines `0x0010:  0a1e 000b …`.
 fn bytes(text: &str) -> Vec<u8> {
-    let lines = text.lines().filter(|line| line.trim_start().starts_with("0x"));
+    let lines = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("0x"));
     let words = lines.flat_map(|line| line.split_whitespace().skip(1));
     let digits: String = words.collect();
     (0..digits.len() / 2)

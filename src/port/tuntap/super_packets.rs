@@ -413,7 +413,11 @@ mod tests {
     fn behind(header: [u16; 5], packet: &[u8]) -> Vec<u8> {
         let words = header.iter().skip(1).flat_map(|word| word.to_ne_bytes());
         let first = [(header[0] >> 8) as u8, header[0] as u8];
-        first.into_iter().chain(words).chain(packet.iter().copied()).collect()
+        first
+            .into_iter()
+            .chain(words)
+            .chain(packet.iter().copied())
+            .collect()
     }
 
     const CHECKSUM: u16 = 1 << 8;
@@ -444,11 +448,24 @@ mod tests {
             .map(|header| behind(header, &packet)),
         );
         for (count, bytes) in (1..).zip(&bad) {
-            assert_eq!(world.comes_of(bytes), [[0_u8; 0]; 0], "{:?}", &bytes[..bytes.len().min(10)]);
-            assert_eq!(world.statistics.refused.malformed, count, "{:?}", &bytes[..bytes.len().min(10)]);
+            assert_eq!(
+                world.comes_of(bytes),
+                [[0_u8; 0]; 0],
+                "{:?}",
+                &bytes[..bytes.len().min(10)]
+            );
+            assert_eq!(
+                world.statistics.refused.malformed,
+                count,
+                "{:?}",
+                &bytes[..bytes.len().min(10)]
+            );
             // A header's length is a hint, true or not.
             for hint in [0, u16::MAX] {
-                assert_eq!(world.comes_of(&behind([0, hint, 0, 0, 0], &packet)), [packet.clone()]);
+                assert_eq!(
+                    world.comes_of(&behind([0, hint, 0, 0, 0], &packet)),
+                    [packet.clone()]
+                );
             }
         }
         let refused = Refused {
