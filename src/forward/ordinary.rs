@@ -83,7 +83,8 @@ fn may_leave(tunnels: &Tunnels, port: &PortConfig, ip: &Plain, bytes: &[u8]) -> 
         protocol::TCP => true,
         protocol::UDP => {
             let to = bytes.get(IPIP + 2..IPIP + 4);
-            to.is_some_and(|to| to != tunnels.vxlan_port.to_be_bytes())
+            let to = to.and_then(|to| to.first_chunk().copied());
+            to.is_some_and(|to| !tunnels.listen_on(u16::from_be_bytes(to)))
         }
         _ => false,
     };
@@ -245,6 +246,7 @@ mod tests {
                 node_address: Some(NODE),
                 vxlan_port: 4789,
                 vni: Vni::CALICO,
+                also: (4789, Vni::CALICO),
                 vtep_mac: VTEP,
                 strict_reserved_bits: false,
                 local_addresses: [NODE, POD].map(IpAddr::V4).into_iter().collect(),

@@ -10,7 +10,7 @@ use super::name::{InterfaceName, NodeName};
 use super::net::{HostAddress, Prefix};
 use super::port::{Protocol, is_port_name};
 use super::problem::Fault;
-use crate::wire::MacAddr;
+use crate::wire::{MacAddr, Mtu};
 
 /// A WorkloadEndpoint resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +148,19 @@ impl WorkloadEndpoint {
         prefixes.iter().map(|prefix| prefix.0)
     }
 
+    /// The MTU that its interface was given, where underpass made it.
+    pub fn mtu(&self) -> Option<Mtu> {
+        let text = self.metadata.annotations.get(MTU)?;
+        text.parse().ok().map(Mtu)
+    }
+
+    /// Notes the MTU of its interface.
+    pub fn set_mtu(&mut self, mtu: Mtu) {
+        self.metadata
+            .annotations
+            .insert(MTU.into(), mtu.to_string());
+    }
+
     /// Writes out what follows from the rest, as Calico does when an endpoint is stored: labels by
     /// which selectors see where it is.
     pub fn fill_defaults(&mut self) {
@@ -210,6 +223,9 @@ impl WorkloadEndpoint {
 
 /// The label under which selectors see an endpoint's namespace.
 const NAMESPACE: &str = "projectcalico.org/namespace";
+
+/// The annotation with the MTU of an interface that underpass made.
+const MTU: &str = "underpass/mtu";
 /// The label under which selectors see who started an endpoint.
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 

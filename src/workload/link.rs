@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
 
-use super::WorkloadError;
+use super::{HASH, LONGEST_NAME, WorkloadError};
 use crate::forward::RouterAddresses;
 use crate::kernel::{Link, Netlink, OwnRoute, Target, Veth, sysctl, veth};
 use crate::wire::{MacAddr, Mtu};
@@ -37,10 +37,11 @@ pub struct LinkPlan {
 }
 
 /// The node's end of a workload's link, as Calico names it: `cali` and the beginning of a hash.
-pub fn host_interface(namespace: &str, name: &str) -> String {
+pub fn host_interface(prefix: &str, namespace: &str, name: &str) -> String {
     let hash = Sha1::digest(format!("{namespace}.{name}"));
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("cali{}", &hex[..11])
+    let room = LONGEST_NAME.saturating_sub(prefix.len()).min(HASH);
+    format!("{prefix}{}", &hex[..room])
 }
 
 /// The file of a network namespace that is given by name or by path.
@@ -78,6 +79,21 @@ pub fn make(plan: &LinkPlan) -> Result<MacAddr, WorkloadError> {
             log::error!("{}: {error}", plan.host);
         }
     })
+}
+
+/// Gives a link that is there the MTU that is planned now. Gives the Ethernet address of the workload's end.
+pub fn adapt(plan: &LinkPlan) -> Result<MacAddr, WorkloadError> {
+    let set = |interface: &str, mtu: Mtu| -> crate::kernel::Result<MacAddr> {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(interface)?;
+        if link.mtu != mtu {
+            netlink.set_link_mtu(link.index, mtu)?;
+        }
+        Ok(link.mac.unwrap_or_default())
+    };
+    set(&plan.host, plan.mtu)?;
+    let netns = open(&plan.netns)?;
+    Ok(veth::inside(&netns, || set(&plan.interface, plan.mtu))??)
 }
 
 /// Removes a workload's link by the node's end; nothing happens if there is none.
@@ -193,13 +209,15 @@ fn open(netns: &Path) -> Result<File, WorkloadError> {
 mod tests {
     use super::*;
 
+    const NGINX: &str = "calic440f455693";
+
     #[test]
     fn host_interfaces_are_named_as_calico_does() {
         // printf default.nginx | sha1sum
-        assert_eq!(host_interface("default", "nginx").len(), 15);
+        assert_eq!(host_interface("cali", "default", "nginx"), NGINX);
         assert_eq!(
-            host_interface("default", "nginx"),
-            host_interface("default", "nginx")
+            host_interface("workload", "default", "nginx"),
+            format!("workload{}", &NGINX[4..11])
         );
         assert_eq!(netns_path("pod1"), Path::new("/run/netns/pod1"));
         assert_eq!(netns_path("/proc/1/ns/net"), Path::new("/proc/1/ns/net"));

@@ -12,7 +12,7 @@ mod link;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -23,9 +23,11 @@ use crate::datastore::{self, Datastore, DatastoreError, Selection};
 use crate::forward::{Encapsulation, RouterAddresses, TunnelMtus};
 use crate::ipam::{Ipam, IpamError};
 use crate::kernel::{self, Netlink};
+use crate::resources::config::PortKind;
+use crate::resources::workload_interfaces::WorkloadInterfaces;
 use crate::resources::{
-    ClusterState, EncapMode, IpPool, Kind, Name, NodeConfig, NodeName, Problem, Resource,
-    ResourceKey, Settings, WorkloadEndpoint,
+    ClusterState, Kind, Name, NodeConfig, NodeName, Problem, Resource, ResourceKey, Settings,
+    WorkloadEndpoint,
 };
 use crate::wire::{MacAddr, Mtu};
 
@@ -126,17 +128,22 @@ impl Workloads {
         &self.config.node
     }
 
-    /// Makes a workload. One that is there already keeps its addresses and gets a new link.
+    /// Makes a workload. One that is there already keeps its addresses; its link is made again if it is not
+    /// as it was made, else it only gets the MTU that fits now.
     pub fn add(&self, wish: &Wish) -> Result<Made, WorkloadError> {
         let _one_at_a_time = self.lock()?;
         let key = self.key(&wish.identity)?;
         let state = self.state()?;
         let before = self.find(&key)?;
+        if let Some(endpoint) = &before {
+            refuse_other(endpoint, wish, &state)?;
+        }
+        self.refuse_unserved(&self.host_interface(wish))?;
         let addresses = match &before {
             Some(endpoint) => endpoint.addresses().collect(),
             None => self.assign(wish, &state)?,
         };
-        let made = self.make(wish, &state, addresses, key);
+        let made = self.make(wish, &state, addresses, (key, before.as_ref()));
         if made.is_err() && before.is_none() {
             self.ipam().release_handle(&wish.identity.handle)?;
         }
@@ -148,16 +155,25 @@ impl Workloads {
         wish: &Wish,
         state: &ClusterState,
         addresses: Vec<IpAddr>,
-        key: ResourceKey,
+        (key, before): (ResourceKey, Option<&WorkloadEndpoint>),
     ) -> Result<Made, WorkloadError> {
         let plan = self.plan(wish, state, addresses)?;
-        let mac = link::make(&plan)?;
+        let mac = match before.map(|endpoint| endpoint.spec.interface_name.to_string()) {
+            Some(host) if host == plan.host && link::check(&plan).is_ok() => link::adapt(&plan)?,
+            Some(host) if host != plan.host => {
+                link::remove(&host)?;
+                link::make(&plan)?
+            }
+            _ => link::make(&plan)?,
+        };
         let endpoint = self.endpoint(wish, &plan, mac, key)?;
         let stored = self
             .datastore
             .apply(&Resource::WorkloadEndpoint(endpoint.clone()));
         if let Err(error) = stored {
-            link::remove(&plan.host)?;
+            if before.is_none() {
+                link::remove(&plan.host)?;
+            }
             return Err(error.into());
         }
         Ok(Made {
@@ -194,7 +210,7 @@ impl Workloads {
         let _one_at_a_time = self.lock()?;
         let key = self.key(identity)?;
         let found = self.find(&key)?;
-        let usual = usual_host_interface(identity);
+        let usual = self.usual_host_interface(identity);
         let named = found.as_ref().map(|e| e.spec.interface_name.to_string());
         let host = named.or_else(|| host.map(str::to_owned)).unwrap_or(usual);
         if found.is_some() {
@@ -283,10 +299,12 @@ impl Workloads {
             vxlan: settings.vxlan_mtu,
             vxlan_v6: settings.vxlan_mtu_v6,
         };
-        let fits = |address: &IpAddr| mtus.within(encapsulation(state, *address), uplink);
-        let usual = || usual_host_interface(&wish.identity);
+        let fits = |address: &IpAddr| {
+            let around = Encapsulation::of_pool(state.tunnels_to(*address), address.is_ipv4());
+            mtus.within(around, uplink)
+        };
         Ok(LinkPlan {
-            host: wish.host_interface.clone().unwrap_or_else(usual),
+            host: self.host_interface(wish),
             interface: wish.identity.interface.clone(),
             netns: wish.netns.clone(),
             mtu: addresses.iter().map(fits).min().unwrap_or(uplink),
@@ -328,7 +346,58 @@ impl Workloads {
         if let Some(spec) = endpoint["spec"].as_object_mut() {
             spec.retain(|_, value| !value.is_null());
         }
-        serde_json::from_value(endpoint).map_err(|error| WorkloadError::Name(error.to_string()))
+        let mut endpoint: WorkloadEndpoint = serde_json::from_value(endpoint)
+            .map_err(|error| WorkloadError::Name(error.to_string()))?;
+        endpoint.set_mtu(plan.mtu);
+        Ok(endpoint)
+    }
+
+    /// The node's end of a workload's link: as wished, else the usual name.
+    fn host_interface(&self, wish: &Wish) -> String {
+        let usual = || self.usual_host_interface(&wish.identity);
+        wish.host_interface.clone().unwrap_or_else(usual)
+    }
+
+    /// Of a container that is no pod as Calico's plugin names it, by the beginning of its number.
+    fn usual_host_interface(&self, identity: &Identity) -> String {
+        let interfaces = self.config.workload_interfaces.as_ref();
+        let prefix = interfaces.map_or("cali", WorkloadInterfaces::first_prefix);
+        match (&identity.container, identity.orchestrator.as_str()) {
+            (Some(container), "cni") => {
+                let room = LONGEST_NAME - prefix.len();
+                let start: String = container.chars().take(room.min(HASH)).collect();
+                format!("{prefix}{start}")
+            }
+            _ => host_interface(prefix, &identity.namespace, &identity.name),
+        }
+    }
+
+    /// Says why the node would never serve an interface: its port would wait for ever.
+    fn refuse_unserved(&self, host: &str) -> Result<(), WorkloadError> {
+        let config = &self.config;
+        let node = &config.node;
+        let file = config.file().unwrap_or(Path::new("its configuration"));
+        let file = file.display();
+        let mut listed = config.workloads.iter();
+        let listed = listed.find(|port| port.interface.as_str() == host);
+        let refused = match (listed, &config.workload_interfaces) {
+            (Some(port), _) if port.kind == PortKind::Xdp => return Ok(()),
+            (None, Some(interfaces)) if interfaces.matches(host) => return Ok(()),
+            (Some(_), _) => format!(
+                "'{host}' is no veth pair's end in workloads of {file}; name another by --interface"
+            ),
+            (None, Some(interfaces)) => format!(
+                "node {node} would not serve '{host}', which does not begin with {}; name an interface that \
+                 does, or add its prefix to workloadInterfaces in {file} and restart the node",
+                interfaces.prefix
+            ),
+            (None, None) => format!(
+                "node {node} would not serve '{host}', as {file} has no workloadInterfaces; write \
+                 workloadInterfaces: {{ prefix: cali }} there and restart the node, or name one of its \
+                 workloads' interfaces by --interface"
+            ),
+        };
+        Err(WorkloadError::Link(refused))
     }
 
     /// The endpoint's name as Calico makes it: node, orchestrator, workload and interface, with dashes
@@ -363,30 +432,30 @@ impl Workloads {
     }
 }
 
-/// The node's end of a workload's link: of a container that is no pod as Calico's plugin names it, by
-/// the beginning of its number.
-fn usual_host_interface(identity: &Identity) -> String {
-    match (&identity.container, identity.orchestrator.as_str()) {
-        (Some(container), "cni") => {
-            let start: String = container.chars().take(11).collect();
-            format!("cali{start}")
-        }
-        _ => host_interface(&identity.namespace, &identity.name),
-    }
-}
+/// The longest name of an interface, and how much of it is a hash.
+const LONGEST_NAME: usize = 15;
+const HASH: usize = 11;
 
-/// What the pool of an address may put around its packets.
-fn encapsulation(state: &ClusterState, address: IpAddr) -> Encapsulation {
-    let pools = state.pools.values();
-    let pool: Option<&IpPool> = pools
-        .filter(|pool| pool.cidr().contains(&address))
-        .max_by_key(|pool| pool.cidr().prefix_len());
-    match pool.map(|pool| (pool.spec.ipip_mode, pool.spec.vxlan_mode)) {
-        Some((ipip, _)) if ipip != EncapMode::Never => Encapsulation::Ipip,
-        Some((_, vxlan)) if vxlan != EncapMode::Never => match address {
-            IpAddr::V4(_) => Encapsulation::Vxlan,
-            IpAddr::V6(_) => Encapsulation::VxlanOverIpv6,
-        },
-        _ => Encapsulation::None,
+/// What is there is not silently taken for what is wished.
+fn refuse_other(
+    there: &WorkloadEndpoint,
+    wish: &Wish,
+    state: &ClusterState,
+) -> Result<(), WorkloadError> {
+    let has: Vec<IpAddr> = there.addresses().collect();
+    let pools = address::pools(state, &wish.pools)?;
+    let of_pools = |address: &IpAddr| {
+        let named = pools.iter().filter_map(|name| state.pools.get(name));
+        pools.is_empty() || named.into_iter().any(|pool| pool.cidr().contains(address))
+    };
+    if wish.addresses.iter().all(|asked| has.contains(asked)) && has.iter().all(of_pools) {
+        return Ok(());
     }
+    let has: Vec<String> = has.iter().map(ToString::to_string).collect();
+    let name = &wish.identity.name;
+    Err(WorkloadError::Address(format!(
+        "workload {name} is there already, with {}; delete it first (underpass workload del {name}), or ask \
+         for no other address or pool",
+        has.join(", ")
+    )))
 }

@@ -13,6 +13,7 @@ mod external;
 mod fast_path;
 mod guests;
 mod host_routes;
+mod late;
 mod plugs;
 mod refusals;
 mod running;

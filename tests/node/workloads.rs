@@ -110,6 +110,150 @@ fn a_workload_is_added_by_hand_and_undone() {
     });
 }
 
+/// What would never be served, or is there otherwise than asked for, is refused in a sentence that says
+/// what would be right, and nothing is changed.
+#[test]
+fn a_workload_that_cannot_be_as_asked_for_is_refused() {
+    isolated(|| {
+        let _nodes = nodes();
+        for name in ["web", "db", "c", "d", "e"] {
+            sh(&format!("ip netns add {name}"));
+        }
+        let refused = |line: &str, sentence: &str| {
+            let output = workload(line);
+            let text = text(&output);
+            assert!(
+                !output.status.success() && text.contains(sentence),
+                "{line}: {text}"
+            );
+        };
+        refused(
+            "add web --interface veth1",
+            "node one would not serve 'veth1', which does not begin with cali; name an interface that does",
+        );
+        refused(
+            "add web --pool nope",
+            "no pool is called 'nope'; there are: pool",
+        );
+        refused(
+            "add web --pool pool --ip 10.9.9.9",
+            "10.9.9.9 is not in pool; ask for another",
+        );
+        let elsewhere = try_sh(&format!(
+            "ip netns exec two {UNDERPASS} workload add web --config {DIRECTORY}/two.yaml"
+        ));
+        assert!(
+            text(&elsewhere).contains(
+                "/run/test/two.yaml has no workloadInterfaces; write workloadInterfaces:"
+            ),
+            "{}",
+            text(&elsewhere)
+        );
+        assert_eq!(
+            text(&workload("list")).lines().count(),
+            2,
+            "{}",
+            text(&workload("list"))
+        );
+
+        assert!(workload("add web --ip 192.168.1.50").status.success());
+        refused(
+            "add web --ip 192.168.1.51",
+            "workload web is there already, with 192.168.1.50; delete it first (underpass workload del web)",
+        );
+        let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: other}\n\
+                    spec: {cidr: 10.66.0.0/16}\n";
+        write_resources("other", pool);
+        refused(
+            "add web --pool other",
+            "workload web is there already, with 192.168.1.50",
+        );
+        for same in [
+            "add web",
+            "add web --ip 192.168.1.50",
+            "add web --pool pool",
+        ] {
+            let again = workload(same);
+            assert!(
+                text(&again).contains("workload web: 192.168.1.50 at "),
+                "{}",
+                text(&again)
+            );
+        }
+        wait_for_ping("web", TWO.workload(0));
+        refused("add db --ip 192.168.1.50", "already assigned");
+
+        // No more ports than the node has: said, not hidden.
+        for (name, more) in [
+            ("c", ""),
+            ("d", ""),
+            ("e", ""),
+            ("db", "it is not served yet: workloadInterfaces.max"),
+        ] {
+            let added = workload(&format!("add {name}"));
+            assert!(
+                added.status.success() && text(&added).contains(more),
+                "{}",
+                text(&added)
+            );
+            assert_eq!(
+                more.is_empty(),
+                !text(&added).contains("not served"),
+                "{}",
+                text(&added)
+            );
+        }
+    });
+}
+
+/// By the running node's name, from wherever it is asked; and its MTU is what fits now.
+#[test]
+fn a_running_node_is_meant_by_its_name_and_tells_of_stale_mtus() {
+    isolated(|| {
+        let _nodes = nodes();
+        sh("ip netns add web");
+        let on_one = |verb: &str| sh(&format!("{UNDERPASS} workload {verb} --node one"));
+        let status = || sh(&format!("{UNDERPASS} node status --node one"));
+        let added = on_one("add web");
+        assert!(added.ends_with("MTU 1480\n"), "{added}");
+        wait_for_ping("web", TWO.workload(0));
+        assert!(on_one("list").contains("web "));
+        let index = || {
+            sh(
+                "ip -n web -j link show eth0 | python3 -c 'import json,sys; print(json.load(sys.stdin)[0][\"ifindex\"])'",
+            )
+        };
+        let before = index();
+        assert!(!status().contains("MTU"), "{}", status());
+
+        // VXLAN leaves less.
+        write_pool("vxlanMode: Always");
+        wait_for("the node to say so", || {
+            status()
+                .contains("WARNING: mtu: workload web has an MTU of 1480 at cali")
+                .then_some(())
+        });
+        assert!(on_one("add web").ends_with("MTU 1450\n"));
+        assert_eq!(index(), before, "the link is the same");
+        assert!(sh("ip -n web link show eth0").contains("mtu 1450"));
+        wait_for("nothing to say any more", || {
+            (!status().contains("WARNING: mtu")).then_some(())
+        });
+        sh("ip -n one link set eth0 mtu 1400");
+        wait_for("the uplink's MTU to count", || {
+            status().contains("and 1350 are carried now").then_some(())
+        });
+        assert!(on_one("del web").contains("workload web is gone"));
+        assert!(!sh("ip -n one link").contains("cali6"));
+        let unknown = try_sh(&format!("{UNDERPASS} workload add web --node nine"));
+        assert!(
+            text(&unknown).contains("there are: one, two"),
+            "{}",
+            text(&unknown)
+        );
+    });
+}
+
 /// A call as a container runtime makes it.
 fn cni(command: &str, container: &str, netns: &str, network: &Value) -> (bool, Value) {
     let mut child = Command::new("ip")

@@ -28,7 +28,14 @@ const TEMPORARY: (&str, &str) = (".", ".underpass-tmp");
 impl Lock {
     pub fn take(directory: &Path) -> Result<Self> {
         let path = directory.join(LOCK);
-        let failed = |error: &io::Error| DatastoreError::io(&path, "cannot be locked", error);
+        let failed = |error: &io::Error| match error.kind() {
+            io::ErrorKind::NotFound => DatastoreError::Unavailable {
+                place: format!("datastore directory {}", directory.display()),
+                reason: "there is no such directory; create it, or name another datastore"
+                    .to_owned(),
+            },
+            _ => DatastoreError::io(&path, "cannot be locked", error),
+        };
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
