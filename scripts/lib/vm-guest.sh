@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 
 GUEST_DIR=$LAB_DIR/guests
-# A guest boots in 3 to 5 s under emulation on an idle machine.
-GUEST_TIMEOUT=${UNDERPASS_VM_TIMEOUT:-60}
+# A guest boots in 3 to 5 s under emulation on an idle machine, and a Debian in 10 to 20.
+GUEST_TIMEOUT=${UNDERPASS_VM_TIMEOUT:-120}
 # By guest: megabytes of memory, if not 192; and whether it is a Debian with systemd.
 declare -A GUEST_MEMORY GUEST_SYSTEM
 

@@ -228,7 +228,7 @@ start_in_C() {
     guest_put "$1" "$DATASTORE_DIR"
     write_config_in "$1" "$(node_config "$1")"
     guest_in "$1" "mkdir -p /run/underpass && { setsid underpass run --config $(node_config "$1") >/run/underpass.log 2>&1 & }"
-    wait_until "${UNDERPASS_LAB_TIMEOUT:-20}" guest_in "$1" "grep -q ': ready after ' /run/underpass.log" ||
+    wait_until "$GUEST_TIMEOUT" guest_in "$1" "grep -q ': ready after ' /run/underpass.log" ||
         { guest_in "$1" "cat /run/underpass.log" >&2; die "$1: underpass did not start"; }
 }
 

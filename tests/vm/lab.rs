@@ -1,11 +1,12 @@
 //! `scripts/vm-lab`, and traffic between what it builds.
 
 use std::process::{Command, Output};
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use underpass::observe::report::CounterReport;
 
-use super::netns::{UNDERPASS, wait_for};
+use super::netns::UNDERPASS;
 
 /// The lab's modes.
 pub const MODES: [&str; 5] = ["ipip", "vxlan", "direct", "ipip-cross", "vxlan-cross"];
@@ -127,13 +128,24 @@ impl VmLab {
             serde_json::from_str(&text).expect("a counter report")
         };
         let mut last = ask();
-        wait_for("counters that stand still", || {
-            std::thread::sleep(std::time::Duration::from_millis(200));
+        self.wait_for("counters that stand still", || {
             let now = ask();
             let still = now == last;
             last = now;
             still.then(|| last.clone())
         })
+    }
+
+    /// Polls until there is something: emulated guests take their time where machines are shared.
+    pub fn wait_for<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            thread::sleep(Duration::from_millis(200));
+            if let Some(found) = condition() {
+                return found;
+            }
+            assert!(Instant::now() < end, "waited in vain: {what}");
+        }
     }
 
     pub fn pings(&self, from: &str, to: &str) {
@@ -145,7 +157,7 @@ impl VmLab {
 
 impl Drop for VmLab {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             for name in ["worker1", "worker2", "pod1", "pod2"] {
                 let log = self.run(&["logs", name]);
                 eprintln!("--- {name}\n{}---", String::from_utf8_lossy(&log.stdout));

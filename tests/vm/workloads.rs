@@ -1,7 +1,7 @@
 //! Guests as workloads, each behind a port of its node's.
 
 use super::lab::{MODES, POD1, POD2, VmLab};
-use super::netns::{isolated, wait_for};
+use super::netns::isolated;
 use super::wire::carries;
 
 /// What guests do that a router does not forward.
@@ -84,7 +84,7 @@ fn datagrams_arrive(lab: &VmLab, when: &str) {
             "pod2",
             "rm -f /tmp/datagram; (timeout 20 socat -u UDP-RECV:7000 OPEN:/tmp/datagram,creat >/dev/null 2>&1 </dev/null &)",
         );
-        let got = wait_for("a datagram", || {
+        let got = lab.wait_for("a datagram", || {
             let send = format!("printf %s {text} | socat -u -b 8192 - UDP-SENDTO:{POD2}:7000");
             lab.exec("pod1", &send);
             Some(lab.exec("pod2", "cat /tmp/datagram 2>/dev/null; true"))
