@@ -551,6 +551,61 @@ fn manifests_are_converted_as_they_mean() {
     );
 }
 
+/// Each says where, what, and what would be right; a datastore's trouble is no file's.
+#[test]
+fn errors_say_what_would_be_right() {
+    let place = Place::new();
+    place.file("pool.yaml", POOL);
+    place.run(&["apply", "-f", "pool.yaml"]);
+    place.file("bad.json", "{}");
+    let several = format!("{POOL}---\n{POOL}");
+    place.file("several.yaml", &several);
+    let unreadable = "/nowhere: the datastore's directory cannot be read: No such file or directory (os error 2); \
+                      create it, or name another";
+    let to_nowhere = ["apply", "-f", "several.yaml", "--datastore", "/nowhere"];
+    place.fails(
+        &to_nowhere,
+        &format!("Failed to apply 'IPPool' resource: [{unreadable}]\n"),
+    );
+    place.fails(
+        &["get", "ippool", "--datastore", "/nowhere"],
+        &format!("Failed to get resources: {unreadable}\n"),
+    );
+    for (patch, sentence) in [
+        (
+            "{spec: {disabled: true}}",
+            "Hit error: the patch is not JSON: key must be a string at line 1 column 2; write names and texts in double quotes, such as '{\"spec\": {\"disabled\": true}}'\n",
+        ),
+        (
+            "7",
+            "Hit error: the patch is no mapping of fields: write one such as '{\"spec\": {\"disabled\": true}}'\n",
+        ),
+        (
+            r#"{"spec": {"ipipMode": "never"}}"#,
+            "Hit error: spec.ipipMode: 'never' is not a value of this field; write 'Never'\n",
+        ),
+    ] {
+        place.fails(&["patch", "ippool", "blue", "-p", patch], sentence);
+    }
+    for (file, what) in [
+        (
+            "missing.json",
+            "missing.json: the report cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "bad.json",
+            "bad.json: it is no report of `ipam check`: missing field `version` at line 1 column 2",
+        ),
+    ] {
+        let ran = place.run(&["ipam", "release", "--from-report", file]);
+        let remedy = "`underpass ipam check -o FILE` writes one";
+        assert_eq!(
+            (ran.err, ran.code),
+            (format!("underpass: {what}; {remedy}\n"), 1)
+        );
+    }
+}
+
 #[test]
 fn completions_and_manual_pages_come_from_the_command_line() {
     let place = Place::new();

@@ -35,6 +35,9 @@ import_manifest() { # import_manifest FILE
     rm -f "$shown"
 }
 
+# Does the manifest that was imported last have BGP?
+backend_is_bird() { grep -q '^bgp: internal' "$(node_config "${NODES[0]}")"; }
+
 # The mode that the pool has.
 pool_mode() {
     local place=$DATASTORE_DIR mode shown

@@ -154,6 +154,18 @@ impl WorkloadEndpoint {
         text.parse().ok().map(Mtu)
     }
 
+    /// Whether its interface was there before, and stays when it goes.
+    pub fn is_taken(&self) -> bool {
+        self.metadata.annotations.contains_key(TAKEN)
+    }
+
+    /// Notes that its interface was there before.
+    pub fn set_taken(&mut self) {
+        self.metadata
+            .annotations
+            .insert(TAKEN.into(), "true".into());
+    }
+
     /// Notes the MTU of its interface.
     pub fn set_mtu(&mut self, mtu: Mtu) {
         self.metadata
@@ -226,6 +238,9 @@ const NAMESPACE: &str = "projectcalico.org/namespace";
 
 /// The annotation with the MTU of an interface that underpass made.
 const MTU: &str = "underpass/mtu";
+
+/// The annotation of an endpoint whose interface underpass took and did not make.
+const TAKEN: &str = "underpass/interface-taken";
 /// The label under which selectors see who started an endpoint.
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 

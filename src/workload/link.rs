@@ -96,6 +96,38 @@ pub fn adapt(plan: &LinkPlan) -> Result<MacAddr, WorkloadError> {
     Ok(veth::inside(&netns, || set(&plan.interface, plan.mtu))??)
 }
 
+/// The interface of that name, if it is there and not ours.
+pub fn made_by_others(host: &str) -> Result<Option<Link>, WorkloadError> {
+    match Netlink::open()?.link(host) {
+        Ok(link) => Ok(Some(link).filter(|link| link.mac != Some(MacAddr::WORKLOAD_GATEWAY))),
+        Err(crate::kernel::Error::NoInterface(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes a link that somebody else made. A veth's far end gets the addresses and routes, and its Ethernet
+/// address is given; behind others, such as a guest's TAP, the workload learns them by DHCP.
+pub fn take(plan: &LinkPlan, host: &Link) -> Result<Option<MacAddr>, WorkloadError> {
+    prepare_host_end(&host.name)?;
+    Netlink::open()?.set_link_up(host.index, true)?;
+    Ok(veth::on_peer(host, |peer| settle_on(plan, peer))?)
+}
+
+/// Leaves a link that was taken as it was, without the workload's addresses; the last one takes the routes
+/// along.
+pub fn release(host: &str, addresses: &[IpAddr]) -> Result<(), WorkloadError> {
+    let Ok(link) = Netlink::open()?.link(host) else {
+        return Ok(());
+    };
+    let removed = veth::on_peer(&link, |peer| {
+        let mut netlink = Netlink::open()?;
+        addresses
+            .iter()
+            .try_for_each(|address| netlink.remove_address(peer.index, IpNet::from(*address)))
+    });
+    Ok(removed.map(|_| ())?)
+}
+
 /// Removes a workload's link by the node's end; nothing happens if there is none.
 pub fn remove(host: &str) -> Result<(), WorkloadError> {
     Ok(Netlink::open()?.delete_link(host)?)
@@ -125,16 +157,23 @@ fn prepare_host_end(host: &str) -> Result<(), WorkloadError> {
 
 /// The workload's end, in its own namespace.
 fn settle(plan: &LinkPlan) -> crate::kernel::Result<MacAddr> {
+    let link = Netlink::open()?.link(&plan.interface)?;
+    settle_on(plan, &link)
+}
+
+fn settle_on(plan: &LinkPlan, link: &Link) -> crate::kernel::Result<MacAddr> {
     let mut netlink = Netlink::open()?;
     if let Ok(loopback) = netlink.link("lo") {
         netlink.set_link_up(loopback.index, true)?;
     }
-    let link = netlink.link(&plan.interface)?;
+    if link.mtu > plan.mtu {
+        netlink.set_link_mtu(link.index, plan.mtu)?;
+    }
     for address in &plan.addresses {
         netlink.add_address(link.index, IpNet::from(*address))?;
     }
     netlink.set_link_up(link.index, true)?;
-    for route in routes(plan, &link) {
+    for route in routes(plan, link) {
         netlink.replace_route(&route)?;
     }
     Ok(link.mac.unwrap_or_default())

@@ -129,7 +129,8 @@ impl Workloads {
     }
 
     /// Makes a workload. One that is there already keeps its addresses; its link is made again if it is not
-    /// as it was made, else it only gets the MTU that fits now.
+    /// as it was made, else it only gets the MTU that fits now. An interface that is wished by its name and
+    /// there already is taken, whatever it is.
     pub fn add(&self, wish: &Wish) -> Result<Made, WorkloadError> {
         let _one_at_a_time = self.lock()?;
         let key = self.key(&wish.identity)?;
@@ -158,27 +159,20 @@ impl Workloads {
         (key, before): (ResourceKey, Option<&WorkloadEndpoint>),
     ) -> Result<Made, WorkloadError> {
         let plan = self.plan(wish, state, addresses)?;
-        let mac = match before.map(|endpoint| endpoint.spec.interface_name.to_string()) {
-            Some(host) if host == plan.host && link::check(&plan).is_ok() => link::adapt(&plan)?,
-            Some(host) if host != plan.host => {
-                link::remove(&host)?;
-                link::make(&plan)?
-            }
-            _ => link::make(&plan)?,
-        };
-        let endpoint = self.endpoint(wish, &plan, mac, key)?;
+        let (mac, taken) = link_of(wish, &plan, before)?;
+        let endpoint = self.endpoint(wish, &plan, (mac, taken), key)?;
         let stored = self
             .datastore
             .apply(&Resource::WorkloadEndpoint(endpoint.clone()));
         if let Err(error) = stored {
             if before.is_none() {
-                link::remove(&plan.host)?;
+                undo_link(&endpoint)?;
             }
             return Err(error.into());
         }
         Ok(Made {
             endpoint,
-            mac,
+            mac: mac.unwrap_or_default(),
             mtu: plan.mtu,
         })
     }
@@ -220,7 +214,10 @@ impl Workloads {
             Ok(_) | Err(DatastoreError::DoesNotExist(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        link::remove(&host)?;
+        match &found {
+            Some(endpoint) => undo_link(endpoint)?,
+            None => link::remove(&host)?,
+        }
         // Last: the address is somebody else's only when nothing of this workload is left.
         self.ipam().release_handle(&identity.handle)?;
         Ok(found.is_some())
@@ -316,7 +313,7 @@ impl Workloads {
         &self,
         wish: &Wish,
         plan: &LinkPlan,
-        mac: MacAddr,
+        (mac, taken): (Option<MacAddr>, bool),
         key: ResourceKey,
     ) -> Result<WorkloadEndpoint, WorkloadError> {
         let identity = &wish.identity;
@@ -348,7 +345,12 @@ impl Workloads {
         }
         let mut endpoint: WorkloadEndpoint = serde_json::from_value(endpoint)
             .map_err(|error| WorkloadError::Name(error.to_string()))?;
-        endpoint.set_mtu(plan.mtu);
+        if mac.is_some() {
+            endpoint.set_mtu(plan.mtu);
+        }
+        if taken {
+            endpoint.set_taken();
+        }
         Ok(endpoint)
     }
 
@@ -435,6 +437,43 @@ impl Workloads {
 /// The longest name of an interface, and how much of it is a hash.
 const LONGEST_NAME: usize = 15;
 const HASH: usize = 11;
+
+/// Makes or takes a workload's link. Gives the Ethernet address of the workload's end, as far as it is known,
+/// and whether the link was taken.
+fn link_of(
+    wish: &Wish,
+    plan: &LinkPlan,
+    before: Option<&WorkloadEndpoint>,
+) -> Result<(Option<MacAddr>, bool), WorkloadError> {
+    let at = |endpoint: &&WorkloadEndpoint| endpoint.spec.interface_name.as_str() == plan.host;
+    if let Some(elsewhere) = before.filter(|endpoint| !at(endpoint)) {
+        undo_link(elsewhere)?;
+    }
+    let ours = before
+        .filter(at)
+        .is_some_and(|endpoint| !endpoint.is_taken());
+    if wish.host_interface.is_some()
+        && !ours
+        && let Some(there) = link::made_by_others(&plan.host)?
+    {
+        return Ok((link::take(plan, &there)?, true));
+    }
+    let mac = match ours && link::check(plan).is_ok() {
+        true => link::adapt(plan)?,
+        false => link::make(plan)?,
+    };
+    Ok((Some(mac), false))
+}
+
+/// The link goes if it was made; one that was taken is left without the workload's addresses.
+fn undo_link(endpoint: &WorkloadEndpoint) -> Result<(), WorkloadError> {
+    let host = endpoint.spec.interface_name.as_str();
+    if !endpoint.is_taken() {
+        return link::remove(host);
+    }
+    let addresses: Vec<IpAddr> = endpoint.addresses().collect();
+    link::release(host, &addresses)
+}
 
 /// What is there is not silently taken for what is wished.
 fn refuse_other(

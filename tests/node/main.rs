@@ -14,6 +14,7 @@ mod fast_path;
 mod guests;
 mod host_routes;
 mod late;
+mod libcni;
 mod plugs;
 mod refusals;
 mod running;

@@ -206,6 +206,57 @@ fn a_workload_that_cannot_be_as_asked_for_is_refused() {
     });
 }
 
+/// A veth pair or a guest's TAP that is there already is taken by its name, and left there at the end.
+#[test]
+fn an_interface_that_is_there_is_taken() {
+    isolated(|| {
+        let _nodes = nodes();
+        sh("ip netns add web");
+        sh("ip -n one link add cali7 type veth peer name net0 netns web");
+        let index = || {
+            sh("ip -n one -o link show cali7")
+                .split(':')
+                .next()
+                .map(str::to_owned)
+        };
+        let before = index();
+        let added = workload("add web --interface cali7 --ip 192.168.1.60");
+        assert!(
+            text(&added).contains("192.168.1.60 at cali7"),
+            "{}",
+            text(&added)
+        );
+        wait_for_ping("two0", Ipv4Addr::new(192, 168, 1, 60));
+        assert!(sh("ip -n web link show net0").contains("mtu 1480"));
+        let again = workload("add web --interface cali7");
+        assert!(again.status.success(), "{}", text(&again));
+        assert!(workload("del web").status.success());
+        assert_eq!(index(), before, "it stays");
+        let left = sh("ip -n web addr show net0; ip -n web route");
+        assert!(
+            !left.contains("192.168.1.60") && !left.contains("169.254.1.1"),
+            "{left}"
+        );
+
+        // A TAP has no far end of the kernel's; no network namespace is asked for.
+        sh("ip -n one tuntap add cali8 mode tap && ip -n one link set cali8 up");
+        let guest = workload("add guest --interface cali8 --ip 192.168.1.61");
+        assert!(guest.status.success(), "{}", text(&guest));
+        let shown: Value = serde_json::from_slice(&workload("show guest").stdout).expect("JSON");
+        assert_eq!(shown["spec"]["interfaceName"], "cali8");
+        assert!(shown["spec"].get("mac").is_none(), "{shown}");
+        assert!(workload("del guest").status.success());
+        sh("ip -n one link show cali8");
+        // The node's own are nobody's.
+        let uplink = workload("add web --interface eth0");
+        assert!(
+            text(&uplink).contains("would not serve 'eth0'"),
+            "{}",
+            text(&uplink)
+        );
+    });
+}
+
 /// By the running node's name, from wherever it is asked; and its MTU is what fits now.
 #[test]
 fn a_running_node_is_meant_by_its_name_and_tells_of_stale_mtus() {

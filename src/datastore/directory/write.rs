@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::store::{REMEDY, UNREADABLE};
 use crate::datastore::DatastoreError;
 use crate::datastore::interface::Result;
 
@@ -30,9 +31,8 @@ impl Lock {
         let path = directory.join(LOCK);
         let failed = |error: &io::Error| match error.kind() {
             io::ErrorKind::NotFound => DatastoreError::Unavailable {
-                place: format!("datastore directory {}", directory.display()),
-                reason: "there is no such directory; create it, or name another datastore"
-                    .to_owned(),
+                place: directory.display().to_string(),
+                reason: format!("{UNREADABLE}: {error}; {REMEDY}"),
             },
             _ => DatastoreError::io(&path, "cannot be locked", error),
         };
