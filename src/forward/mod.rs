@@ -27,6 +27,7 @@ mod encap_v6;
 mod ordinary;
 mod parse;
 mod reverse_path;
+mod several;
 mod snapshot;
 mod state;
 mod ttl;
@@ -42,6 +43,7 @@ pub use bridge::{
     Place, Remote, RemoteId, Remotes, Station, Targets, deliver, resume,
 };
 pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
+pub use several::{Several, Translated};
 pub use snapshot::{
     Addresses, FromWorkloads, PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot,
     Tunnels, TunnelsV6, WorkloadSources,
@@ -227,6 +229,13 @@ fn send(
     };
     let egress = match snapshot.adjacencies.get(next_hop.0 as usize) {
         Some(Adjacency::Forward(egress)) => egress,
+        Some(Adjacency::Several(several)) => {
+            let from_host = ingress.is_some_and(|ingress| ingress.role == PortRole::Host);
+            match several.way(from_host, frame.bytes()) {
+                Some(egress) => egress,
+                None => return unresolved(ingress, ip, next_hop),
+            }
+        }
         Some(Adjacency::Unresolved) => return unresolved(ingress, ip, next_hop),
         Some(Adjacency::Router) => return Verdict::Punt(Punt::ToRouter),
         Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
