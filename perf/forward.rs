@@ -287,6 +287,7 @@ fn snapshot(kind: Kind, fib: Arc<Fib>) -> Snapshot {
             node_address: Some(NODE),
             vxlan_port: VXLAN_PORT,
             vni: Vni::CALICO,
+            also: (VXLAN_PORT, Vni::CALICO),
             vtep_mac: VTEP_MAC,
             strict_reserved_bits: false,
             local_addresses: [NODE, POD].map(IpAddr::V4).into_iter().collect(),

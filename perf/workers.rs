@@ -158,6 +158,7 @@ fn snapshot(quiescence: &Quiescence) -> Snapshot {
             node_address: Some(NODE),
             vxlan_port: 4789,
             vni: Vni::CALICO,
+            also: (4789, Vni::CALICO),
             vtep_mac: mac(0x11),
             strict_reserved_bits: false,
             local_addresses: [IpAddr::V4(NODE), IpAddr::V4(POD)].into_iter().collect(),

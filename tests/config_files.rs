@@ -43,6 +43,10 @@ fn every_file_in_config_is_in_order() {
         }
     }
     assert!(configurations > 0);
+    let manifest = root("config/lab/calico.yaml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let read = underpass::resources::manifest::read(&manifest, &text).unwrap();
+    assert_eq!((read.configurations.len(), read.pools.len()), (2, 1));
     for directory in ["config/datastore", "config/resources"] {
         for entry in fs::read_dir(root(directory)).unwrap() {
             let parsed = load::read(&entry.unwrap().path());

@@ -466,26 +466,144 @@ fn a_manifest_is_imported_once() {
     let written = fs::read_to_string(&file).unwrap();
     assert_eq!(written, node.replace("internal", "off"));
     place.file("calico.yaml", &text);
-    let ran = place.run(&["import", "calico.yaml", "--config", "node.yaml"]);
-    assert!(
-        ran.out.contains("node.yaml: bgp: internal; "),
-        "{}{}",
-        ran.out,
-        ran.err
+    let says = |arguments: &[&str], lines: &[&str]| {
+        let ran = place.run(arguments);
+        for line in lines {
+            assert!(ran.out.contains(line), "{line}: {}{}", ran.out, ran.err);
+        }
+    };
+    says(
+        &["import", "calico.yaml", "--config", "node.yaml"],
+        &[
+            // BGP before the pool that needs it.
+            "BGPConfiguration(default): applied\nFelixConfiguration(default): applied\n\
+             IPPool(default-ipv4-ippool): ipipMode Never → Always, vxlanMode Always → Never\n",
+            "node.yaml: bgp: internal; ",
+        ],
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), node);
-    let again = place.run(&["import", "calico.yaml"]);
-    assert!(
-        again
-            .out
-            .contains("IPPool(default-ipv4-ippool): not created"),
-        "{}",
-        again.out
+    // What else a person changed stays, and another pool is not touched.
+    let patch = r#"{"spec": {"natOutgoing": false}}"#;
+    place.run(&["patch", "ippool", "default-ipv4-ippool", "-p", patch]);
+    says(
+        &["import", "calico.yaml"],
+        &["its modes are the manifest's; its other fields stay"],
     );
-    let modes = place
-        .run(&["get", "ippool", "-o", "custom-columns=IPIPMODE,VXLANMODE"])
-        .out;
-    assert!(modes.contains("Never      Always"), "{modes}");
+    let columns = "custom-columns=NAT,IPIPMODE,VXLANMODE";
+    let shown = place.run(&["get", "ippool", "-o", columns]).out;
+    assert!(shown.contains("false   Always     Never"), "{shown}");
+    place.run(&["delete", "ippool", "default-ipv4-ippool"]);
+    place.file("pool.yaml", POOL);
+    place.run(&["apply", "-f", "pool.yaml"]);
+    says(
+        &["import", "calico.yaml"],
+        &["IPPool(default-ipv4-ippool): not created: there is IPPool(blue) already"],
+    );
+}
+
+/// What `convert` makes of manifests, whole; the resources were read against Calico's own start-up code.
+#[test]
+fn manifests_are_converted_as_they_mean() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (manifest, golden) in [
+        ("../shared/data/calico/octetz-calico.yaml", "octetz"),
+        ("config/lab/calico.yaml", "lab"),
+    ] {
+        let Ok(text) = fs::read_to_string(root.join(manifest)) else {
+            println!("skipped: {manifest} is not there");
+            continue;
+        };
+        let place = Place::new();
+        let golden = fs::read_to_string(root.join(format!("tests/resource_cli/{golden}.yaml")));
+        let golden = golden.unwrap();
+        let ran = place.run_with(&["convert", "-f", "-"], &text);
+        assert_eq!(
+            (ran.out.as_str(), ran.code),
+            (golden.as_str(), 0),
+            "{}",
+            ran.err
+        );
+        // Each setting is told of, on standard error; resources alone are on standard output.
+        assert!(ran.err.contains("-:"), "{}", ran.err);
+        let validated = place.run_with(&["validate", "-f", "-"], &ran.out);
+        assert_eq!(validated.out, "Successfully validated 3 resource(s)\n");
+        let json = place
+            .run_with(&["convert", "-f", "-", "-o", "json"], &text)
+            .out;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["items"].as_array().map(Vec::len), Some(3), "{json}");
+        // What another program makes of it is taken back as it is.
+        let applied = place.run_with(&["apply", "-f", "-"], &ran.out);
+        assert_eq!(
+            applied.out, "Successfully applied 3 resource(s)\n",
+            "{}",
+            applied.err
+        );
+    }
+    let place = Place::new();
+    let ran = place.run_with(&["convert", "-f", "-"], "kind: ConfigMap\n");
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.err
+            .contains("holds no DaemonSet with a container calico-node; give a calico.yaml"),
+        "{}",
+        ran.err
+    );
+}
+
+/// Each says where, what, and what would be right; a datastore's trouble is no file's.
+#[test]
+fn errors_say_what_would_be_right() {
+    let place = Place::new();
+    place.file("pool.yaml", POOL);
+    place.run(&["apply", "-f", "pool.yaml"]);
+    place.file("bad.json", "{}");
+    let several = format!("{POOL}---\n{POOL}");
+    place.file("several.yaml", &several);
+    let unreadable = "/nowhere: the datastore's directory cannot be read: No such file or directory (os error 2); \
+                      create it, or name another";
+    let to_nowhere = ["apply", "-f", "several.yaml", "--datastore", "/nowhere"];
+    place.fails(
+        &to_nowhere,
+        &format!("Failed to apply 'IPPool' resource: [{unreadable}]\n"),
+    );
+    place.fails(
+        &["get", "ippool", "--datastore", "/nowhere"],
+        &format!("Failed to get resources: {unreadable}\n"),
+    );
+    for (patch, sentence) in [
+        (
+            "{spec: {disabled: true}}",
+            "Hit error: the patch is not JSON: key must be a string at line 1 column 2; write names and texts in double quotes, such as '{\"spec\": {\"disabled\": true}}'\n",
+        ),
+        (
+            "7",
+            "Hit error: the patch is no mapping of fields: write one such as '{\"spec\": {\"disabled\": true}}'\n",
+        ),
+        (
+            r#"{"spec": {"ipipMode": "never"}}"#,
+            "Hit error: spec.ipipMode: 'never' is not a value of this field; write 'Never'\n",
+        ),
+    ] {
+        place.fails(&["patch", "ippool", "blue", "-p", patch], sentence);
+    }
+    for (file, what) in [
+        (
+            "missing.json",
+            "missing.json: the report cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "bad.json",
+            "bad.json: it is no report of `ipam check`: missing field `version` at line 1 column 2",
+        ),
+    ] {
+        let ran = place.run(&["ipam", "release", "--from-report", file]);
+        let remedy = "`underpass ipam check -o FILE` writes one";
+        assert_eq!(
+            (ran.err, ran.code),
+            (format!("underpass: {what}; {remedy}\n"), 1)
+        );
+    }
 }
 
 #[test]

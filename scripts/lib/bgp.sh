@@ -72,6 +72,14 @@ router bgp $FABRIC_AS
 CONF
 }
 
+# Does no node listen for BGP?
+bgp_is_over() {
+    local node
+    for node in "${NODES[@]}"; do
+        [[ -z $(in_ns "$node" ss -Hltn 'sport = :179') ]] || return 1
+    done
+}
+
 start_frr() {
     local daemon
     [[ -x $FRR_BIN/bgpd ]] || die "--bgp needs FRR for the fabric's router: apt-get install frr"

@@ -20,7 +20,34 @@ write_datastore() { # write_datastore MODE
         for_nodes node_resource | apply_resources -
     fi
     [[ $BGP == off ]] || bgp_resources | apply_resources -
-    apply_pool "$1"
+    [[ -n ${MANIFEST:-} ]] || apply_pool "$1"
+}
+
+# A calico.yaml's pool and configurations, and in each node's file whether BGP runs; what became of its
+# settings is shown once.
+import_manifest() { # import_manifest FILE
+    local node bin shown=$LAB_DIR/import.log
+    bin=$(underpass_bin)
+    for node in "${NODES[@]}"; do
+        in_ns "$node" "$bin" import "$1" --config "$(node_config "$node")" >"$shown" || die "$1 is not imported"
+        [[ $node != "${NODES[0]}" ]] || cat "$shown"
+    done
+    rm -f "$shown"
+}
+
+# Does the manifest that was imported last have BGP?
+backend_is_bird() { grep -q '^bgp: internal' "$(node_config "${NODES[0]}")"; }
+
+# The mode that the pool has.
+pool_mode() {
+    local place=$DATASTORE_DIR mode shown
+    [[ $DATASTORE != etcd ]] || place=$ETCD
+    shown=$(in_ns master "$(underpass_bin)" get ippool --datastore "$place" -o custom-columns=CIDR,IPIPMODE,VXLANMODE |
+        awk -v pool="$POD_POOL" '$1 == pool { print $2, $3 }')
+    for mode in "${MODES[@]}"; do
+        [[ $shown != "${MODE_IPIP[$mode]} ${MODE_VXLAN[$mode]}" ]] || { say "$mode"; return; }
+    done
+    die "the lab's pods are in $POD_POOL, of which the manifest makes no pool"
 }
 
 for_nodes() { # for_nodes CMD: once with each node's name
@@ -89,18 +116,26 @@ read_pods() {
     done <"$LAB_DIR/state/pods"
 }
 
+# A manifest's pool has a name of its own.
+lab_pool() {
+    local name
+    name=$(cat "$LAB_DIR/state/pool" 2>/dev/null) || true
+    say "${name:-lab}"
+}
+
 pool_resource() {
     cat <<YAML
 apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata:
-  name: lab
+  name: $(lab_pool)
 spec:
   cidr: $POD_POOL
   blockSize: 26
   ipipMode: ${MODE_IPIP[$1]}
   vxlanMode: ${MODE_VXLAN[$1]}
 YAML
+    [[ $(lab_pool) == lab ]] || say '  natOutgoing: true'
 }
 
 node_resource() {

@@ -6,16 +6,15 @@ LOG_DIR=$LAB_DIR/logs
 
 node_log() { printf '%s/%s.log\n' "$LOG_DIR" "$1"; }
 
-start_nodes() { # start_nodes xdp|tun
+start_nodes() {
     local node bin
     bin=$(underpass_bin)
     mkdir -p "$PID_DIR" "$LOG_DIR" /run/underpass
-    write_node_configs "$1"
     for node in "${NODES[@]}"; do start_node "$node" "$bin"; done
     for node in "${NODES[@]}"; do
         wait_until "${UNDERPASS_LAB_TIMEOUT:-20}" node_ready_or_dead "$node" || fail_with_log "$node" "not ready in time"
         started_alive "$node" || fail_with_log "$node" "ended while it started"
-        [[ $1 != tun ]] || address_pod_tun "${NODE_POD[$node]}"
+        [[ $IO != tun ]] || address_pod_tun "${NODE_POD[$node]}"
     done
 }
 

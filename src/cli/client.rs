@@ -6,6 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
 use super::args::NodeArguments;
 use super::{Failure, Functions};
 use crate::observe::protocol::{Reply, Request};
@@ -73,6 +76,13 @@ impl Client {
                 reader: BufReader::new(stream),
             }),
         }
+    }
+
+    /// The node's process, if it runs.
+    pub fn process(&self) -> Option<i32> {
+        let stream = UnixStream::connect(&self.path).ok()?;
+        let peer = getsockopt(&stream, PeerCredentials).ok()?;
+        Some(peer.pid()).filter(|pid| *pid > 0)
     }
 
     fn failure(&self, error: &io::Error) -> Failure {

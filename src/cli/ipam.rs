@@ -412,12 +412,18 @@ fn release_leaked(ipam: &Ipam, files: &[PathBuf], force: bool) -> Result<(), Fai
 
 fn read_report(file: &Path, force: bool) -> Result<Report, Failure> {
     let refused = |reason: String| Failure::from(format!("{}: {reason}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
-    let report: Report = serde_json::from_str(&text)
-        .map_err(|error| refused(format!("is no report of `ipam check`: {error}")))?;
+    const REMEDY: &str = "`underpass ipam check -o FILE` writes one";
+    let text = fs::read_to_string(file)
+        .map_err(|error| refused(format!("the report cannot be read: {error}; {REMEDY}")))?;
+    let report: Report = serde_json::from_str(&text).map_err(|error| {
+        refused(format!(
+            "it is no report of `ipam check`: {error}; {REMEDY}"
+        ))
+    })?;
     if report.version != env!("CARGO_PKG_VERSION") && !force {
         return Err(refused(format!(
-            "the report was produced using a different version ({}). Refusing to release",
+            "the report was produced using a different version ({}). Refusing to release; make a new one by \
+             `underpass ipam check -o FILE`, or take it by --force",
             report.version
         )));
     }

@@ -11,7 +11,7 @@ use crate::observe::report::StatusReport;
 const NOT_RUNNING: &str = "underpass process is not running.";
 
 /// Parts that are there only when something is odd about them.
-const WARNINGS: [&str; 3] = ["resources", "ipam", "settings"];
+const WARNINGS: [&str; 4] = ["resources", "mtu", "ipam", "settings"];
 
 /// The report of a running node.
 pub fn text(report: &StatusReport) -> String {
@@ -30,7 +30,11 @@ pub fn text(report: &StatusReport) -> String {
         .iter()
         .map(|count| format!("{} {}", count.routes, count.encapsulation.name()))
         .collect();
-    text += &format!("\nRoutes: {}\n", routes.join(", "));
+    let routes = match routes.is_empty() {
+        true => "none".to_owned(),
+        false => routes.join(", "),
+    };
+    text += &format!("\nRoutes: {routes}\n");
     let wrong = report
         .components
         .iter()

@@ -1,7 +1,9 @@
 //! `underpass workload` and `underpass cni`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::args::{
     NodeArguments, WorkloadAddArguments, WorkloadNameArguments, WorkloadNodeArguments, WorkloadVerb,
@@ -9,18 +11,37 @@ use super::args::{
 use super::client::Client;
 use super::table::{Column, Table, cell};
 use super::{Failure, Functions, print, print_json};
+use crate::kernel::veth;
 use crate::observe::protocol::{Reply, Request};
 use crate::observe::report::StatusReport;
 use crate::resources::{NodeConfig, WorkloadEndpoint};
 use crate::workload::cni::{self, Environment};
 use crate::workload::{BY_HAND, Identity, Wish, WorkloadError, Workloads, netns_path};
 
-/// Runs one of the verbs.
+/// How long a port may take to be opened.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs one of the verbs, in the network namespace of the node that is meant if it runs.
 pub fn run(verb: &WorkloadVerb, functions: &Functions) -> Result<(), Failure> {
+    let on = match verb {
+        WorkloadVerb::Add(arguments) => &arguments.which.on,
+        WorkloadVerb::Del { which, .. } | WorkloadVerb::Show { which } => &which.on,
+        WorkloadVerb::List { on } => on,
+    };
+    let node = Meant::find(on, functions)?;
+    match node.namespace() {
+        Some(netns) => veth::inside(&netns, || act(verb, &node))
+            .map_err(|error| Failure::from(error.to_string()))?,
+        None => act(verb, &node),
+    }
+}
+
+fn act(verb: &WorkloadVerb, node: &Meant) -> Result<(), Failure> {
     match verb {
-        WorkloadVerb::Add(arguments) => add(arguments, functions),
+        WorkloadVerb::Add(arguments) => add(arguments, node),
         WorkloadVerb::Del { which, interface } => {
-            let found = workloads(&which.on, functions)?
+            let found = node
+                .workloads()?
                 .delete(&identity(which), interface.as_deref())
                 .map_err(told)?;
             let name = &which.name;
@@ -29,11 +50,9 @@ pub fn run(verb: &WorkloadVerb, functions: &Functions) -> Result<(), Failure> {
                 false => print(&format!("there was no workload {name}\n")),
             }
         }
-        WorkloadVerb::List { on } => {
-            print(&table(&workloads(on, functions)?.list().map_err(told)?))
-        }
+        WorkloadVerb::List { .. } => print(&table(&node.workloads()?.list().map_err(told)?)),
         WorkloadVerb::Show { which } => {
-            let all = workloads(&which.on, functions)?.list().map_err(told)?;
+            let all = node.workloads()?.list().map_err(told)?;
             let found = all.iter().find(|endpoint| is(endpoint, &which.name));
             match found {
                 Some(endpoint) => print_json(endpoint),
@@ -55,7 +74,7 @@ pub fn cni() -> Result<bool, Failure> {
     }
 }
 
-fn add(arguments: &WorkloadAddArguments, functions: &Functions) -> Result<(), Failure> {
+fn add(arguments: &WorkloadAddArguments, node: &Meant) -> Result<(), Failure> {
     let which = &arguments.which;
     let netns = arguments.netns.as_deref().unwrap_or(&which.name);
     let wish = Wish {
@@ -66,16 +85,21 @@ fn add(arguments: &WorkloadAddArguments, functions: &Functions) -> Result<(), Fa
         addresses: arguments.ip.clone(),
         labels: arguments.label.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
-    let made = workloads(&which.on, functions)?.add(&wish).map_err(told)?;
+    let made = node.workloads()?.add(&wish).map_err(told)?;
     let addresses: Vec<_> = made.endpoint.addresses().map(|a| a.to_string()).collect();
+    let interface = made.endpoint.spec.interface_name.as_str();
     print(&format!(
         "workload {}: {} at {}, {} in {netns}, MTU {}\n",
         which.name,
         addresses.join(", "),
-        made.endpoint.spec.interface_name,
+        interface,
         which.endpoint,
         made.mtu
-    ))
+    ))?;
+    match node.serves(interface) {
+        Ok(()) => Ok(()),
+        Err(why) => print(&format!("it is not served yet: {why}\n")),
+    }
 }
 
 fn identity(which: &WorkloadNameArguments) -> Identity {
@@ -118,32 +142,81 @@ fn table(endpoints: &[WorkloadEndpoint]) -> String {
     table.text()
 }
 
-fn workloads(on: &WorkloadNodeArguments, functions: &Functions) -> Result<Workloads, Failure> {
-    let config = match &on.node {
-        None => on.config.clone(),
-        Some(name) => config_of(name, functions)?,
-    };
-    NodeConfig::load(&config)
-        .map_err(WorkloadError::Config)
-        .and_then(Workloads::new)
-        .map_err(told)
+/// The node that a workload is on.
+struct Meant {
+    config: PathBuf,
+    /// The node itself, if it runs.
+    running: Option<Client>,
 }
 
-/// The configuration that a running node was started with.
-fn config_of(name: &str, functions: &Functions) -> Result<PathBuf, Failure> {
-    let node = NodeArguments {
-        node: Some(name.to_owned()),
-        ..NodeArguments::default()
-    };
-    match Client::find(&node, functions)?.ask(&Request::Status)? {
-        Reply::Status(StatusReport {
-            config: Some(config),
-            ..
-        }) => Ok(config),
-        _ => Err(format!(
-            "node {name} does not say where its configuration is; name it by --config"
-        )
-        .into()),
+impl Meant {
+    fn find(on: &WorkloadNodeArguments, functions: &Functions) -> Result<Self, Failure> {
+        let Some(name) = &on.node else {
+            let arguments = NodeArguments {
+                config: Some(on.config.clone()),
+                ..NodeArguments::default()
+            };
+            let client = Client::find(&arguments, functions)?;
+            return Ok(Self {
+                config: on.config.clone(),
+                running: client.ask(&Request::Status).is_ok().then_some(client),
+            });
+        };
+        let arguments = NodeArguments {
+            node: Some(name.clone()),
+            ..NodeArguments::default()
+        };
+        let client = Client::find(&arguments, functions)?;
+        match client.ask(&Request::Status)? {
+            Reply::Status(StatusReport {
+                config: Some(config),
+                ..
+            }) => Ok(Self {
+                config,
+                running: Some(client),
+            }),
+            _ => Err(format!(
+                "node {name} does not say where its configuration is; name it by --config"
+            )
+            .into()),
+        }
+    }
+
+    fn workloads(&self) -> Result<Workloads, Failure> {
+        NodeConfig::load(&self.config)
+            .map_err(WorkloadError::Config)
+            .and_then(Workloads::new)
+            .map_err(told)
+    }
+
+    /// Where the node runs, if it does and whoever asks may know.
+    fn namespace(&self) -> Option<File> {
+        let process = self.running.as_ref()?.process()?;
+        File::open(format!("/proc/{process}/ns/net")).ok()
+    }
+
+    /// Waits until the node serves a port; says why it does not.
+    fn serves(&self, interface: &str) -> Result<(), String> {
+        let Some(client) = &self.running else {
+            return Err("the node does not run; it will be when it does".to_owned());
+        };
+        let name = format!("port {interface}");
+        let asked = Instant::now();
+        loop {
+            let Ok(Reply::Status(status)) = client.ask(&Request::Status) else {
+                return Err("the node does not answer".to_owned());
+            };
+            let port = status.components.into_iter().find(|part| part.name == name);
+            let why = match port {
+                Some(port) if !port.detail.starts_with("waits: ") => return Ok(()),
+                Some(port) => port.detail.replacen("waits: ", "", 1),
+                None => "the node has not seen it".to_owned(),
+            };
+            if asked.elapsed() > PATIENCE {
+                return Err(why);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

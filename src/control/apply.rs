@@ -109,6 +109,8 @@ pub struct Fixed {
     pub vxlan_port: u16,
     /// The network.
     pub vni: Vni,
+    /// Port and network that are taken as well; else the same once more.
+    pub also: (u16, Vni),
     /// Whether VXLAN's reserved bits must be zero.
     pub strict_reserved_bits: bool,
     /// How the outer TTL is chosen.
@@ -453,6 +455,10 @@ impl Forwarding {
             if let Hop::Learned(group, _) = hop {
                 let choice = self.choice(*group, facts);
                 self.rechosen |= chosen.insert(hop.clone(), choice) != Some(choice);
+            }
+            if self.goes_elsewhere(hop) {
+                // About to be left, and until then as good as it was.
+                continue;
             }
             let choice = chosen.get(hop).copied().flatten();
             adjacencies[index.0 as usize] = self.adjacency(hop, choice, facts);
@@ -813,6 +819,7 @@ fn snapshot(
             node_address,
             vxlan_port: fixed.vxlan_port,
             vni: fixed.vni,
+            also: fixed.also,
             vtep_mac: wanted.local.vtep_mac,
             strict_reserved_bits: fixed.strict_reserved_bits,
             local_addresses,

@@ -31,6 +31,7 @@ pub mod supervisor;
 pub mod threads;
 pub mod upkeep;
 pub mod view;
+mod waiting;
 pub mod workloads;
 
 pub use node::{RunOptions, run};

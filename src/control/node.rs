@@ -36,7 +36,8 @@ use super::supervisor::Supervisor;
 use super::threads::{Handles, Threads};
 use super::upkeep::Upkeep;
 use super::view::{Counted, PortTable, Question, View};
-use super::workloads::WorkloadLinks;
+use super::waiting::first_state;
+use super::workloads::{WorkloadLinks, stale_mtus};
 use super::{probe, report};
 use crate::datastore::{self, Selection, Update, Watch};
 use crate::forward::{Dscp, FromWorkloads, OuterTtl, TunnelMtus};
@@ -50,7 +51,7 @@ use crate::resources::config::{self, NodeConfig};
 use crate::resources::{ClusterState, Fault, Kind, Problem, ResourceKey, Settings};
 use crate::wire::Mtu;
 use crate::worker::slow_path::Event;
-use settings::Services;
+use settings::{Networks, Services};
 
 /// How to run a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +70,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often workloads whose Ethernet addresses were learnt are asked for them.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the datastore may take to say what it holds.
-const FIRST_SYNC: Duration = Duration::from_secs(10);
-
 /// Runs a node until SIGTERM or SIGINT. An error is text for people, a line each.
 pub fn run(options: &RunOptions) -> Result<(), String> {
     let config = NodeConfig::load(&options.config).map_err(|problems| lines(&problems))?;
@@ -84,8 +82,37 @@ pub fn run(options: &RunOptions) -> Result<(), String> {
     }
     refuse_default_route(&config, options.allow_default_route)?;
     let signals = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let node = Node::start(config, log_is_given)?;
-    node.run(&signals)
+    let mut node = Node::start(config.clone(), log_is_given, &signals)?;
+    while let Some(running) = node {
+        match running.run(&signals)? {
+            End::Told => break,
+            End::UplinkIsNew => node = start_again(&config, log_is_given, &signals),
+        }
+    }
+    Ok(())
+}
+
+/// Starts a node anew whose uplink was made again; what is not there yet may come. Nothing if it is told to
+/// stop before.
+fn start_again(config: &NodeConfig, log_is_given: bool, signals: &Receiver<i32>) -> Option<Node> {
+    loop {
+        match Node::start(config.clone(), log_is_given, signals) {
+            Ok(node) => return node,
+            Err(error) => log::error!("{error}; tried again in a second"),
+        }
+        if signals.recv_timeout(TICK).is_ok() {
+            return None;
+        }
+    }
+}
+
+/// Why a node ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Told,
+    /// Its uplink is another interface now, of the same name.
+    UplinkIsNew,
 }
 
 /// A running node.
@@ -94,6 +121,8 @@ pub(super) struct Node {
     settings: Settings,
     /// Whether a resource that has a say in them has changed.
     settings_dirty: bool,
+    /// VXLAN's port and network, which change step by step.
+    networks: Networks,
     /// What of them takes effect with the next start only.
     restart_needed: Option<String>,
     /// Whether the command line says how much is logged.
@@ -129,13 +158,19 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn start(mut config: NodeConfig, log_is_given: bool) -> Result<Self, String> {
+    fn start(
+        mut config: NodeConfig,
+        log_is_given: bool,
+        signals: &Receiver<i32>,
+    ) -> Result<Option<Self>, String> {
         let started = Instant::now();
         let store = datastore::open(&config.datastore).map_err(|error| error.to_string())?;
         let watch = store
             .watch(&watched(), None)
             .map_err(|error| error.to_string())?;
-        let (state, problems) = first_state(&watch)?;
+        let Some((state, problems)) = first_state(&config, &store, &watch, signals)? else {
+            return Ok(None);
+        };
         if !state.nodes.contains_key(&config.node) {
             return Err(no_node(&config, &problems));
         }
@@ -228,6 +263,7 @@ impl Node {
             _socket: socket.map_err(|error| error.to_string())?,
             services: services.map_err(|error| error.to_string())?,
             settings_dirty: false,
+            networks: Networks::settled(&settings),
             restart_needed: None,
             log_is_given,
             settings,
@@ -240,10 +276,10 @@ impl Node {
         node.follow_bgp_resources();
         node.follow_ports();
         node.probe_nodes();
-        Ok(node)
+        Ok(Some(node))
     }
 
-    fn run(mut self, signals: &Receiver<i32>) -> Result<(), String> {
+    fn run(mut self, signals: &Receiver<i32>) -> Result<End, String> {
         log::info!(
             "{}: ready after {} ms: {} routes, {} worker(s), uplink {} ({})",
             self.config.node,
@@ -261,8 +297,17 @@ impl Node {
         let ticks = tick(TICK);
         let mut changed = false;
         let mut failure = None;
+        let mut end = End::Told;
         let more = self.more_plugs.1.clone();
         loop {
+            if self.uplink_is_new() {
+                log::warn!(
+                    "{}: the uplink was made again: it starts anew",
+                    self.config.node
+                );
+                end = End::UplinkIsNew;
+                break;
+            }
             let spoken = self.bgp.events();
             select! {
                 recv(updates) -> update => match update {
@@ -287,6 +332,8 @@ impl Node {
                     self.nat.look_after();
                     self.look_after_host_routes();
                     self.look_after_paths();
+                    self.look_after_bgp();
+                    self.look_after_networks();
                     self.look_after_fast_path();
                     self.forwarding.tick(self.started.elapsed().as_secs() as u32);
                     if let Some(died) = self.handles.dead() {
@@ -301,9 +348,11 @@ impl Node {
                 },
             }
         }
-        supervisor.stopping();
+        if end == End::Told {
+            supervisor.stopping();
+        }
         self.stop();
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(end), Err)
     }
 
     /// Takes one change of the datastore in; acts when it is in sync again. Returns whether there is
@@ -396,11 +445,15 @@ impl Node {
     /// Has the uplink take from the kernel what is ours.
     fn steer(&mut self) {
         let wanted = self.resolver.wanted();
-        let more_ports = self.forwarding.bridging().udp_ports();
+        let (port, also) = (self.networks.sent.0, self.networks.also.0);
+        let mut more_ports = self.forwarding.bridging().udp_ports();
+        if also != port && !more_ports.contains(&also) {
+            more_ports.insert(0, also);
+        }
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
         let steered = steering
-            .set_vxlan_port(self.settings.vxlan_port)
+            .set_vxlan_port(port)
             .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
             .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
             .and_then(|()| steering.set_local_prefixes(&prefixes));
@@ -466,6 +519,33 @@ impl Node {
             && let Err(error) = self.ports.uplink_steering.set_device_address(address)
         {
             log::error!("steering: {error}");
+        }
+    }
+
+    /// Sockets stay with the interface that they were opened on, which is no more.
+    fn uplink_is_new(&self) -> bool {
+        let link = self
+            .mirror
+            .link_named(self.config.uplink.interface.as_str());
+        link.is_some_and(|link| link.index != self.ports.uplink_index && link.up)
+    }
+
+    /// Says of the uplink if it is gone.
+    fn note_lost_uplink(&self, status: &mut StatusReport) {
+        let uplink = self.config.uplink.interface.as_str();
+        let name = format!("port {uplink}");
+        let mut ports = status.components.iter_mut();
+        if self
+            .mirror
+            .link_named(uplink)
+            .is_none_or(|link| link.index != self.ports.uplink_index)
+            && let Some(port) = ports.find(|part| part.name == name)
+        {
+            port.ready = false;
+            port.detail =
+                "gone: the interface was deleted; when one of its name is there and up, the node \
+                           starts anew"
+                    .to_owned();
         }
     }
 
@@ -584,8 +664,20 @@ impl Node {
             &self.ports,
             self.fast_path.as_ref(),
         );
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        status
+            .components
+            .extend(report::warnings("resources", &problems));
+        let stale = stale_mtus(
+            &self.state,
+            &self.config.node,
+            self.forwarding.fixed().tunnel_mtus,
+            self.uplink_mtu(),
+        );
+        status.components.extend(report::warnings("mtu", &stale));
         status.components.extend(self.upkeep.trouble());
         status.components.extend(self.settings_trouble());
+        self.note_lost_uplink(&mut status);
         let wanted = self.forwarding.wanted();
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
         let components = status.bridges.iter().map(report::bridge_component);
@@ -666,6 +758,7 @@ fn fixed(config: &NodeConfig, settings: &Settings, ports: &OpenPorts) -> Fixed {
         host: ports.host(),
         vxlan_port: config.vxlan.port,
         vni: config.vxlan.vni,
+        also: (config.vxlan.port, config.vxlan.vni),
         strict_reserved_bits: config.vxlan.strict_reserved_bits,
         ttl: match config.tunnel.ttl {
             config::Ttl::Fixed(ttl) => OuterTtl::Fixed(ttl),
@@ -680,7 +773,7 @@ fn fixed(config: &NodeConfig, settings: &Settings, ports: &OpenPorts) -> Fixed {
         fence: (&config.fence).into(),
         from_workloads: FromWorkloads::default(),
     };
-    settings::configure(&mut fixed, settings);
+    settings::configure(&mut fixed, settings, Networks::settled(settings));
     fixed
 }
 
@@ -688,26 +781,6 @@ fn fixed(config: &NodeConfig, settings: &Settings, ports: &OpenPorts) -> Fixed {
 fn watched() -> Selection {
     let kinds = Kind::ALL.iter().copied();
     Selection::kinds(kinds.filter(|kind| *kind != Kind::IpamHandle))
-}
-
-/// Everything that the datastore holds at the start.
-fn first_state(watch: &Watch) -> Result<(ClusterState, Vec<Problem>), String> {
-    let (mut state, mut found) = (ClusterState::default(), Vec::new());
-    let deadline = Instant::now() + FIRST_SYNC;
-    loop {
-        match watch.updates().recv_deadline(deadline) {
-            Ok(Update::Put { resource, .. }) => state.put(*resource),
-            Ok(Update::Delete(key)) => {
-                state.delete(&key);
-            }
-            Ok(Update::Problems(problems)) => found = problems,
-            Ok(Update::InSync) => return Ok((state, found)),
-            Err(_) => {
-                let seconds = FIRST_SYNC.as_secs();
-                return Err(format!("the datastore did not answer within {seconds} s"));
-            }
-        }
-    }
 }
 
 fn no_node(config: &NodeConfig, problems: &[Problem]) -> String {

@@ -55,6 +55,8 @@ pub struct OpenPorts {
     pub plugs: Plugs,
     /// The uplink's own Ethernet address.
     pub uplink_mac: MacAddr,
+    /// The uplink's number in the kernel: another one is another interface.
+    pub uplink_index: u32,
     /// The uplink's XDP program.
     pub uplink_steering: Steering,
     /// The largest packet that every worker's frames hold, link header not counted.
@@ -152,6 +154,9 @@ pub fn open(
         bridge_ports: opening.bridge_ports,
         plugs: opening.plugs,
         uplink_mac,
+        uplink_index: mirror
+            .link_named(config.uplink.interface.as_str())
+            .map_or(0, |link| link.index),
         uplink_steering,
         largest: largest_packet(frame_size),
         switch: switch.clone(),

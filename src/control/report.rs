@@ -299,6 +299,27 @@ fn fast_path_component(side: &FastPathSide, forwarding: &Forwarding) -> Componen
     }
 }
 
+/// A datastore that has told nothing yet.
+pub fn missing_datastore(datastore: &Health) -> String {
+    let (place, since) = (&datastore.place, rfc3339(datastore.since));
+    match &datastore.wrong {
+        Some(wrong) => {
+            format!("{place} is away since {since}: {wrong}; it is asked again and again")
+        }
+        None => format!("{place} has not told all that it holds since {since}"),
+    }
+}
+
+/// The same, as a part of a node that waits for it.
+pub fn waiting_component(detail: String) -> Component {
+    Component {
+        name: "datastore".to_owned(),
+        live: true,
+        ready: false,
+        detail,
+    }
+}
+
 /// The datastore. While it is away the node forwards by what it knows, but as with Calico it is not ready:
 /// what changes meanwhile it does not learn. What is wrong in one document keeps no other from being
 /// routed.
@@ -360,18 +381,18 @@ fn components(forwarding: &Forwarding, handles: &Handles, ports: &OpenPorts) -> 
             detail: format!("waits: {reason}"),
         });
     }
-    components.extend(warnings(&forwarding.wanted().warnings));
+    components.extend(warnings("resources", &forwarding.wanted().warnings));
     components
 }
 
 /// What is odd about the resources, the first few in full.
-fn warnings(sentences: &[String]) -> Vec<Component> {
+pub fn warnings(name: &str, sentences: &[String]) -> Vec<Component> {
     const SHOWN: usize = 8;
     let more = sentences.len().saturating_sub(SHOWN);
     let more = (more > 0).then(|| format!("{more} more warnings; the log has them"));
     let details = sentences.iter().take(SHOWN).cloned().chain(more);
     let component = |detail| Component {
-        name: "resources".to_owned(),
+        name: name.to_owned(),
         live: true,
         ready: true,
         detail,

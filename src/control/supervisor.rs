@@ -7,6 +7,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Who started this process and wants to hear from it.
 #[derive(Debug, Default)]
@@ -34,6 +35,14 @@ impl Supervisor {
                 Self::default()
             }
         }
+    }
+
+    /// The node is not ready yet, for that reason, and is to be left so for at least that long.
+    pub fn starting(&self, status: &str, patience: Duration) {
+        let microseconds = patience.as_micros();
+        self.tell(&format!(
+            "EXTEND_TIMEOUT_USEC={microseconds}\nSTATUS=not ready: {status}"
+        ));
     }
 
     /// The node forwards.

@@ -1,11 +1,14 @@
-//! Workloads' Ethernet addresses: from their endpoints, or learnt from what they say.
+//! Workloads' links: their Ethernet addresses, from their endpoints or learnt from what they say; and whether
+//! the MTUs that they were given are still right.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::resolve::Wanted;
+use crate::forward::{Encapsulation, TunnelMtus};
 use crate::port::PortId;
-use crate::wire::MacAddr;
+use crate::resources::{ClusterState, NodeName, WorkloadEndpoint};
+use crate::wire::{MacAddr, Mtu};
 
 /// Where each workload address is, on its port.
 #[derive(Debug, Default)]
@@ -55,4 +58,39 @@ impl WorkloadLinks {
             .or_else(|| self.learnt.get(&at))
             .copied()
     }
+}
+
+/// A node's workloads whose interfaces were made with a larger MTU than is carried now, a sentence each.
+pub fn stale_mtus(
+    state: &ClusterState,
+    node: &NodeName,
+    tunnels: TunnelMtus,
+    uplink: Mtu,
+) -> Vec<String> {
+    let fits = |address: IpAddr| {
+        let around = Encapsulation::of_pool(state.tunnels_to(address), address.is_ipv4());
+        tunnels.within(around, uplink)
+    };
+    let own = state.endpoints.values().filter(|e| e.spec.node == *node);
+    let stale = own.filter_map(|endpoint| {
+        let (made, now) = (endpoint.mtu()?, endpoint.addresses().map(fits).min()?);
+        (made > now).then(|| stale_mtu(endpoint, made, now))
+    });
+    stale.collect()
+}
+
+fn stale_mtu(endpoint: &WorkloadEndpoint, made: Mtu, now: Mtu) -> String {
+    let spec = &endpoint.spec;
+    let name = spec.pod.as_ref().or(spec.workload.as_ref());
+    let name = name.map_or(endpoint.metadata.name.as_str(), String::as_str);
+    let by_hand = spec.orchestrator.as_deref() == Some("underpass");
+    let remedy = match by_hand {
+        true => format!("`underpass workload add {name}` once more sets it"),
+        false => "it is set when the container is made again".to_owned(),
+    };
+    format!(
+        "workload {name} has an MTU of {made} at {}, and {now} are carried now: larger packets are cut up, or \
+         their sender is told; {remedy}",
+        spec.interface_name
+    )
 }

@@ -67,6 +67,16 @@ pub enum Encapsulation {
 }
 
 impl Encapsulation {
+    /// What may be around packets to an address of a pool that has IP-in-IP, or VXLAN.
+    pub const fn of_pool((ipip, vxlan): (bool, bool), ipv4: bool) -> Self {
+        match (ipip, vxlan, ipv4) {
+            (true, _, _) => Self::Ipip,
+            (_, true, true) => Self::Vxlan,
+            (_, true, false) => Self::VxlanOverIpv6,
+            (false, false, _) => Self::None,
+        }
+    }
+
     /// The bytes that it adds to an IP packet, the link's header not counted.
     pub const fn overhead(self) -> u16 {
         match self {

@@ -190,8 +190,8 @@ fn strip_vxlan(
     let datagram = &frame.bytes()[outer_len..];
     let udp = Udp::parse(datagram).map_err(|_| DropReason::UdpLength)?;
     let datagram = &datagram[..udp.length];
-    let routed_port = udp.destination_port == tunnels.vxlan_port;
-    if !routed_port && !snapshot.bridges.listen_on(udp.destination_port) {
+    let port = udp.destination_port;
+    if !tunnels.listen_on(port) && !snapshot.bridges.listen_on(port) {
         return Err(DropReason::NotForUs.into());
     }
     if !checksum_right(&udp, datagram) {
@@ -205,8 +205,8 @@ fn strip_vxlan(
     if tunnels.strict_reserved_bits && header.reserved_bits_set {
         return Err(DropReason::VxlanReservedBits.into());
     }
-    if !routed_port || header.vni != tunnels.vni {
-        let network = snapshot.bridges.network(udp.destination_port, header.vni);
+    if !tunnels.is_routed(port, header.vni) {
+        let network = snapshot.bridges.network(port, header.vni);
         let bridge = network.ok_or(DropReason::VxlanUnknownVni)?;
         frame.trim(outer_len + udp.length);
         frame.strip(outer_len + udp::HEADER_LEN + vxlan::HEADER_LEN);

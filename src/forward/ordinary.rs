@@ -88,7 +88,10 @@ fn from_workload(
     let segment = bytes.get(IPIP..end)?;
     let harmless = match ip.protocol() {
         protocol::TCP => true,
-        protocol::UDP => segment.get(2..4)? != tunnels.vxlan_port.to_be_bytes(),
+        protocol::UDP => {
+            let to: &[u8; 2] = segment.get(2..4)?.first_chunk()?;
+            !tunnels.listen_on(u16::from_be_bytes(*to))
+        }
         _ => false,
     };
     let right = harmless
@@ -298,6 +301,7 @@ mod tests {
                 node_address: Some(NODE),
                 vxlan_port: 4789,
                 vni: Vni::CALICO,
+                also: (4789, Vni::CALICO),
                 vtep_mac: VTEP,
                 strict_reserved_bits: false,
                 local_addresses: [NODE, POD].map(IpAddr::V4).into_iter().collect(),

@@ -130,6 +130,9 @@ pub struct Tunnels {
     pub vxlan_port: u16,
     /// The network that is routed.
     pub vni: Vni,
+    /// Port and network that are taken as well, as they are about to be changed or were a moment ago; else
+    /// the same once more.
+    pub also: (u16, Vni),
     /// The Ethernet address that inner frames to this node carry.
     pub vtep_mac: MacAddr,
     /// Whether reserved bits must be zero (RFC 7348 says to ignore them).
@@ -142,6 +145,20 @@ pub struct Tunnels {
     pub reverse_path: ReversePath,
     /// Which tunnel packets workloads may send.
     pub from_workloads: FromWorkloads,
+}
+
+impl Tunnels {
+    /// Whether VXLAN packets to a UDP port may be of the routed network.
+    #[inline]
+    pub fn listen_on(&self, port: u16) -> bool {
+        port == self.vxlan_port || port == self.also.0
+    }
+
+    /// Whether a VXLAN packet is of the routed network.
+    #[inline]
+    pub fn is_routed(&self, port: u16, vni: Vni) -> bool {
+        (port, vni) == (self.vxlan_port, self.vni) || (port, vni) == self.also
+    }
 }
 
 /// Which tunnel packets workloads may send: none, unless they are trusted to (Calico's

@@ -53,6 +53,7 @@ fn is_behind_extensions(tunnels: &Tunnels, packet: &[u8]) -> bool {
 /// Whether a datagram is for the network's VXLAN port, and must not be.
 #[inline]
 fn is_vxlan(tunnels: &Tunnels, datagram: Option<&[u8]>) -> bool {
-    let port = datagram.and_then(|datagram| datagram.get(2..4));
-    !tunnels.from_workloads.vxlan && port == Some(&tunnels.vxlan_port.to_be_bytes()[..])
+    let port = datagram.and_then(|datagram| datagram.get(2..4)?.first_chunk());
+    let is_tunnels = |port: &[u8; 2]| tunnels.listen_on(u16::from_be_bytes(*port));
+    !tunnels.from_workloads.vxlan && port.is_some_and(is_tunnels)
 }

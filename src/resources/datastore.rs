@@ -86,7 +86,7 @@ impl Datastore {
     /// [`CALICOCTL_CONFIG`] if it is there), whose settings the environment overrides:
     /// `DATASTORE_TYPE` (`etcdv3`, or `directory` beside Calico's own), `ETCD_ENDPOINTS`,
     /// `ETCD_USERNAME`, `ETCD_PASSWORD`, `ETCD_CA_CERT_FILE`, `ETCD_CERT_FILE`, `ETCD_KEY_FILE` and
-    /// `DATASTORE_DIRECTORY`.
+    /// `DATASTORE_DIRECTORY`; each also with `CALICO_` before it, which counts less.
     pub fn from_environment(
         file: Option<&Path>,
         variable: impl Fn(&str) -> Option<String>,
@@ -95,9 +95,11 @@ impl Datastore {
         let file = file.or_else(|| default.exists().then_some(default));
         let spec = file.map_or(Ok(CalicoctlSpec::default()), read_calicoctl)?;
         let source = file.unwrap_or(Path::new("environment"));
-        let value = |name: &str, configured: &str| match variable(name) {
-            Some(set) if !set.is_empty() => set,
-            _ => configured.to_owned(),
+        let value = |name: &str, configured: &str| {
+            let names = [name.to_owned(), format!("CALICO_{name}")];
+            let mut set = names.iter().filter_map(|name| variable(name));
+            let set = set.find(|set| !set.is_empty());
+            set.unwrap_or_else(|| configured.to_owned())
         };
         let path = |name: &str, configured: &str| match value(name, configured) {
             empty if empty.is_empty() => None,

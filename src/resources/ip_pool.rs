@@ -149,7 +149,8 @@ impl IpPool {
         })
     }
 
-    fn is_ipv4(&self) -> bool {
+    /// Whether its addresses are IPv4.
+    pub fn is_ipv4(&self) -> bool {
         matches!(self.cidr(), IpNet::V4(_))
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::felix_configuration::Switch;
 use super::metadata::Metadata;
+use super::name::Name;
 use super::problem::Fault;
 
 /// An IPAMConfiguration resource; the one named `default` is in effect.
@@ -75,6 +76,13 @@ impl IpamConfiguration {
     pub fn validate(&self) -> Vec<Fault> {
         let most = self.spec.max_blocks_per_host;
         let mut faults = Vec::new();
+        if self.metadata.name != Name::default_name() {
+            faults.push(Fault::new(
+                "metadata.name",
+                "IPAM config resource name must be 'default'",
+                "write name: default: no other is in effect",
+            ));
+        }
         if most < 0 {
             faults.push(Fault::new(
                 "spec.maxBlocksPerHost",

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::load::from_value;
 use super::problem::{Fault, Origin, Position, Problem};
 use super::yaml::{Content, Tree, documents};
-use super::{API_VERSION, Resource};
+use super::{API_VERSION, EncapMode, Resource};
 
 mod felix;
 
@@ -248,6 +248,9 @@ impl<'a> Reader<'a> {
         }
         self.finish_backend(found);
         self.finish_pools();
+        if let Some(setting) = found.config.get("veth_mtu") {
+            self.veth_mtu(setting);
+        }
         self.finish_configurations();
         let passed_over: usize = found.others.values().sum();
         if passed_over > 0 {
@@ -308,13 +311,8 @@ impl<'a> Reader<'a> {
                     self.backend(key, setting);
                 }
             }
-            "veth_mtu" => self.note(
-                key,
-                setting,
-                false,
-                "the MTU of workloads' interfaces is the node's to set; variables that refer to it \
-                 are taken",
-            ),
+            // When it is known what the pools are.
+            "veth_mtu" => {}
             _ => self.note(
                 key,
                 setting,
@@ -455,6 +453,50 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+    }
+
+    /// A workload's MTU is what its pool's tunnel takes: of tunnels that no variable says it of, this.
+    fn veth_mtu(&mut self, setting: &Setting) {
+        let name = "veth_mtu";
+        let mtu = match setting.value.parse::<u16>() {
+            Ok(0) => return self.note(name, setting, false, "each node finds it out by itself"),
+            Ok(mtu) => mtu,
+            Err(_) => {
+                let reason = format!("'{}' is no MTU", setting.value);
+                return self.refuse(
+                    name,
+                    setting,
+                    reason,
+                    "write a number, 0 to have it found out",
+                );
+            }
+        };
+        let pools = self.manifest.pools.iter().filter_map(|pool| match pool {
+            Resource::IpPool(pool) => Some(pool),
+            _ => None,
+        });
+        let fields = pools.filter_map(|pool| {
+            let [ipip, vxlan] =
+                [pool.spec.ipip_mode, pool.spec.vxlan_mode].map(|mode| mode != EncapMode::Never);
+            match (ipip, vxlan, pool.is_ipv4()) {
+                (true, _, _) => Some("ipipMTU"),
+                (_, true, true) => Some("vxlanMTU"),
+                (_, true, false) => Some("vxlanMTUV6"),
+                (false, false, _) => None,
+            }
+        });
+        let fields: Vec<&str> = fields
+            .filter(|field| !self.felix.contains_key(*field))
+            .collect();
+        if fields.is_empty() {
+            let why = "variables say what tunnels take, or there is none: workloads get as much";
+            return self.note(name, setting, false, why);
+        }
+        let what = format!("FelixConfiguration default: {}", fields.join(", "));
+        for field in fields {
+            self.felix.insert(field.to_owned(), json!(mtu));
+        }
+        self.note(name, setting, true, what);
     }
 
     fn finish_configurations(&mut self) {

@@ -1,9 +1,12 @@
 //! What a cluster consists of, indexed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::WorkloadEndpoint;
-use super::{BlockAffinity, IpPool, Kind, Name, Node, NodeName, Resource, ResourceKey, Typed};
+use super::{
+    BlockAffinity, EncapMode, IpPool, Kind, Name, Node, NodeName, Resource, ResourceKey, Typed,
+};
 
 /// All resources of a cluster, each kind by its name and in its order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,6 +62,26 @@ impl ClusterState {
             Kind::IpamHandle => false,
             _ => self.others.remove(key).is_some(),
         }
+    }
+
+    /// The pool that an address is of: the smallest, if pools were ever to overlap.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&IpPool> {
+        let pools = self.pools.values();
+        pools
+            .filter(|pool| pool.cidr().contains(&address))
+            .max_by_key(|pool| pool.cidr().prefix_len())
+    }
+
+    /// Whether packets to an address may be tunnelled in IP-in-IP, and whether in VXLAN.
+    pub fn tunnels_to(&self, address: IpAddr) -> (bool, bool) {
+        let of = |pool: &IpPool| {
+            let spec = &pool.spec;
+            (
+                spec.ipip_mode != EncapMode::Never,
+                spec.vxlan_mode != EncapMode::Never,
+            )
+        };
+        self.pool_of(address).map_or((false, false), of)
     }
 
     /// The resources of one of the other kinds, in order of their names.

@@ -10,7 +10,7 @@ use super::name::{InterfaceName, NodeName};
 use super::net::{HostAddress, Prefix};
 use super::port::{Protocol, is_port_name};
 use super::problem::Fault;
-use crate::wire::MacAddr;
+use crate::wire::{MacAddr, Mtu};
 
 /// A WorkloadEndpoint resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +148,31 @@ impl WorkloadEndpoint {
         prefixes.iter().map(|prefix| prefix.0)
     }
 
+    /// The MTU that its interface was given, where underpass made it.
+    pub fn mtu(&self) -> Option<Mtu> {
+        let text = self.metadata.annotations.get(MTU)?;
+        text.parse().ok().map(Mtu)
+    }
+
+    /// Whether its interface was there before, and stays when it goes.
+    pub fn is_taken(&self) -> bool {
+        self.metadata.annotations.contains_key(TAKEN)
+    }
+
+    /// Notes that its interface was there before.
+    pub fn set_taken(&mut self) {
+        self.metadata
+            .annotations
+            .insert(TAKEN.into(), "true".into());
+    }
+
+    /// Notes the MTU of its interface.
+    pub fn set_mtu(&mut self, mtu: Mtu) {
+        self.metadata
+            .annotations
+            .insert(MTU.into(), mtu.to_string());
+    }
+
     /// Writes out what follows from the rest, as Calico does when an endpoint is stored: labels by
     /// which selectors see where it is.
     pub fn fill_defaults(&mut self) {
@@ -210,6 +235,12 @@ impl WorkloadEndpoint {
 
 /// The label under which selectors see an endpoint's namespace.
 const NAMESPACE: &str = "projectcalico.org/namespace";
+
+/// The annotation with the MTU of an interface that underpass made.
+const MTU: &str = "underpass/mtu";
+
+/// The annotation of an endpoint whose interface underpass took and did not make.
+const TAKEN: &str = "underpass/interface-taken";
 /// The label under which selectors see who started an endpoint.
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 

@@ -34,6 +34,11 @@ impl WorkloadInterfaces {
         self.prefixes().any(|prefix| interface.starts_with(prefix))
     }
 
+    /// What the names of interfaces that are made for it begin with.
+    pub fn first_prefix(&self) -> &str {
+        self.prefixes().next().unwrap_or_default()
+    }
+
     fn prefixes(&self) -> impl Iterator<Item = &str> {
         self.prefix.split(',').map(str::trim)
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
 
-use super::WorkloadError;
+use super::{HASH, LONGEST_NAME, WorkloadError};
 use crate::forward::RouterAddresses;
 use crate::kernel::{Link, Netlink, OwnRoute, Target, Veth, sysctl, veth};
 use crate::wire::{MacAddr, Mtu};
@@ -37,10 +37,11 @@ pub struct LinkPlan {
 }
 
 /// The node's end of a workload's link, as Calico names it: `cali` and the beginning of a hash.
-pub fn host_interface(namespace: &str, name: &str) -> String {
+pub fn host_interface(prefix: &str, namespace: &str, name: &str) -> String {
     let hash = Sha1::digest(format!("{namespace}.{name}"));
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("cali{}", &hex[..11])
+    let room = LONGEST_NAME.saturating_sub(prefix.len()).min(HASH);
+    format!("{prefix}{}", &hex[..room])
 }
 
 /// The file of a network namespace that is given by name or by path.
@@ -80,6 +81,53 @@ pub fn make(plan: &LinkPlan) -> Result<MacAddr, WorkloadError> {
     })
 }
 
+/// Gives a link that is there the MTU that is planned now. Gives the Ethernet address of the workload's end.
+pub fn adapt(plan: &LinkPlan) -> Result<MacAddr, WorkloadError> {
+    let set = |interface: &str, mtu: Mtu| -> crate::kernel::Result<MacAddr> {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(interface)?;
+        if link.mtu != mtu {
+            netlink.set_link_mtu(link.index, mtu)?;
+        }
+        Ok(link.mac.unwrap_or_default())
+    };
+    set(&plan.host, plan.mtu)?;
+    let netns = open(&plan.netns)?;
+    Ok(veth::inside(&netns, || set(&plan.interface, plan.mtu))??)
+}
+
+/// The interface of that name, if it is there and not ours.
+pub fn made_by_others(host: &str) -> Result<Option<Link>, WorkloadError> {
+    match Netlink::open()?.link(host) {
+        Ok(link) => Ok(Some(link).filter(|link| link.mac != Some(MacAddr::WORKLOAD_GATEWAY))),
+        Err(crate::kernel::Error::NoInterface(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes a link that somebody else made. A veth's far end gets the addresses and routes, and its Ethernet
+/// address is given; behind others, such as a guest's TAP, the workload learns them by DHCP.
+pub fn take(plan: &LinkPlan, host: &Link) -> Result<Option<MacAddr>, WorkloadError> {
+    prepare_host_end(&host.name)?;
+    Netlink::open()?.set_link_up(host.index, true)?;
+    Ok(veth::on_peer(host, |peer| settle_on(plan, peer))?)
+}
+
+/// Leaves a link that was taken as it was, without the workload's addresses; the last one takes the routes
+/// along.
+pub fn release(host: &str, addresses: &[IpAddr]) -> Result<(), WorkloadError> {
+    let Ok(link) = Netlink::open()?.link(host) else {
+        return Ok(());
+    };
+    let removed = veth::on_peer(&link, |peer| {
+        let mut netlink = Netlink::open()?;
+        addresses
+            .iter()
+            .try_for_each(|address| netlink.remove_address(peer.index, IpNet::from(*address)))
+    });
+    Ok(removed.map(|_| ())?)
+}
+
 /// Removes a workload's link by the node's end; nothing happens if there is none.
 pub fn remove(host: &str) -> Result<(), WorkloadError> {
     Ok(Netlink::open()?.delete_link(host)?)
@@ -109,16 +157,23 @@ fn prepare_host_end(host: &str) -> Result<(), WorkloadError> {
 
 /// The workload's end, in its own namespace.
 fn settle(plan: &LinkPlan) -> crate::kernel::Result<MacAddr> {
+    let link = Netlink::open()?.link(&plan.interface)?;
+    settle_on(plan, &link)
+}
+
+fn settle_on(plan: &LinkPlan, link: &Link) -> crate::kernel::Result<MacAddr> {
     let mut netlink = Netlink::open()?;
     if let Ok(loopback) = netlink.link("lo") {
         netlink.set_link_up(loopback.index, true)?;
     }
-    let link = netlink.link(&plan.interface)?;
+    if link.mtu > plan.mtu {
+        netlink.set_link_mtu(link.index, plan.mtu)?;
+    }
     for address in &plan.addresses {
         netlink.add_address(link.index, IpNet::from(*address))?;
     }
     netlink.set_link_up(link.index, true)?;
-    for route in routes(plan, &link) {
+    for route in routes(plan, link) {
         netlink.replace_route(&route)?;
     }
     Ok(link.mac.unwrap_or_default())
@@ -193,13 +248,15 @@ fn open(netns: &Path) -> Result<File, WorkloadError> {
 mod tests {
     use super::*;
 
+    const NGINX: &str = "calic440f455693";
+
     #[test]
     fn host_interfaces_are_named_as_calico_does() {
         // printf default.nginx | sha1sum
-        assert_eq!(host_interface("default", "nginx").len(), 15);
+        assert_eq!(host_interface("cali", "default", "nginx"), NGINX);
         assert_eq!(
-            host_interface("default", "nginx"),
-            host_interface("default", "nginx")
+            host_interface("workload", "default", "nginx"),
+            format!("workload{}", &NGINX[4..11])
         );
         assert_eq!(netns_path("pod1"), Path::new("/run/netns/pod1"));
         assert_eq!(netns_path("/proc/1/ns/net"), Path::new("/proc/1/ns/net"));

@@ -12,7 +12,7 @@ mod link;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -23,9 +23,11 @@ use crate::datastore::{self, Datastore, DatastoreError, Selection};
 use crate::forward::{Encapsulation, RouterAddresses, TunnelMtus};
 use crate::ipam::{Ipam, IpamError};
 use crate::kernel::{self, Netlink};
+use crate::resources::config::PortKind;
+use crate::resources::workload_interfaces::WorkloadInterfaces;
 use crate::resources::{
-    ClusterState, EncapMode, IpPool, Kind, Name, NodeConfig, NodeName, Problem, Resource,
-    ResourceKey, Settings, WorkloadEndpoint,
+    ClusterState, Kind, Name, NodeConfig, NodeName, Problem, Resource, ResourceKey, Settings,
+    WorkloadEndpoint,
 };
 use crate::wire::{MacAddr, Mtu};
 
@@ -126,17 +128,23 @@ impl Workloads {
         &self.config.node
     }
 
-    /// Makes a workload. One that is there already keeps its addresses and gets a new link.
+    /// Makes a workload. One that is there already keeps its addresses; its link is made again if it is not
+    /// as it was made, else it only gets the MTU that fits now. An interface that is wished by its name and
+    /// there already is taken, whatever it is.
     pub fn add(&self, wish: &Wish) -> Result<Made, WorkloadError> {
         let _one_at_a_time = self.lock()?;
         let key = self.key(&wish.identity)?;
         let state = self.state()?;
         let before = self.find(&key)?;
+        if let Some(endpoint) = &before {
+            refuse_other(endpoint, wish, &state)?;
+        }
+        self.refuse_unserved(&self.host_interface(wish))?;
         let addresses = match &before {
             Some(endpoint) => endpoint.addresses().collect(),
             None => self.assign(wish, &state)?,
         };
-        let made = self.make(wish, &state, addresses, key);
+        let made = self.make(wish, &state, addresses, (key, before.as_ref()));
         if made.is_err() && before.is_none() {
             self.ipam().release_handle(&wish.identity.handle)?;
         }
@@ -148,21 +156,23 @@ impl Workloads {
         wish: &Wish,
         state: &ClusterState,
         addresses: Vec<IpAddr>,
-        key: ResourceKey,
+        (key, before): (ResourceKey, Option<&WorkloadEndpoint>),
     ) -> Result<Made, WorkloadError> {
         let plan = self.plan(wish, state, addresses)?;
-        let mac = link::make(&plan)?;
-        let endpoint = self.endpoint(wish, &plan, mac, key)?;
+        let (mac, taken) = link_of(wish, &plan, before)?;
+        let endpoint = self.endpoint(wish, &plan, (mac, taken), key)?;
         let stored = self
             .datastore
             .apply(&Resource::WorkloadEndpoint(endpoint.clone()));
         if let Err(error) = stored {
-            link::remove(&plan.host)?;
+            if before.is_none() {
+                undo_link(&endpoint)?;
+            }
             return Err(error.into());
         }
         Ok(Made {
             endpoint,
-            mac,
+            mac: mac.unwrap_or_default(),
             mtu: plan.mtu,
         })
     }
@@ -194,7 +204,7 @@ impl Workloads {
         let _one_at_a_time = self.lock()?;
         let key = self.key(identity)?;
         let found = self.find(&key)?;
-        let usual = usual_host_interface(identity);
+        let usual = self.usual_host_interface(identity);
         let named = found.as_ref().map(|e| e.spec.interface_name.to_string());
         let host = named.or_else(|| host.map(str::to_owned)).unwrap_or(usual);
         if found.is_some() {
@@ -204,7 +214,10 @@ impl Workloads {
             Ok(_) | Err(DatastoreError::DoesNotExist(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        link::remove(&host)?;
+        match &found {
+            Some(endpoint) => undo_link(endpoint)?,
+            None => link::remove(&host)?,
+        }
         // Last: the address is somebody else's only when nothing of this workload is left.
         self.ipam().release_handle(&identity.handle)?;
         Ok(found.is_some())
@@ -283,10 +296,12 @@ impl Workloads {
             vxlan: settings.vxlan_mtu,
             vxlan_v6: settings.vxlan_mtu_v6,
         };
-        let fits = |address: &IpAddr| mtus.within(encapsulation(state, *address), uplink);
-        let usual = || usual_host_interface(&wish.identity);
+        let fits = |address: &IpAddr| {
+            let around = Encapsulation::of_pool(state.tunnels_to(*address), address.is_ipv4());
+            mtus.within(around, uplink)
+        };
         Ok(LinkPlan {
-            host: wish.host_interface.clone().unwrap_or_else(usual),
+            host: self.host_interface(wish),
             interface: wish.identity.interface.clone(),
             netns: wish.netns.clone(),
             mtu: addresses.iter().map(fits).min().unwrap_or(uplink),
@@ -298,7 +313,7 @@ impl Workloads {
         &self,
         wish: &Wish,
         plan: &LinkPlan,
-        mac: MacAddr,
+        (mac, taken): (Option<MacAddr>, bool),
         key: ResourceKey,
     ) -> Result<WorkloadEndpoint, WorkloadError> {
         let identity = &wish.identity;
@@ -328,7 +343,63 @@ impl Workloads {
         if let Some(spec) = endpoint["spec"].as_object_mut() {
             spec.retain(|_, value| !value.is_null());
         }
-        serde_json::from_value(endpoint).map_err(|error| WorkloadError::Name(error.to_string()))
+        let mut endpoint: WorkloadEndpoint = serde_json::from_value(endpoint)
+            .map_err(|error| WorkloadError::Name(error.to_string()))?;
+        if mac.is_some() {
+            endpoint.set_mtu(plan.mtu);
+        }
+        if taken {
+            endpoint.set_taken();
+        }
+        Ok(endpoint)
+    }
+
+    /// The node's end of a workload's link: as wished, else the usual name.
+    fn host_interface(&self, wish: &Wish) -> String {
+        let usual = || self.usual_host_interface(&wish.identity);
+        wish.host_interface.clone().unwrap_or_else(usual)
+    }
+
+    /// Of a container that is no pod as Calico's plugin names it, by the beginning of its number.
+    fn usual_host_interface(&self, identity: &Identity) -> String {
+        let interfaces = self.config.workload_interfaces.as_ref();
+        let prefix = interfaces.map_or("cali", WorkloadInterfaces::first_prefix);
+        match (&identity.container, identity.orchestrator.as_str()) {
+            (Some(container), "cni") => {
+                let room = LONGEST_NAME - prefix.len();
+                let start: String = container.chars().take(room.min(HASH)).collect();
+                format!("{prefix}{start}")
+            }
+            _ => host_interface(prefix, &identity.namespace, &identity.name),
+        }
+    }
+
+    /// Says why the node would never serve an interface: its port would wait for ever.
+    fn refuse_unserved(&self, host: &str) -> Result<(), WorkloadError> {
+        let config = &self.config;
+        let node = &config.node;
+        let file = config.file().unwrap_or(Path::new("its configuration"));
+        let file = file.display();
+        let mut listed = config.workloads.iter();
+        let listed = listed.find(|port| port.interface.as_str() == host);
+        let refused = match (listed, &config.workload_interfaces) {
+            (Some(port), _) if port.kind == PortKind::Xdp => return Ok(()),
+            (None, Some(interfaces)) if interfaces.matches(host) => return Ok(()),
+            (Some(_), _) => format!(
+                "'{host}' is no veth pair's end in workloads of {file}; name another by --interface"
+            ),
+            (None, Some(interfaces)) => format!(
+                "node {node} would not serve '{host}', which does not begin with {}; name an interface that \
+                 does, or add its prefix to workloadInterfaces in {file} and restart the node",
+                interfaces.prefix
+            ),
+            (None, None) => format!(
+                "node {node} would not serve '{host}', as {file} has no workloadInterfaces; write \
+                 workloadInterfaces: {{ prefix: cali }} there and restart the node, or name one of its \
+                 workloads' interfaces by --interface"
+            ),
+        };
+        Err(WorkloadError::Link(refused))
     }
 
     /// The endpoint's name as Calico makes it: node, orchestrator, workload and interface, with dashes
@@ -363,30 +434,67 @@ impl Workloads {
     }
 }
 
-/// The node's end of a workload's link: of a container that is no pod as Calico's plugin names it, by
-/// the beginning of its number.
-fn usual_host_interface(identity: &Identity) -> String {
-    match (&identity.container, identity.orchestrator.as_str()) {
-        (Some(container), "cni") => {
-            let start: String = container.chars().take(11).collect();
-            format!("cali{start}")
-        }
-        _ => host_interface(&identity.namespace, &identity.name),
+/// The longest name of an interface, and how much of it is a hash.
+const LONGEST_NAME: usize = 15;
+const HASH: usize = 11;
+
+/// Makes or takes a workload's link. Gives the Ethernet address of the workload's end, as far as it is known,
+/// and whether the link was taken.
+fn link_of(
+    wish: &Wish,
+    plan: &LinkPlan,
+    before: Option<&WorkloadEndpoint>,
+) -> Result<(Option<MacAddr>, bool), WorkloadError> {
+    let at = |endpoint: &&WorkloadEndpoint| endpoint.spec.interface_name.as_str() == plan.host;
+    if let Some(elsewhere) = before.filter(|endpoint| !at(endpoint)) {
+        undo_link(elsewhere)?;
     }
+    let ours = before
+        .filter(at)
+        .is_some_and(|endpoint| !endpoint.is_taken());
+    if wish.host_interface.is_some()
+        && !ours
+        && let Some(there) = link::made_by_others(&plan.host)?
+    {
+        return Ok((link::take(plan, &there)?, true));
+    }
+    let mac = match ours && link::check(plan).is_ok() {
+        true => link::adapt(plan)?,
+        false => link::make(plan)?,
+    };
+    Ok((Some(mac), false))
 }
 
-/// What the pool of an address may put around its packets.
-fn encapsulation(state: &ClusterState, address: IpAddr) -> Encapsulation {
-    let pools = state.pools.values();
-    let pool: Option<&IpPool> = pools
-        .filter(|pool| pool.cidr().contains(&address))
-        .max_by_key(|pool| pool.cidr().prefix_len());
-    match pool.map(|pool| (pool.spec.ipip_mode, pool.spec.vxlan_mode)) {
-        Some((ipip, _)) if ipip != EncapMode::Never => Encapsulation::Ipip,
-        Some((_, vxlan)) if vxlan != EncapMode::Never => match address {
-            IpAddr::V4(_) => Encapsulation::Vxlan,
-            IpAddr::V6(_) => Encapsulation::VxlanOverIpv6,
-        },
-        _ => Encapsulation::None,
+/// The link goes if it was made; one that was taken is left without the workload's addresses.
+fn undo_link(endpoint: &WorkloadEndpoint) -> Result<(), WorkloadError> {
+    let host = endpoint.spec.interface_name.as_str();
+    if !endpoint.is_taken() {
+        return link::remove(host);
     }
+    let addresses: Vec<IpAddr> = endpoint.addresses().collect();
+    link::release(host, &addresses)
+}
+
+/// What is there is not silently taken for what is wished.
+fn refuse_other(
+    there: &WorkloadEndpoint,
+    wish: &Wish,
+    state: &ClusterState,
+) -> Result<(), WorkloadError> {
+    let has: Vec<IpAddr> = there.addresses().collect();
+    let pools = address::pools(state, &wish.pools)?;
+    let of_pools = |address: &IpAddr| {
+        let named = pools.iter().filter_map(|name| state.pools.get(name));
+        pools.is_empty() || named.into_iter().any(|pool| pool.cidr().contains(address))
+    };
+    if wish.addresses.iter().all(|asked| has.contains(asked)) && has.iter().all(of_pools) {
+        return Ok(());
+    }
+    let has: Vec<String> = has.iter().map(ToString::to_string).collect();
+    let name = &wish.identity.name;
+    Err(WorkloadError::Address(format!(
+        "workload {name} is there already, with {}; delete it first (underpass workload del {name}), or ask \
+         for no other address or pool",
+        has.join(", ")
+    )))
 }

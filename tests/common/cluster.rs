@@ -37,6 +37,7 @@ pub fn fixed() -> Fixed {
         host: Some(HOST),
         vxlan_port: 4789,
         vni: Vni::CALICO,
+        also: (4789, Vni::CALICO),
         strict_reserved_bits: false,
         ttl: OuterTtl::Fixed(64),
         dscp: Dscp::Inherit,

@@ -139,6 +139,7 @@ pub fn snapshot() -> Snapshot {
             node_address: Some(NODE),
             vxlan_port: 4789,
             vni: Vni::CALICO,
+            also: (4789, Vni::CALICO),
             vtep_mac: VTEP_MAC,
             strict_reserved_bits: false,
             local_addresses: [IpAddr::V4(POD), IpAddr::V4(OTHER_POD)]

@@ -339,7 +339,10 @@ fn resource() -> impl Strategy<Value = Value> {
             .prop_flat_map(move |some| some.into_iter().map(value).collect::<Vec<_>>());
         (Just(kind), needed, some)
     });
-    (kinds, metadata()).prop_map(|((kind, needed, some), metadata)| {
+    (kinds, metadata()).prop_map(|((kind, needed, some), mut metadata)| {
+        if kind == Kind::IpamConfiguration {
+            metadata["name"] = json!("default");
+        }
         let spec = needed.into_iter().chain(some);
         let spec: Map<String, Value> = spec.map(|(name, v)| (name.to_owned(), v)).collect();
         json!({

@@ -11,6 +11,7 @@ mod bgp;
 mod datastore;
 mod fabric;
 mod life;
+mod manifest;
 mod modes;
 mod operator;
 mod srcdst;

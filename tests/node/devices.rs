@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::netns::{cpu_time, isolated, pings, sh, try_sh, wait_for};
 use super::support::*;
 
+const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
+
 const TWO_WORKLOADS: Node = Node {
     workloads: 2,
     ..ONE
@@ -28,6 +30,45 @@ fn traffic_comes_back_after_the_uplink_was_down() {
         wait_for("traffic again", || {
             pings("one0", TWO.workload(0), 1).then_some(())
         });
+    });
+}
+
+/// Deleted, or lost with its peer, and made again: what was bound to the old interface is of no use.
+#[test]
+fn an_uplink_that_is_made_again_is_served_again() {
+    isolated(|| {
+        let mut nodes = running(TWO_WORKLOADS, TWO);
+        let health = |what: &str| {
+            try_sh(&format!(
+                "{UNDERPASS} status --socket {} | {what}",
+                ONE.socket()
+            ))
+        };
+        for _ in 0..2 {
+            sh("ip -n net link del one");
+            wait_for("a status that says so", || {
+                health("grep -q 'port eth0 .*waiting.*gone: the interface was deleted'")
+                    .status
+                    .success()
+                    .then_some(())
+            });
+            assert!(
+                pings("one0", TWO_WORKLOADS.workload(1), 2),
+                "workloads are served on"
+            );
+            ONE.build_uplink();
+            wait_for("traffic again, both ways", || {
+                (pings("one0", TWO.workload(0), 1) && pings("two0", ONE.workload(0), 1))
+                    .then_some(())
+            });
+        }
+        assert!(nodes[0].is_running());
+        assert_eq!(
+            ours_in("one"),
+            ["tunl0", "xdp cali0", "xdp cali1", "xdp eth0"]
+        );
+        let status = sh(&format!("{UNDERPASS} status --socket {}", ONE.socket()));
+        assert!(status.starts_with("node one is ready"), "{status}");
     });
 }
 

@@ -12,6 +12,8 @@ mod external;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
 mod host_routes;
+mod late;
+mod libcni;
 mod plugs;
 mod refusals;
 mod running;

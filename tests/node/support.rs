@@ -95,9 +95,18 @@ impl Node {
     }
 
     fn build(&self) {
+        sh(&format!("ip netns add {}", self.name));
+        sh(&format!("ip -n {} link set lo up", self.name));
+        self.build_uplink();
+        for index in 0..self.workloads {
+            sh(&format!("ip netns add {}", self.pod(index)));
+            self.build_workload(index);
+        }
+    }
+
+    /// Its link to the bridge.
+    pub fn build_uplink(&self) {
         let Self { name, queues, .. } = self;
-        sh(&format!("ip netns add {name}"));
-        sh(&format!("ip -n {name} link set lo up"));
         sh(&format!(
             "ip -n net link add {name} numrxqueues {queues} numtxqueues {queues} type veth \
              peer name eth0 numrxqueues {queues} numtxqueues {queues} netns {name}"
@@ -110,10 +119,6 @@ impl Node {
         sh(&format!("ip -n {name} link set eth0 addrgenmode none up"));
         finished_packets("net", name);
         finished_packets(name, "eth0");
-        for index in 0..self.workloads {
-            sh(&format!("ip netns add {}", self.pod(index)));
-            self.build_workload(index);
-        }
     }
 
     /// A workload's link, in the namespace that is there for it.

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use underpass::datastore::{Datastore, Directory, Selection};
 use underpass::ipam::{Ipam, Request};
 use underpass::observe::report::RouteRow;
 use underpass::resources::{Kind, Resource};
 
+use super::flow::flow;
 use super::netns::{Router, ask, isolated, pings, sh, try_sh, wait_for};
 use super::support::*;
 
@@ -224,5 +227,44 @@ fn felix_configurations_are_followed() {
                 .contains("WARNING: settings: FelixConfiguration's healthHost")
                 .then_some(())
         });
+    });
+}
+
+/// One node hears of it two seconds after the other, and no packet is lost.
+#[test]
+fn vxlan_changes_port_and_network_under_traffic() {
+    isolated(|| {
+        let _nodes = running(ONE, TWO);
+        write_pool("vxlanMode: Always");
+        wait_for("VXLAN", || (mtu() == Some(1450)).then_some(()));
+        assert!(pings("one0", TWO.workload(0), 2) && pings("two0", ONE.workload(0), 2));
+        let stop = AtomicBool::new(false);
+        let (out, back) = std::thread::scope(|scope| {
+            let out = scope.spawn(|| flow("one0", "two0", TWO.workload(0), &stop));
+            let back = scope.spawn(|| flow("two0", "one0", ONE.workload(0), &stop));
+            let renumbered = "vxlanPort: 14789, vxlanVNI: 77";
+            felix("node.one", renumbered);
+            std::thread::sleep(Duration::from_secs(2));
+            felix("node.two", renumbered);
+            for node in ["one", "two"] {
+                let seen = sh(&format!(
+                    "timeout 20 ip netns exec net tcpdump -lnni {node} -Q out -c 1 udp port 14789 2>/dev/null"
+                ));
+                assert!(seen.contains("14789"), "{seen}");
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            stop.store(true, Ordering::Relaxed);
+            (out.join().expect("flow"), back.join().expect("flow"))
+        });
+        let reports = [&ONE, &TWO].map(|node| super::netns::quiet_counters(&node.socket()));
+        let ports = reports.iter().flat_map(|report| &report.ports);
+        let xdp = ports.filter_map(|port| port.xdp);
+        let starved: u64 = xdp.map(|xdp| xdp.rx_dropped + xdp.rx_ring_full).sum();
+        println!("port and network changed: {out:?}, {back:?}; {starved} found a ring full");
+        for flow in [out, back] {
+            assert!(flow.sent > 1000, "{flow:?}");
+            assert!(flow.sent - flow.received <= starved, "{flow:?}");
+            assert_eq!(flow.late, 0, "{flow:?}");
+        }
     });
 }

@@ -110,6 +110,201 @@ fn a_workload_is_added_by_hand_and_undone() {
     });
 }
 
+/// What would never be served, or is there otherwise than asked for, is refused in a sentence that says
+/// what would be right, and nothing is changed.
+#[test]
+fn a_workload_that_cannot_be_as_asked_for_is_refused() {
+    isolated(|| {
+        let _nodes = nodes();
+        for name in ["web", "db", "c", "d", "e"] {
+            sh(&format!("ip netns add {name}"));
+        }
+        let refused = |line: &str, sentence: &str| {
+            let output = workload(line);
+            let text = text(&output);
+            assert!(
+                !output.status.success() && text.contains(sentence),
+                "{line}: {text}"
+            );
+        };
+        refused(
+            "add web --interface veth1",
+            "node one would not serve 'veth1', which does not begin with cali; name an interface that does",
+        );
+        refused(
+            "add web --pool nope",
+            "no pool is called 'nope'; there are: pool",
+        );
+        refused(
+            "add web --pool pool --ip 10.9.9.9",
+            "10.9.9.9 is not in pool; ask for another",
+        );
+        let elsewhere = try_sh(&format!(
+            "ip netns exec two {UNDERPASS} workload add web --config {DIRECTORY}/two.yaml"
+        ));
+        assert!(
+            text(&elsewhere).contains(
+                "/run/test/two.yaml has no workloadInterfaces; write workloadInterfaces:"
+            ),
+            "{}",
+            text(&elsewhere)
+        );
+        assert_eq!(
+            text(&workload("list")).lines().count(),
+            2,
+            "{}",
+            text(&workload("list"))
+        );
+
+        assert!(workload("add web --ip 192.168.1.50").status.success());
+        refused(
+            "add web --ip 192.168.1.51",
+            "workload web is there already, with 192.168.1.50; delete it first (underpass workload del web)",
+        );
+        let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: other}\n\
+                    spec: {cidr: 10.66.0.0/16}\n";
+        write_resources("other", pool);
+        refused(
+            "add web --pool other",
+            "workload web is there already, with 192.168.1.50",
+        );
+        for same in [
+            "add web",
+            "add web --ip 192.168.1.50",
+            "add web --pool pool",
+        ] {
+            let again = workload(same);
+            assert!(
+                text(&again).contains("workload web: 192.168.1.50 at "),
+                "{}",
+                text(&again)
+            );
+        }
+        wait_for_ping("web", TWO.workload(0));
+        refused("add db --ip 192.168.1.50", "already assigned");
+
+        // No more ports than the node has: said, not hidden.
+        for (name, more) in [
+            ("c", ""),
+            ("d", ""),
+            ("e", ""),
+            ("db", "it is not served yet: workloadInterfaces.max"),
+        ] {
+            let added = workload(&format!("add {name}"));
+            assert!(
+                added.status.success() && text(&added).contains(more),
+                "{}",
+                text(&added)
+            );
+            assert_eq!(
+                more.is_empty(),
+                !text(&added).contains("not served"),
+                "{}",
+                text(&added)
+            );
+        }
+    });
+}
+
+/// A veth pair or a guest's TAP that is there already is taken by its name, and left there at the end.
+#[test]
+fn an_interface_that_is_there_is_taken() {
+    isolated(|| {
+        let _nodes = nodes();
+        sh("ip netns add web");
+        sh("ip -n one link add cali7 type veth peer name net0 netns web");
+        let index = || {
+            sh("ip -n one -o link show cali7")
+                .split(':')
+                .next()
+                .map(str::to_owned)
+        };
+        let before = index();
+        let added = workload("add web --interface cali7 --ip 192.168.1.60");
+        assert!(
+            text(&added).contains("192.168.1.60 at cali7"),
+            "{}",
+            text(&added)
+        );
+        wait_for_ping("two0", Ipv4Addr::new(192, 168, 1, 60));
+        assert!(sh("ip -n web link show net0").contains("mtu 1480"));
+        let again = workload("add web --interface cali7");
+        assert!(again.status.success(), "{}", text(&again));
+        assert!(workload("del web").status.success());
+        assert_eq!(index(), before, "it stays");
+        let left = sh("ip -n web addr show net0; ip -n web route");
+        assert!(
+            !left.contains("192.168.1.60") && !left.contains("169.254.1.1"),
+            "{left}"
+        );
+
+        // A TAP has no far end of the kernel's; no network namespace is asked for.
+        sh("ip -n one tuntap add cali8 mode tap && ip -n one link set cali8 up");
+        let guest = workload("add guest --interface cali8 --ip 192.168.1.61");
+        assert!(guest.status.success(), "{}", text(&guest));
+        let shown: Value = serde_json::from_slice(&workload("show guest").stdout).expect("JSON");
+        assert_eq!(shown["spec"]["interfaceName"], "cali8");
+        assert!(shown["spec"].get("mac").is_none(), "{shown}");
+        assert!(workload("del guest").status.success());
+        sh("ip -n one link show cali8");
+        // The node's own are nobody's.
+        let uplink = workload("add web --interface eth0");
+        assert!(
+            text(&uplink).contains("would not serve 'eth0'"),
+            "{}",
+            text(&uplink)
+        );
+    });
+}
+
+/// By the running node's name, from wherever it is asked; and its MTU is what fits now.
+#[test]
+fn a_running_node_is_meant_by_its_name_and_tells_of_stale_mtus() {
+    isolated(|| {
+        let _nodes = nodes();
+        sh("ip netns add web");
+        let on_one = |verb: &str| sh(&format!("{UNDERPASS} workload {verb} --node one"));
+        let status = || sh(&format!("{UNDERPASS} node status --node one"));
+        let added = on_one("add web");
+        assert!(added.ends_with("MTU 1480\n"), "{added}");
+        wait_for_ping("web", TWO.workload(0));
+        assert!(on_one("list").contains("web "));
+        let index = || {
+            sh(
+                "ip -n web -j link show eth0 | python3 -c 'import json,sys; print(json.load(sys.stdin)[0][\"ifindex\"])'",
+            )
+        };
+        let before = index();
+        assert!(!status().contains("MTU"), "{}", status());
+
+        // VXLAN leaves less.
+        write_pool("vxlanMode: Always");
+        wait_for("the node to say so", || {
+            status()
+                .contains("WARNING: mtu: workload web has an MTU of 1480 at cali")
+                .then_some(())
+        });
+        assert!(on_one("add web").ends_with("MTU 1450\n"));
+        assert_eq!(index(), before, "the link is the same");
+        assert!(sh("ip -n web link show eth0").contains("mtu 1450"));
+        wait_for("nothing to say any more", || {
+            (!status().contains("WARNING: mtu")).then_some(())
+        });
+        sh("ip -n one link set eth0 mtu 1400");
+        wait_for("the uplink's MTU to count", || {
+            status().contains("and 1350 are carried now").then_some(())
+        });
+        assert!(on_one("del web").contains("workload web is gone"));
+        assert!(!sh("ip -n one link").contains("cali6"));
+        let unknown = try_sh(&format!("{UNDERPASS} workload add web --node nine"));
+        assert!(
+            text(&unknown).contains("there are: one, two"),
+            "{}",
+            text(&unknown)
+        );
+    });
+}
+
 /// A call as a container runtime makes it.
 fn cni(command: &str, container: &str, netns: &str, network: &Value) -> (bool, Value) {
     let mut child = Command::new("ip")

@@ -25,6 +25,77 @@ fn over(server: &Server) -> Place {
     }
 }
 
+/// `/etc/calico/calicoctl.cfg`, in a mount namespace where it is there; the environment overrides it.
+#[test]
+fn calicoctls_own_file_is_found_where_calicoctl_has_it() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: it mounts a directory over /etc, which needs root");
+        return;
+    }
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let place = over(&server);
+    place.file("pool.yaml", POOL);
+    place.prints(
+        &["apply", "-f", "pool.yaml"],
+        "Successfully applied 1 'IPPool' resource(s)\n",
+    );
+    let root = place.directory.path();
+    std::fs::create_dir_all(root.join("etc/calico")).unwrap();
+    let with_file = |text: &str, variables: &str, arguments: &str| {
+        std::fs::write(root.join("etc/calico/calicoctl.cfg"), text).unwrap();
+        let line = format!(
+            "mount --bind {}/etc /etc && exec env -i {variables} {} {arguments}",
+            root.display(),
+            env!("CARGO_BIN_EXE_underpass")
+        );
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", &line])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let endpoints = server.config().endpoints.join(",");
+    let file = |endpoints: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata:\nspec:\n  \
+             datastoreType: \"etcdv3\"\n  etcdEndpoints: \"{endpoints}\"\n"
+        )
+    };
+    let table = "NAME   CIDR           SELECTOR   \nblue   10.65.0.0/16   all()      \n\n";
+    let nowhere = file("http://127.0.0.1:1");
+    for (text, variables) in [
+        (file(&endpoints), String::new()),
+        (nowhere.clone(), format!("ETCD_ENDPOINTS={endpoints}")),
+        (
+            nowhere.clone(),
+            format!("CALICO_ETCD_ENDPOINTS={endpoints}"),
+        ),
+    ] {
+        assert_eq!(
+            with_file(&text, &variables, "get ippool"),
+            (table.to_owned(), String::new()),
+            "{text} {variables}"
+        );
+    }
+    // Another's file by name, and what is wrong with the usual one by its place.
+    let kubernetes = file(&endpoints).replace("etcdv3", "kubernetes");
+    let (_, error) = with_file(&kubernetes, "", "get ippool");
+    assert!(
+        error.contains("/etc/calico/calicoctl.cfg: 'kubernetes' is no datastore here; set DATASTORE_TYPE=etcdv3"),
+        "{error}"
+    );
+    let (_, error) = with_file("spec: [\n", "", "get ippool");
+    assert!(error.contains("/etc/calico/calicoctl.cfg:"), "{error}");
+    let directory = format!(
+        "DATASTORE_TYPE=directory DATASTORE_DIRECTORY={}/store",
+        root.display()
+    );
+    assert_eq!(with_file(&nowhere, &directory, "get ippool -o name").0, "");
+}
+
 #[test]
 fn every_verb_works_over_etcd() {
     let Some(server) = Server::start() else {

@@ -95,12 +95,24 @@ pub(super) fn delete(
     )
 }
 
+/// A patch as it may be, for those who wrote none.
+const PATCH: &str = r#"{"spec": {"disabled": true}}"#;
+
 /// Changes a resource by a JSON merge patch (RFC 7386), which is what Calico's strategic merge comes
 /// to for its types.
 pub(super) fn patch(store: &dyn Datastore, key: &ResourceKey, patch: &str) -> Result<(), Failure> {
     let said = |error: String| Failure::Said(format!("Hit error: {error}"));
-    let patch: Value = serde_json::from_str(patch)
-        .map_err(|error| said(format!("the patch is not JSON: {error}")))?;
+    let patch: Value = serde_json::from_str(patch).map_err(|error| {
+        said(format!(
+            "the patch is not JSON: {error}; write names and texts in double quotes, such as \
+             '{PATCH}'"
+        ))
+    })?;
+    if !patch.is_object() {
+        return Err(said(format!(
+            "the patch is no mapping of fields: write one such as '{PATCH}'"
+        )));
+    }
     let before = store.get(key).map_err(|error| said(error.to_string()))?;
     let mut value = super::output::to_value(&before).map_err(said)?;
     merge(&mut value, &patch);
@@ -226,7 +238,14 @@ fn each(
     for given in files.read(namespace).map_err(Failure::Said)? {
         let entry = given.entry;
         let outcome = match entry.outcome {
-            Ok((resource, origin)) => act(resource).map_err(|error| format!("{origin}: {error}")),
+            Ok((resource, origin)) => match act(resource) {
+                // No file's fault; and who comes next would only wait for the same.
+                Err(error @ DatastoreError::Unavailable { .. }) => {
+                    report.add(entry.kind, Err(error.to_string()));
+                    break;
+                }
+                done => done.map_err(|error| format!("{origin}: {error}")),
+            },
             Err(refusals) => Err(refused(&refusals)),
         };
         report.add(entry.kind, outcome);

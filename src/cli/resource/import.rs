@@ -12,7 +12,7 @@ use crate::datastore::{Datastore, DatastoreError, Selection};
 use crate::resources::bgp_use::Bgp;
 use crate::resources::load::read_text;
 use crate::resources::manifest::{self, Backend, Manifest};
-use crate::resources::{Kind, NodeConfig, Resource};
+use crate::resources::{IpPool, Kind, NodeConfig, Resource};
 
 /// What `import` is given.
 #[derive(Debug, Clone, Args)]
@@ -51,7 +51,8 @@ pub(super) fn convert(arguments: &ConvertArguments) -> Result<(), Failure> {
 }
 
 /// Puts what a manifest comes to into the datastore. Its configurations are laid over those that are
-/// there; its pools count only where there is none of their IP version.
+/// there; its pools count where there is none of their IP version, and give their modes to those that
+/// an earlier import made.
 pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
     let file = arguments.file.as_ref().or(arguments.filename.as_ref());
     let manifest = read(file.map_or(Path::new("-"), PathBuf::as_path))?;
@@ -59,37 +60,107 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
         return print_yaml(&manifest);
     }
     let store = arguments.store.open()?;
-    let mut lines = notes(&manifest);
-    let failed = |error: DatastoreError| Failure::Said(error.to_string());
-    for configuration in &manifest.configurations {
-        let merged = overlaid(&*store, configuration).map_err(failed)?;
-        let key = merged.key();
-        apply_one(&*store, merged).map_err(failed)?;
-        lines.push(format!("{key}: applied"));
+    for line in notes(&manifest) {
+        print(&format!("{line}\n"))?;
     }
-    let existing = store.list(&Selection::kind(Kind::IpPool)).map_err(failed)?;
-    for pool in &manifest.pools {
-        let same_version = existing
-            .resources()
-            .find(|other| is_v4(other) == is_v4(pool));
-        let key = pool.key();
-        match same_version {
-            Some(other) => lines.push(format!(
-                "{key}: not created: there is {} already, and the pool's variables act only when \
-                 the first pool is made; change it by `underpass apply`",
-                other.key()
-            )),
-            None => {
-                create_one(&*store, pool.clone()).map_err(failed)?;
-                lines.push(format!("{key}: created"));
-            }
-        }
+    // What brings the routes from now on comes first: no node is ever without.
+    if manifest.backend == Backend::Bird {
+        import_configurations(&*store, &manifest)?;
+        import_pools(&*store, &manifest)?;
+    } else {
+        import_pools(&*store, &manifest)?;
+        import_configurations(&*store, &manifest)?;
     }
     if let Some(file) = arguments.store.node_config() {
-        lines.push(set_bgp(file, manifest.backend)?);
+        let line = set_bgp(file, manifest.backend)?;
+        print(&format!("{line}\n"))?;
     }
-    lines.push(String::new());
-    print(&lines.join("\n"))
+    Ok(())
+}
+
+fn said(error: DatastoreError) -> Failure {
+    Failure::Said(error.to_string())
+}
+
+fn import_configurations(store: &dyn Datastore, manifest: &Manifest) -> Result<(), Failure> {
+    for configuration in &manifest.configurations {
+        let merged = overlaid(store, configuration).map_err(said)?;
+        let key = merged.key();
+        apply_one(store, merged).map_err(said)?;
+        print(&format!("{key}: applied\n"))?;
+    }
+    Ok(())
+}
+
+fn import_pools(store: &dyn Datastore, manifest: &Manifest) -> Result<(), Failure> {
+    let existing = store.list(&Selection::kind(Kind::IpPool)).map_err(said)?;
+    let existing: Vec<&IpPool> = existing.resources().filter_map(as_pool).collect();
+    for pool in manifest.pools.iter().filter_map(as_pool) {
+        let of_version = existing
+            .iter()
+            .filter(|other| other.is_ipv4() == pool.is_ipv4());
+        let others: Vec<&IpPool> = of_version.copied().collect();
+        let key = Resource::from(pool.clone()).key();
+        let done = match others.iter().find(|other| is_made_from(other, pool)) {
+            Some(own) => give_mode(store, own, pool).map_err(said)?,
+            None => match others.first() {
+                Some(other) => format!(
+                    "not created: there is IPPool({}) already, and the pool's variables act only when the \
+                     first pool is made; change that one by `underpass patch` or `apply`",
+                    other.metadata.name
+                ),
+                None => {
+                    create_one(store, pool.clone().into()).map_err(said)?;
+                    "created".to_owned()
+                }
+            },
+        };
+        print(&format!("{key}: {done}\n"))?;
+    }
+    Ok(())
+}
+
+fn as_pool(resource: &Resource) -> Option<&IpPool> {
+    match resource {
+        Resource::IpPool(pool) => Some(pool),
+        _ => None,
+    }
+}
+
+/// Whether a pool is the one that a manifest's variables make.
+fn is_made_from(pool: &IpPool, manifests: &IpPool) -> bool {
+    pool.metadata.name == manifests.metadata.name && pool.cidr() == manifests.cidr()
+}
+
+/// Has the pool that an earlier import made be carried as the manifest says; what became of it. All else
+/// stays as it is there.
+fn give_mode(
+    store: &dyn Datastore,
+    before: &IpPool,
+    wanted: &IpPool,
+) -> Result<String, DatastoreError> {
+    let mut pool = before.clone();
+    pool.spec.ipip_mode = wanted.spec.ipip_mode;
+    pool.spec.vxlan_mode = wanted.spec.vxlan_mode;
+    let modes = [
+        ("ipipMode", before.spec.ipip_mode, pool.spec.ipip_mode),
+        ("vxlanMode", before.spec.vxlan_mode, pool.spec.vxlan_mode),
+    ];
+    let changed = modes.iter().filter(|(_, old, new)| old != new);
+    let changed: Vec<String> = changed
+        .map(|(field, old, new)| format!("{field} {old:?} → {new:?}"))
+        .collect();
+    let mut done = match changed.is_empty() {
+        true => "its modes are the manifest's".to_owned(),
+        false => {
+            apply_one(store, pool.clone().into())?;
+            changed.join(", ")
+        }
+    };
+    if pool.spec != wanted.spec {
+        done += "; its other fields stay: their variables act only when the pool is made";
+    }
+    Ok(done)
 }
 
 /// Has a node's configuration say who brings the routes, as the manifest's backend does; what became of
@@ -215,13 +286,6 @@ fn overlaid(store: &dyn Datastore, resource: &Resource) -> Result<Resource, Data
         }
         (_, new) => new.clone(),
     })
-}
-
-fn is_v4(resource: &Resource) -> Option<bool> {
-    match resource {
-        Resource::IpPool(pool) => Some(pool.cidr().addr().is_ipv4()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

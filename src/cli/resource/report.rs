@@ -125,6 +125,9 @@ fn go_name(path: &str) -> String {
     if INITIALISMS.contains(&head) {
         return format!("{}{tail}", head.to_uppercase());
     }
+    if head == "ipv" {
+        return format!("IPv{tail}");
+    }
     let (plural, head) = match head.strip_suffix('s') {
         Some(stem) if INITIALISMS.contains(&stem) => ("s", stem.to_uppercase()),
         _ => {
@@ -146,6 +149,7 @@ mod tests {
             ("spec.peerIP", "PeerIP"),
             ("spec.asNumber", "ASNumber"),
             ("spec.cidr", "CIDR"),
+            ("spec.bgp.ipv4Address", "IPv4Address"),
             ("spec.ipipMode", "IPIPMode"),
             ("spec.ipNetworks[0]", "IPNetworks"),
             ("spec.ingress[0].source.nets[1]", "Nets"),

@@ -301,6 +301,14 @@ impl Forwarding {
         matches!(carried, Carried::Ipip | Carried::IpipCrossSubnet)
     }
 
+    /// Whether a hop is of a pool whose routes are no more learned, now that it is a VXLAN pool.
+    pub(super) fn goes_elsewhere(&self, hop: &Hop) -> bool {
+        let Hop::Learned(_, pool) = hop else {
+            return false;
+        };
+        self.learned.carried(*pool) == Carried::Elsewhere
+    }
+
     fn retire_learned(&mut self, left: BTreeSet<NextHop>, facts: &dyn Facts) {
         let made = |index: &NextHop| self.hop(*index).is_some_and(|hop| self.makes_peers(hop));
         let peers = left.iter().any(made);

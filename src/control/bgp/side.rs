@@ -18,6 +18,10 @@ use crate::bgp::{Speaker, Start, Stop};
 /// Where the running speaker is, for observers: there is none while there is nothing to speak about.
 pub type SpeakerSlot = Arc<Mutex<Option<Arc<Speaker>>>>;
 
+/// How long sessions stay that the resources want no more: other nodes have their routes by them until they
+/// have read the same.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// After that long one session is enough to be ready, as Calico has it.
 const FIRST: Duration = Duration::from_secs(30);
 
@@ -30,6 +34,8 @@ pub struct BgpSide {
     problems: Vec<String>,
     unreachable: BTreeSet<IpAddr>,
     started: Option<Instant>,
+    /// Since when there is nobody to speak with.
+    idle: Option<Instant>,
 }
 
 /// What has become of the speaker.
@@ -61,13 +67,13 @@ impl BgpSide {
             }
         }
         self.problems = plan.problems;
+        if plan.settings.is_none() && self.speaker().is_some() {
+            self.idle.get_or_insert_with(Instant::now);
+            return Changed::Nothing;
+        }
+        self.idle = None;
         let changed = match (self.speaker(), &plan.settings) {
-            (None, None) => return Changed::Nothing,
-            (Some(_), None) => {
-                self.stop("no peers are left");
-                log::info!("BGP: there is nobody to speak with: stopped");
-                Changed::Speaker
-            }
+            (_, None) => return Changed::Nothing,
             (None, Some(settings)) => {
                 self.start(settings.clone());
                 Changed::Speaker
@@ -90,6 +96,16 @@ impl BgpSide {
         }
         self.own = plan.own;
         changed
+    }
+
+    /// Stops a speaker that has had nobody to speak with for a while.
+    pub fn tick(&mut self) -> Changed {
+        if self.idle.is_none_or(|since| since.elapsed() < LINGER) {
+            return Changed::Nothing;
+        }
+        self.stop("no peers are left");
+        log::info!("BGP: there is nobody to speak with: stopped");
+        Changed::Speaker
     }
 
     fn start(&mut self, settings: Settings) {
@@ -142,6 +158,9 @@ impl BgpSide {
     /// Whether sessions are as they should be, in calico-node's words and by its rules (`bird-ready`):
     /// without peers, yes; during the first 30 seconds all must be there, later one is enough.
     pub fn readiness(&self) -> Result<(), String> {
+        if self.idle.is_some() {
+            return Ok(());
+        }
         let early = self
             .started
             .is_some_and(|started| started.elapsed() < FIRST);
@@ -156,7 +175,13 @@ impl BgpSide {
             speaker.stop(Stop::Shutdown(reason.to_owned()));
         }
         self.settings = None;
+        self.idle = None;
         self.own.clear();
+    }
+
+    /// Whether there is anybody to speak with.
+    pub fn runs(&self) -> bool {
+        self.idle.is_none() && self.speaker().is_some()
     }
 
     fn speaker(&self) -> Option<Arc<Speaker>> {

@@ -28,6 +28,13 @@ impl Node {
         }
     }
 
+    /// Sees to a speaker that nobody needs.
+    pub(super) fn look_after_bgp(&mut self) {
+        if self.bgp.tick() == Changed::Speaker {
+            self.forget_learned();
+        }
+    }
+
     /// Takes in what the speaker tells, as it comes, and what has come meanwhile.
     pub(super) fn hear_speaker(&mut self, first: Event) {
         let events = self.bgp.events();
@@ -108,11 +115,11 @@ impl Node {
         }
     }
 
-    /// BGP as a part of the node, if it has it.
+    /// BGP as a part of the node, while it speaks it: where there is nobody to speak with, nobody waits.
     pub(super) fn bgp_component(&self) -> Option<Component> {
-        let Bgp::Internal(_) = &self.config.bgp else {
+        if !self.bgp.runs() {
             return None;
-        };
+        }
         let readiness = self.bgp.readiness();
         let ready = readiness.is_ok();
         let detail = readiness.err().unwrap_or_else(|| {

@@ -1,6 +1,7 @@
 //! The node follows its settings: what FelixConfigurations say beside its own configuration.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Node;
 use crate::control::apply::Fixed;
@@ -9,6 +10,7 @@ use crate::observe::NodeView;
 use crate::observe::health::{HealthError, HealthServer};
 use crate::observe::report::Component;
 use crate::resources::{Kind, NodeName, ResourceKey, Settings};
+use crate::wire::Vni;
 
 /// Health and metrics, where the settings say.
 pub(super) struct Services {
@@ -45,6 +47,59 @@ impl Services {
     }
 }
 
+/// VXLAN's port and network, make before break: nodes hear of a change at different moments, so that each
+/// takes the new ones at once, sends by them a little later, and takes the former ones for longer still.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Networks {
+    /// What is sent, and taken.
+    pub(super) sent: (u16, Vni),
+    /// What is taken as well.
+    pub(super) also: (u16, Vni),
+    /// What is wanted.
+    wanted: (u16, Vni),
+    since: Instant,
+}
+
+/// How long all nodes may take to hear of another port or network.
+const HEARD: Duration = Duration::from_secs(5);
+
+/// How long the former ones are taken after that.
+const FORMER: Duration = Duration::from_secs(60);
+
+impl Networks {
+    /// Those of settings that have not changed.
+    pub(super) fn settled(settings: &Settings) -> Self {
+        let own = (settings.vxlan_port, settings.vni);
+        Self {
+            sent: own,
+            also: own,
+            wanted: own,
+            since: Instant::now(),
+        }
+    }
+
+    /// Others are wanted.
+    fn want(&mut self, wanted: (u16, Vni), now: Instant) {
+        if wanted != self.wanted {
+            (self.wanted, self.also, self.since) = (wanted, wanted, now);
+        }
+    }
+
+    /// Takes the next step if its time has come; whether it has.
+    fn step(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.since);
+        if self.sent != self.wanted && passed >= HEARD {
+            (self.also, self.sent, self.since) = (self.sent, self.wanted, now);
+            return true;
+        }
+        let over = self.sent == self.wanted && self.also != self.sent && passed >= FORMER;
+        if over {
+            self.also = self.sent;
+        }
+        over
+    }
+}
+
 /// Whether a resource has a say in a node's settings.
 pub(super) fn concerns(key: &ResourceKey, node: &NodeName) -> bool {
     let own = key.kind == Kind::Node && key.name.as_str() == node.as_str();
@@ -52,9 +107,9 @@ pub(super) fn concerns(key: &ResourceKey, node: &NodeName) -> bool {
 }
 
 /// Has what does not change with the routes be as the settings say.
-pub(super) fn configure(fixed: &mut Fixed, settings: &Settings) {
-    fixed.vxlan_port = settings.vxlan_port;
-    fixed.vni = settings.vni;
+pub(super) fn configure(fixed: &mut Fixed, settings: &Settings, networks: Networks) {
+    (fixed.vxlan_port, fixed.vni) = networks.sent;
+    fixed.also = networks.also;
     fixed.tunnel_mtus = TunnelMtus {
         ipip: settings.ipip_mtu,
         vxlan: settings.vxlan_mtu,
@@ -99,11 +154,30 @@ impl Node {
         if (before.health, before.metrics) != (settings.health, settings.metrics) {
             self.services.follow(settings);
         }
-        if before.vxlan_port != settings.vxlan_port {
-            self.steer();
-        }
+        self.networks
+            .want((settings.vxlan_port, settings.vni), Instant::now());
+        self.steer();
         self.reconfigure();
         self.nat.update(&self.state, self.settings.nat_exclusions);
+    }
+
+    /// Another port or network of VXLAN comes into effect, or the former one goes out of it.
+    pub(super) fn look_after_networks(&mut self) {
+        if !self.networks.step(Instant::now()) {
+            return;
+        }
+        let (port, vni) = self.networks.sent;
+        log::info!(
+            "{}: VXLAN is sent to port {port}, network {}{}",
+            self.config.node,
+            vni.get(),
+            match self.networks.also == self.networks.sent {
+                true => "; the former ones are taken no more",
+                false => "; the former ones are taken, too",
+            }
+        );
+        self.steer();
+        self.reconfigure();
     }
 
     fn reconfigure(&mut self) {
@@ -115,9 +189,9 @@ impl Node {
             &self.paths,
             host_mtu,
         );
-        let settings = &self.settings;
+        let (settings, networks) = (&self.settings, self.networks);
         self.forwarding
-            .reconfigure(|fixed| configure(fixed, settings), &facts);
+            .reconfigure(|fixed| configure(fixed, settings, networks), &facts);
     }
 
     /// Bridges tell their frames from routed packets by port and VNI, from the start on.
@@ -152,5 +226,38 @@ impl Node {
             detail: detail.clone(),
         };
         trouble.chain(refused).map(component).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_network_is_taken_first_then_sent_and_the_former_goes_last() {
+        let vni = |number| Vni::new(number).unwrap();
+        let (old, new, other) = ((4789, vni(1)), (14789, vni(2)), (4790, vni(3)));
+        let start = Instant::now();
+        let mut networks = Networks {
+            sent: old,
+            also: old,
+            wanted: old,
+            since: start,
+        };
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!networks.step(at(100)));
+        networks.want(new, at(100));
+        assert_eq!((networks.sent, networks.also), (old, new));
+        assert!(!networks.step(at(104)));
+        assert!(networks.step(at(105)));
+        assert_eq!((networks.sent, networks.also), (new, old));
+        assert!(!networks.step(at(164)));
+        assert!(networks.step(at(165)));
+        assert_eq!((networks.sent, networks.also), (new, new));
+        // Thought better of it, before it was sent.
+        networks.want(other, at(200));
+        networks.want(new, at(201));
+        assert_eq!((networks.sent, networks.also), (new, new));
+        assert!(!networks.step(at(300)));
     }
 }

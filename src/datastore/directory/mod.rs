@@ -27,9 +27,7 @@ use crate::resources::{Problem, Resource, ResourceKey, load};
 
 use files::Files;
 pub use files::Listing;
-use store::{Store, UNREADABLE};
-
-const REMEDY: &str = "create it, or correct datastore.directory in the configuration";
+use store::{REMEDY, Store, UNREADABLE};
 
 /// A directory of files named `*.yaml`, `*.yml` or `*.json`, each of one or many documents.
 ///

@@ -40,6 +40,9 @@ const SETTLED: Duration = Duration::from_millis(100);
 
 pub(super) const UNREADABLE: &str = "the datastore's directory cannot be read";
 
+/// What helps against that.
+pub(super) const REMEDY: &str = "create it, or name another";
+
 /// A directory whose files come and go while it is read is read again, so often.
 const ATTEMPTS: usize = 20;
 
@@ -180,7 +183,10 @@ impl Store {
     /// what it holds would seem not to exist.
     fn read(&mut self) -> Result<Listing> {
         let path = self.path.clone();
-        let failed = |error: io::Error| DatastoreError::io(&path, UNREADABLE, &error);
+        let failed = |error: io::Error| DatastoreError::Unavailable {
+            place: path.display().to_string(),
+            reason: format!("{UNREADABLE}: {error}; {REMEDY}"),
+        };
         let mut vanished = true;
         for _ in 0..ATTEMPTS {
             let present = files::list(&self.path).map_err(failed)?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::store::{REMEDY, UNREADABLE};
 use crate::datastore::DatastoreError;
 use crate::datastore::interface::Result;
 
@@ -28,7 +29,13 @@ const TEMPORARY: (&str, &str) = (".", ".underpass-tmp");
 impl Lock {
     pub fn take(directory: &Path) -> Result<Self> {
         let path = directory.join(LOCK);
-        let failed = |error: &io::Error| DatastoreError::io(&path, "cannot be locked", error);
+        let failed = |error: &io::Error| match error.kind() {
+            io::ErrorKind::NotFound => DatastoreError::Unavailable {
+                place: directory.display().to_string(),
+                reason: format!("{UNREADABLE}: {error}; {REMEDY}"),
+            },
+            _ => DatastoreError::io(&path, "cannot be locked", error),
+        };
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -108,6 +108,40 @@ fn two_changed_lines_give_a_vxlan_pool_without_bgp() {
     for probe in ["-bird-live", "-bird-ready"] {
         assert!(!note(&manifest, probe).taken);
     }
+    // No variable says what VXLAN takes, but the workloads' MTU does.
+    assert!(note(&manifest, "veth_mtu").taken);
+    assert_eq!(felix_field(&manifest, "vxlanMTU"), json!(1440));
+}
+
+fn felix_field(manifest: &Manifest, field: &str) -> Value {
+    let mut found = manifest.configurations.iter();
+    let felix = found.find_map(FelixConfiguration::of).unwrap();
+    serde_json::to_value(felix).unwrap()["spec"][field].clone()
+}
+
+#[test]
+fn workloads_have_the_mtu_that_the_manifest_gives_them() {
+    let of = |mtu: &str, environment: &str| {
+        let config = format!(
+            "kind: ConfigMap\nmetadata: {{name: calico-config}}\ndata: {{veth_mtu: \"{mtu}\"}}\n---\n"
+        );
+        read(Path::new("calico.yaml"), &(config + &with(environment)))
+    };
+    let ipip = of("1400", "CALICO_IPV4POOL_IPIP=CrossSubnet").unwrap();
+    assert_eq!(felix_field(&ipip, "ipipMTU"), json!(1400));
+    // What a variable says of the tunnel itself counts more.
+    let own = of("1400", "CALICO_IPV4POOL_VXLAN=Always\nFELIX_VXLANMTU=1410").unwrap();
+    assert_eq!(felix_field(&own, "vxlanMTU"), json!(1410));
+    assert!(!note(&own, "veth_mtu").taken);
+    let auto = of("0", "CALICO_IPV4POOL_IPIP=Always\nFELIX_HEALTHENABLED=true").unwrap();
+    assert_eq!(felix_field(&auto, "ipipMTU"), Value::Null);
+    let wrong = of("large", "CALICO_IPV4POOL_IPIP=Always").unwrap_err();
+    assert!(
+        wrong[0]
+            .to_string()
+            .contains("veth_mtu: 'large' is no MTU; write a number"),
+        "{wrong:?}"
+    );
 }
 
 /// A manifest of one container with an environment.

@@ -281,6 +281,7 @@ mod tests {
             node_address: Some(NODE.into()),
             vxlan_port: 4789,
             vni: Vni::CALICO,
+            also: (4789, Vni::CALICO),
             vtep_mac: MacAddr::default(),
             strict_reserved_bits: false,
             local_addresses: Default::default(),

@@ -116,6 +116,14 @@ fn pools_and_addresses() {
             ("{maxBlocksPerHost: 1000001}", Some("write at most 1000000")),
         ],
     );
+    check(
+        "IPAMConfiguration",
+        "other",
+        &[(
+            "{strictAffinity: true}",
+            Some("IPAM config resource name must be 'default'"),
+        )],
+    );
     for kind in ["NetworkSet", "GlobalNetworkSet"] {
         check(
             kind,
@@ -149,6 +157,57 @@ fn pools_and_addresses() {
         &[
             ("{order: 10, defaultAction: Pass}", None),
             ("{defaultAction: Allow}", Some("'Allow' is not a value")),
+        ],
+    );
+}
+
+#[test]
+fn nodes() {
+    let own = |field: &str| format!("{{bgp: {{ipv4Address: 1.2.3.4, {field}}}}}");
+    check(
+        "Node",
+        "node.name",
+        &[
+            ("{}", None),
+            ("{bgp: {ipv4Address: 1.2.3.4}}", None),
+            ("{bgp: {ipv4Address: 1.2.3.4/10}}", None),
+            ("{bgp: {ipv6Address: 'aabb::'}}", None),
+            (
+                "{bgp: {ipv4Address: 1.2.3.4, ipv6Address: 'aabb::/64'}}",
+                None,
+            ),
+            ("{bgp: {}}", Some("Spec.BGP should not be empty")),
+            (
+                "{bgp: {ipv4Address: 'aabb::'}}",
+                Some("is not an IPv4 address"),
+            ),
+            (
+                "{bgp: {ipv6Address: 1.2.3.4}}",
+                Some("is not an IPv6 address"),
+            ),
+            (
+                "{bgp: {ipv4Address: '1.2.3'}}",
+                Some("is not an IPv4 address"),
+            ),
+            (&own("routeReflectorClusterID: 245.0.0.1"), None),
+            (&own("routeReflectorClusterID: abcdef"), Some("'abcdef'")),
+            (
+                &own("routeReflectorClusterID: 300.34.3.1"),
+                Some("'300.34.3.1'"),
+            ),
+            (
+                &own("routeReflectorClusterID: 'aa:bb::cc'"),
+                Some("'aa:bb::cc'"),
+            ),
+            (&own("asNumber: 4294967296"), Some("is not an AS number")),
+            (
+                &own("ipv4IPIPTunnelAddr: 10.0.0.0/24"),
+                Some("'10.0.0.0/24'"),
+            ),
+            (
+                "{vxlanTunnelMACAddr: zz}",
+                Some("is not an Ethernet address"),
+            ),
         ],
     );
 }
