@@ -48,7 +48,8 @@ pub(super) fn start(
         &each(&|site| documents::workload(site, place.addresses(site))),
     )?;
 
-    if system.has_fast_path() {
+    // What a veth without an XDP program of its own does not have by itself.
+    if system.has_fast_path() || place.io == Io::Generic {
         for site in sites {
             site.enable_napi()?;
             site.enable_workload_napi()?;

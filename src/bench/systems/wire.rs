@@ -38,6 +38,10 @@ pub(super) fn start(topology: &Topology, direction: Direction, place: &Place) ->
     let own = std::env::current_exe().map_err(BenchError::io("finding this program's file"))?;
     let mut running = Running::default();
     for site in topology.nodes(direction) {
+        if place.io == Io::Generic {
+            site.enable_napi()?;
+            site.enable_workload_napi()?;
+        }
         let mut command = site.node.command(Some(place.cpu), &own)?;
         command.args([VERB, &site.port, &site.uplink]);
         match place.io {
