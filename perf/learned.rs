@@ -117,9 +117,13 @@ fn main() {
     for batch in prefixes.chunks(BATCH) {
         forwarding.learn(batch.iter().map(|net| (*net, None)), &underlay);
     }
+    let gone = start.elapsed();
+    // As a node does some seconds later.
+    forwarding.give_memory_back(&underlay);
+    underpass::port::heap::give_pages_back();
     println!(
         "all withdrawn in {:.0?}, {} left, {} MB resident more than before",
-        start.elapsed(),
+        gone,
         forwarding.learned_count(),
         resident().saturating_sub(before)
     );
@@ -151,6 +155,10 @@ fn leads_elsewhere(forwarding: &Forwarding, failed: IpAddr) -> bool {
         .iter()
         .all(|adjacency| match adjacency {
             Adjacency::Forward(egress) => !egress.header().starts_with(&mac.0),
+            Adjacency::Several(several) => several
+                .ways()
+                .iter()
+                .all(|egress| !egress.header().starts_with(&mac.0)),
             _ => true,
         })
 }

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use underpass::bgp::attributes::{AsPath, Attributes, Segment};
 use underpass::bgp::filter::{Action, Subject};
 use underpass::bgp::settings::{NextHopMode, PeerKind, PeerSettings};
-use underpass::control::bgp::plan::{Plan, plan};
+use underpass::control::bgp::plan::{Plan, Surroundings, plan};
 use underpass::control::resolve::Resolver;
 use underpass::resources::{ClusterState, load};
 
@@ -74,7 +75,12 @@ fn planned(more: &str) -> Plan {
         ("bgp", "peer") => Ok("peer-secret".to_owned()),
         _ => Err(format!("there is no {name}/{key}")),
     };
-    plan(&state, resolver.wanted(), &secrets)
+    let around = Surroundings {
+        secrets: &secrets,
+        uplink: "eth0",
+        priorities: [1024, 1024],
+    };
+    plan(&state, resolver.wanted(), around)
 }
 
 fn peers(plan: &Plan) -> Vec<(String, PeerKind, u32)> {
@@ -108,6 +114,8 @@ fn told(peer: &PeerSettings, prefix: &str, from_peer: bool) -> bool {
         prefix: prefix.parse::<IpNet>().unwrap(),
         from_peer,
         interface: None,
+        says: &Attributes::own([10, 0, 0, 1].into()),
+        default_local_pref: 100,
     };
     peer.export.decide(&subject) == Action::Accept
 }
@@ -365,6 +373,8 @@ spec:
             prefix: prefix.parse().unwrap(),
             from_peer: true,
             interface: None,
+            says: &Attributes::own([10, 0, 0, 1].into()),
+            default_local_pref: 100,
         };
         external.import.decide(&subject)
     };
@@ -375,4 +385,126 @@ spec:
         "peerIP: 10.0.0.254, asNumber: 65000, filters: [none]",
     ));
     assert!(plan.problems[0].contains("there is no BGPFilter(none)"));
+}
+
+/// The rules of Calico 3.31 on: what a route says decides, and is changed. Calico's own names for them in
+/// BIRD: bgp_community, bgp_large_community, bgp_path, krt_metric (2147483647 − LOCAL_PREF).
+#[test]
+fn filters_by_what_routes_say_and_changes_of_it() {
+    let filter = "---\nkind: BGPFilter\nmetadata: {name: rich}\nspec:
+  importV4:
+  - {action: Reject, communities: {values: ['65000:100']}}
+  - {action: Reject, communities: {values: ['65000:10:20']}}
+  - {action: Reject, asPathPrefix: [65000, 65001]}
+  - {action: Reject, priority: 512}
+  - {action: Reject, interface: 'vxlan*'}
+  - {action: Reject, interface: 'et*0', cidr: 10.9.0.0/16, matchOperator: In}
+  - action: Accept
+    operations:
+    - {addCommunity: {value: '65001:200'}}
+    - {addCommunity: {value: '1:2:3'}}
+    - {prependASPath: {prefix: [65010, 65011]}}
+    - {setPriority: {value: 100}}
+";
+    let plan = planned(&format!(
+        "{filter}{}",
+        bgp_peer("peerIP: 10.0.0.254, asNumber: 65000, filters: [rich]")
+    ));
+    assert_eq!(plan.problems, Vec::<String>::new());
+    let peer = peer(&plan, "10.0.0.254");
+    let judged = |prefix: &str, change: &dyn Fn(&mut Attributes)| {
+        let mut says = Attributes::own([10, 0, 0, 254].into());
+        says.as_path = AsPath([Segment::Sequence([65000, 65009].into())].into());
+        change(&mut says);
+        let subject = Subject {
+            prefix: prefix.parse().unwrap(),
+            from_peer: true,
+            interface: plan.settings.as_ref().unwrap().interface.as_deref(),
+            says: &says,
+            default_local_pref: plan.settings.as_ref().unwrap().default_local_pref,
+        };
+        let (action, changes) = peer.import.judge(&subject);
+        let mut changed = says.clone();
+        changes.iter().for_each(|change| change.apply(&mut changed));
+        (action, changed)
+    };
+    let rejected =
+        |prefix: &str, change: &dyn Fn(&mut Attributes)| judged(prefix, change).0 == Action::Reject;
+    let plain = |_: &mut Attributes| {};
+    assert!(rejected("10.8.0.0/24", &|says| says.communities =
+        [0xfde8_0064].into()));
+    assert!(!rejected("10.8.0.0/24", &|says| says.communities =
+        [0xfde8_0065].into()));
+    assert!(rejected("10.8.0.0/24", &|says| says.large_communities =
+        [[65000, 10, 20]].into()));
+    assert!(rejected("10.8.0.0/24", &|says| {
+        says.as_path = AsPath([Segment::Sequence([65000, 65001, 65002].into())].into());
+    }));
+    assert!(rejected("10.8.0.0/24", &|says| says.local_pref =
+        Some(2_147_483_647 - 512)));
+    assert!(rejected("10.9.1.0/24", &plain), "by the uplink, eth0");
+    let (action, changed) = judged("10.8.0.0/24", &plain);
+    assert_eq!(action, Action::Accept);
+    assert_eq!(*changed.communities, [0xfde9_00c8]);
+    assert_eq!(*changed.large_communities, [[1, 2, 3]]);
+    assert_eq!(changed.as_path.to_string(), "65010 65011 65000 65009");
+    assert_eq!(changed.local_pref, Some(2_147_483_547));
+}
+
+/// confd has BIRD tell 2147483647 less the route's priority as LOCAL_PREF.
+#[test]
+fn own_routes_have_the_preference_of_their_priority() {
+    let plan = planned("");
+    assert_eq!(
+        plan.settings.as_ref().unwrap().default_local_pref,
+        2_147_482_623
+    );
+    let said: BTreeSet<_> = plan.own.iter().map(|route| route.says.local_pref).collect();
+    assert_eq!(said, [Some(2_147_482_623)].into());
+}
+
+#[test]
+fn a_peer_without_its_password_is_named() {
+    let plan = planned(&bgp_peer(
+        "peerIP: 10.0.0.254, asNumber: 65000, password: {secretKeyRef: {name: bgp, key: none}}",
+    ));
+    let unopened: Vec<_> = plan
+        .unopened
+        .iter()
+        .map(|peer| (peer.address.to_string(), peer.kind, peer.reason.as_str()))
+        .collect();
+    assert_eq!(
+        unopened,
+        [(
+            "10.0.0.254".to_owned(),
+            Global,
+            "No password: there is no bgp/none"
+        )]
+    );
+}
+
+#[test]
+fn a_peer_behind_a_gateway_is_reached_by_it_and_ignored_interfaces_are_said() {
+    let plan = planned(&format!(
+        "{}{}",
+        configuration("ignoredInterfaces: ['docker*']"),
+        bgp_peer("peerIP: 10.9.9.9, asNumber: 65000, reachableBy: 10.0.0.254")
+    ));
+    let gateway = plan.reached_by[&"10.9.9.9".parse::<IpAddr>().unwrap()];
+    assert_eq!(gateway.to_string(), "10.0.0.254");
+    assert!(plan.problems[0].contains("ignoredInterfaces has no effect"));
+}
+
+/// After a restart peers keep routes of this node, but none that lead through it before it has heard of
+/// them again.
+#[test]
+fn transit_is_what_leads_through_this_node() {
+    let transit = |spec: &str| {
+        let plan = planned(&bgp_peer(&format!("peerIP: 10.0.0.254, {spec}")));
+        peer(&plan, "10.0.0.254").transit
+    };
+    assert!(!transit("asNumber: 65000"));
+    assert!(!transit("asNumber: 64512"));
+    assert!(!transit("asNumber: 65000, nextHopMode: Keep"));
+    assert!(transit("asNumber: 64512, nextHopMode: Self"));
 }

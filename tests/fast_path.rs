@@ -221,7 +221,7 @@ fn with_reverse_path(mode: ReversePathMode) -> Snapshot {
             Encapsulation::None => LeadsTo::Node(PeerId(7)),
             _ => LeadsTo::Node(PeerId(0)),
         },
-        Adjacency::Forward(_) | Adjacency::Router => LeadsTo::Elsewhere,
+        Adjacency::Forward(_) | Adjacency::Several(_) | Adjacency::Router => LeadsTo::Elsewhere,
         Adjacency::Unresolved => LeadsTo::Node(PeerId(0)),
         Adjacency::Blackhole | Adjacency::Unreachable => LeadsTo::Nowhere,
     };

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// LOCAL_PREF of a route that says none (RFC 4271 leaves it open; everybody takes 100).
+/// LOCAL_PREF of a route that says none, where nothing else is set (RFC 4271 leaves it open; everybody takes
+/// 100).
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
 /// What is said about a path, whatever the prefix.
@@ -39,6 +41,8 @@ pub struct Attributes {
     pub cluster_list: Box<[Ipv4Addr]>,
     /// Optional transitive attributes that we do not know, to be handed on with the partial bit.
     pub unknown: Box<[Unknown]>,
+    /// What was told, where an import filter has made this of it.
+    pub made_from: Option<Arc<Attributes>>,
 }
 
 impl Attributes {
@@ -59,7 +63,13 @@ impl Attributes {
             originator_id: None,
             cluster_list: Box::default(),
             unknown: Box::default(),
+            made_from: None,
         }
+    }
+
+    /// As they were told, whatever an import filter has made of them.
+    pub fn as_told(this: &Arc<Self>) -> &Arc<Self> {
+        this.made_from.as_ref().unwrap_or(this)
     }
 }
 
@@ -142,6 +152,17 @@ impl AsPath {
         ases.filter(|number| **number == of).count()
     }
 
+    /// Whether the path begins with these; of a set any member will do.
+    pub fn begins_with(&self, numbers: &[u32]) -> bool {
+        let mut steps = self.0.iter().flat_map(|segment| match segment {
+            Segment::Sequence(ases) => ases.chunks(1),
+            Segment::Set(ases) => ases.chunks(ases.len().max(1)),
+        });
+        numbers
+            .iter()
+            .all(|number| steps.next().is_some_and(|step| step.contains(number)))
+    }
+
     /// The path with one more AS before it (RFC 4271 §5.1.2).
     pub fn prepended(&self, number: u32) -> Self {
         let mut segments = self.0.to_vec();
@@ -204,7 +225,7 @@ impl OwnRoute {
 pub struct OwnAttributes {
     /// The next hop, where it is not this node.
     pub next_hop: Option<IpAddr>,
-    /// LOCAL_PREF within our AS; [`DEFAULT_LOCAL_PREF`] by default.
+    /// LOCAL_PREF within our AS, where it is not the settings' default.
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
@@ -231,6 +252,8 @@ mod tests {
         assert_eq!(longer.to_string(), "1 2 3 {4 5}");
         assert_eq!((longer.length(), longer.neighbour()), (4, Some(1)));
         assert_eq!((longer.count(5), longer.count(6)), (1, 0));
+        assert!(longer.begins_with(&[]) && longer.begins_with(&[1, 2, 3, 5]));
+        assert!(!longer.begins_with(&[1, 3]) && !longer.begins_with(&[1, 2, 3, 4, 5]));
         let set = AsPath([Segment::Set([4, 5].into())].into());
         assert_eq!(set.neighbour(), None);
         assert_eq!(set.prepended(1).to_string(), "1 {4 5}");

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+use super::attributes::Attributes;
+
 /// Rules, and what becomes of a route that none of them matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
@@ -26,8 +28,18 @@ impl Default for Filter {
 impl Filter {
     /// What becomes of a route.
     pub fn decide(&self, route: &Subject<'_>) -> Action {
+        self.judge(route).0
+    }
+
+    /// What becomes of a route, and how it is changed if it passes.
+    pub fn judge(&self, route: &Subject<'_>) -> (Action, &[Change]) {
         let rule = self.rules.iter().find(|rule| rule.matches(route));
-        rule.map_or(self.otherwise, |rule| rule.action)
+        rule.map_or((self.otherwise, &[]), |rule| (rule.action, &rule.changes))
+    }
+
+    /// Whether nothing but a route's attributes decides, and every route with the same ones meets the same.
+    pub fn takes_all(&self) -> bool {
+        self.rules.is_empty() && self.otherwise == Action::Accept
     }
 }
 
@@ -38,8 +50,12 @@ pub struct Subject<'a> {
     pub prefix: IpNet,
     /// It came from a BGP peer; else it is an own one.
     pub from_peer: bool,
-    /// The interface that an own route leads to.
+    /// The interface that it leads to, if that is known.
     pub interface: Option<&'a str>,
+    /// What is said of it.
+    pub says: &'a Attributes,
+    /// LOCAL_PREF of a route that says none.
+    pub default_local_pref: u32,
 }
 
 /// A rule; it matches a route that every given condition holds for.
@@ -51,10 +67,70 @@ pub struct Rule {
     pub prefix_length: Option<RangeInclusive<u8>>,
     /// Where it came from.
     pub source: Option<Source>,
-    /// The interface it leads to; a `*` at the end stands for anything.
+    /// The interface it leads to; a `*` stands for anything.
     pub interface: Option<String>,
+    /// A community that it has.
+    pub community: Option<Community>,
+    /// What its AS path begins with; anything if empty.
+    pub path_begins: Vec<u32>,
+    /// Its LOCAL_PREF.
+    pub local_pref: Option<u32>,
     /// What is done with it.
     pub action: Action,
+    /// What is changed in it if it passes, in this order.
+    pub changes: Vec<Change>,
+}
+
+/// A community of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Community {
+    /// RFC 1997: AS in the upper half.
+    Standard(u32),
+    /// RFC 8092.
+    Large([u32; 3]),
+}
+
+impl Community {
+    fn is_in(self, said: &Attributes) -> bool {
+        match self {
+            Self::Standard(value) => said.communities.contains(&value),
+            Self::Large(value) => said.large_communities.contains(&value),
+        }
+    }
+}
+
+/// One change of a route that passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It has this community, too.
+    Add(Community),
+    /// These ASes go before its path, the first of them first.
+    Prepend(Vec<u32>),
+    /// Its LOCAL_PREF is this one.
+    LocalPref(u32),
+}
+
+impl Change {
+    /// Makes the change.
+    pub fn apply(&self, to: &mut Attributes) {
+        match self {
+            Self::Add(community) if community.is_in(to) => {}
+            Self::Add(Community::Standard(value)) => {
+                let all = to.communities.iter().copied().chain([*value]);
+                to.communities = all.collect();
+            }
+            Self::Add(Community::Large(value)) => {
+                let all = to.large_communities.iter().copied().chain([*value]);
+                to.large_communities = all.collect();
+            }
+            Self::Prepend(numbers) => {
+                for number in numbers.iter().rev() {
+                    to.as_path = to.as_path.prepended(*number);
+                }
+            }
+            Self::LocalPref(value) => to.local_pref = Some(*value),
+        }
+    }
 }
 
 impl Rule {
@@ -65,7 +141,11 @@ impl Rule {
             prefix_length: None,
             source: None,
             interface: None,
+            community: None,
+            path_begins: Vec::new(),
+            local_pref: None,
             action,
+            changes: Vec::new(),
         }
     }
 
@@ -82,15 +162,26 @@ impl Rule {
             && self.interface.as_ref().is_none_or(|pattern| {
                 route
                     .interface
-                    .is_some_and(|name| matches_interface(pattern, name))
+                    .is_some_and(|name| matches_interface(pattern.as_bytes(), name.as_bytes()))
+            })
+            && self
+                .community
+                .is_none_or(|community| community.is_in(route.says))
+            && route.says.as_path.begins_with(&self.path_begins)
+            && self.local_pref.is_none_or(|wanted| {
+                route.says.local_pref.unwrap_or(route.default_local_pref) == wanted
             })
     }
 }
 
-fn matches_interface(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(begin) => name.starts_with(begin),
-        None => pattern == name,
+/// `*` stands for anything, and nothing. Names have 15 characters, so trying takes no time.
+fn matches_interface(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some((b'*', rest)) => {
+            (0..=name.len()).any(|skipped| matches_interface(rest, &name[skipped..]))
+        }
+        Some((first, rest)) => name.first() == Some(first) && matches_interface(rest, &name[1..]),
     }
 }
 
@@ -137,13 +228,26 @@ pub enum Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bgp::attributes::{AsPath, Segment};
 
     fn subject(prefix: &str) -> Subject<'static> {
+        static SAID: std::sync::LazyLock<Attributes> =
+            std::sync::LazyLock::new(|| said(&[65000, 65001, 65002]));
         Subject {
             prefix: prefix.parse().unwrap(),
             from_peer: false,
             interface: Some("cali123"),
+            says: &SAID,
+            default_local_pref: 100,
         }
+    }
+
+    fn said(path: &[u32]) -> Attributes {
+        let mut said = Attributes::own([10, 0, 0, 1].into());
+        said.as_path = AsPath([Segment::Sequence(path.into())].into());
+        said.communities = [7].into();
+        said.large_communities = [[1, 2, 3]].into();
+        said
     }
 
     fn rule(operator: MatchOperator, cidr: &str, action: Action) -> Rule {
@@ -218,6 +322,10 @@ mod tests {
             ("cali123", Action::Reject),
             ("cali1", Action::Accept),
             ("*", Action::Reject),
+            ("*123", Action::Reject),
+            ("c*1*3", Action::Reject),
+            ("c*4", Action::Accept),
+            ("", Action::Accept),
         ] {
             let by_interface = reject(Rule {
                 interface: Some(pattern.to_owned()),
@@ -229,5 +337,58 @@ mod tests {
                 "{pattern}"
             );
         }
+    }
+
+    #[test]
+    fn attributes() {
+        let route = subject("10.0.0.0/26");
+        let rule = || Rule::all(Action::Reject);
+        let community = |community| Rule {
+            community: Some(community),
+            ..rule()
+        };
+        let path = |path_begins: &[u32]| Rule {
+            path_begins: path_begins.to_vec(),
+            ..rule()
+        };
+        let preferred = |local_pref| Rule {
+            local_pref: Some(local_pref),
+            ..rule()
+        };
+        for (rule, matches) in [
+            (community(Community::Standard(7)), true),
+            (community(Community::Standard(8)), false),
+            (community(Community::Large([1, 2, 3])), true),
+            (community(Community::Large([1, 2, 4])), false),
+            (path(&[65000]), true),
+            (path(&[65000, 65001]), true),
+            (path(&[65000, 65001, 65002]), true),
+            (path(&[65000, 65001, 65002, 65003]), false),
+            (path(&[65001]), false),
+            (preferred(100), true),
+            (preferred(101), false),
+        ] {
+            assert_eq!(rule.matches(&route), matches, "{rule:?}");
+        }
+    }
+
+    /// Calico's filters add AS numbers so that the first of the list comes first.
+    #[test]
+    fn changes() {
+        let mut route = said(&[65000]);
+        for change in [
+            Change::Add(Community::Standard(7)),
+            Change::Add(Community::Standard(9)),
+            Change::Add(Community::Large([1, 2, 3])),
+            Change::Add(Community::Large([3, 2, 1])),
+            Change::Prepend(vec![65010, 65011]),
+            Change::LocalPref(300),
+        ] {
+            change.apply(&mut route);
+        }
+        assert_eq!(*route.communities, [7, 9]);
+        assert_eq!(*route.large_communities, [[1, 2, 3], [3, 2, 1]]);
+        assert_eq!(route.as_path.to_string(), "65010 65011 65000");
+        assert_eq!(route.local_pref, Some(300));
     }
 }

@@ -34,7 +34,7 @@ impl Offline {
             peer.passive = true;
         }
         Ok(Self {
-            core: Core::new(settings, false, 1),
+            core: Core::new(settings, None, 1),
             now: Duration::ZERO,
             open: Vec::new(),
             closed: Vec::new(),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attributes::DEFAULT_LOCAL_PREF;
 use super::filter::Filter;
 
 /// BGP's port.
@@ -35,6 +36,10 @@ pub struct Settings {
     pub hold_time: Duration,
     /// How many equal paths are used at once.
     pub max_paths: usize,
+    /// LOCAL_PREF of a route that says none: one of our own, or of another AS.
+    pub default_local_pref: u32,
+    /// The interface that peers' routes lead to, for filters.
+    pub interface: Option<String>,
     /// The peers, by the name under which they are shown.
     pub peers: BTreeMap<PeerName, PeerSettings>,
 }
@@ -53,6 +58,8 @@ impl Settings {
             graceful_restart: Duration::from_secs(120),
             hold_time: Duration::from_secs(90),
             max_paths: 16,
+            default_local_pref: DEFAULT_LOCAL_PREF,
+            interface: None,
             peers: BTreeMap::new(),
         }
     }
@@ -183,6 +190,9 @@ pub struct PeerSettings {
     pub add_path_receive: bool,
     /// More prefixes than so many end the session (Cease, 1), so that a peer's memory is bounded.
     pub max_prefixes: usize,
+    /// What it is told of other peers' routes leads through this node, which has to hear of them again
+    /// after a restart before it can forward: then the peer is not asked to keep them (RFC 4724 §4.1).
+    pub transit: bool,
     /// What is taken of its routes.
     pub import: Filter,
     /// What it is told of ours.
@@ -212,6 +222,7 @@ impl PeerSettings {
             ipv6: true,
             add_path_receive: true,
             max_prefixes: 4_000_000,
+            transit: false,
             import: Filter::default(),
             export: Filter::default(),
         }
@@ -226,6 +237,7 @@ impl PeerSettings {
             next_hop: new.next_hop,
             allowed_local_as: new.allowed_local_as,
             max_prefixes: new.max_prefixes,
+            transit: new.transit,
             import: new.import.clone(),
             export: new.export.clone(),
             ..of.clone()

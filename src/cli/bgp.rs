@@ -82,6 +82,9 @@ pub fn run(verb: &BgpVerb, functions: &Functions) -> Result<(), Failure> {
                 Reply::Status(report) => report,
                 other => return Err(client::unexpected(&other)),
             };
+            if report.bgp.mode != "internal" {
+                return Err(silent(&report.bgp.mode).into());
+            }
             match output {
                 Format::Json => print_json(&report.bgp.neighbors),
                 Format::Table => print(&neighbors(&report.bgp.neighbors)),
@@ -118,6 +121,15 @@ pub fn run(verb: &BgpVerb, functions: &Functions) -> Result<(), Failure> {
             ask(node, request, functions).map(drop)
         }
     }
+}
+
+/// Why a node has no sessions at all.
+fn silent(mode: &str) -> String {
+    let instead = match mode {
+        "external" => "another daemon speaks in its place, and is to be asked",
+        _ => "it takes blocks from the datastore; write `bgp: internal` into its configuration",
+    };
+    format!("this node speaks no BGP itself (`bgp: {mode}`): {instead}")
 }
 
 fn request(what: BgpQuestion) -> BgpRequest {

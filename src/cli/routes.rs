@@ -98,7 +98,14 @@ fn text(rows: &[RouteRow], wide: bool) -> String {
         if wide {
             cells.extend([cell(row.next_hop), cell(row.mac), cell(row.pool.as_ref())]);
         }
-        table.row(cells);
+        table.row(cells.clone());
+        // As `ip route` has several next hops: a line each.
+        for other in &row.others {
+            cells[0].clear();
+            cells[1] = other.to_string();
+            cells[3..].iter_mut().for_each(String::clear);
+            table.row(cells.clone());
+        }
     }
     table.text()
 }
@@ -139,6 +146,7 @@ mod tests {
             node: None,
             far_end: None,
             next_hop: None,
+            others: Vec::new(),
             mac: None,
             interface: None,
             mtu: None,

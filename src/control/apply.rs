@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::control::bridges::Bridging;
 use crate::control::fast_path::FastPathMirror;
 use crate::control::fence::{self, Fence};
-use crate::control::learned::{GroupId, Learned};
+use crate::control::learned::{GroupId, Learned, NextHops};
 use crate::control::resolve::{Delta, Encap, Target, Wanted};
 use crate::fib::{Fib, FibError, FibWriter, NextHop};
 use crate::forward::{
@@ -158,10 +158,14 @@ pub struct Forwarding {
     unplaced: BTreeSet<IpNet>,
     /// Whether pools are carried otherwise than at the last update.
     repooled: bool,
-    /// The next hop in use of each group, if it has any.
-    chosen: BTreeMap<Hop, Option<IpAddr>>,
-    /// Whether host processes may have to go another way to learned destinations than they do.
+    /// The next hops in use of each group.
+    chosen: BTreeMap<Hop, NextHops>,
+    /// Sources whose packets the host's kernel translates when they leave for a destination in no pool.
+    translated: Vec<IpNet>,
+    /// Whether host processes may have to go another way to learned destinations in pools than they do.
     rechosen: bool,
+    /// The same for destinations in none.
+    rechosen_outside: bool,
 }
 
 impl Forwarding {
@@ -197,7 +201,9 @@ impl Forwarding {
             unplaced: BTreeSet::new(),
             repooled: false,
             chosen: BTreeMap::new(),
+            translated: Vec::new(),
             rechosen: false,
+            rechosen_outside: false,
         }
     }
 
@@ -374,6 +380,32 @@ impl Forwarding {
         refused
     }
 
+    /// Gives memory back after a large table has gone: the routes that are left move into new tables, which
+    /// workers read from their next batch on. To be called now and then; says whether it has done so.
+    pub fn give_memory_back(&mut self, facts: &dyn Facts) -> bool {
+        /// Blocks of a KiB each: for less it is not worth while.
+        const MUCH: usize = 8192;
+        let stats = self.writer.stats();
+        let used = stats.blocks_v4 + stats.blocks_v6;
+        let free = stats.blocks_free + stats.blocks_waiting;
+        if free < MUCH || free < used * 3 {
+            return false;
+        }
+        match self.writer.rebuilt(self.quiescence.clone()) {
+            Ok((fib, writer)) => {
+                self.fib = fib;
+                self.publish(false, facts);
+                self.quiescence.synchronize();
+                self.writer = writer;
+                true
+            }
+            Err(error) => {
+                log::error!("the route table could not be made anew: {error}");
+                false
+            }
+        }
+    }
+
     /// Computes the adjacencies anew from what is known now and publishes them: a neighbour learnt,
     /// moved or lost is one write, whatever the number of routes.
     pub fn refresh(&mut self, facts: &dyn Facts) {
@@ -454,13 +486,16 @@ impl Forwarding {
         for (hop, index) in self.hops.iter().filter(|(hop, _)| concerned(hop)) {
             if let Hop::Learned(group, _) = hop {
                 let choice = self.choice(*group, facts);
-                self.rechosen |= chosen.insert(hop.clone(), choice) != Some(choice);
+                let before = chosen.insert(hop.clone(), choice.clone());
+                let other = before != Some(choice);
+                self.rechosen |= other;
+                self.rechosen_outside |= other;
             }
             if self.goes_elsewhere(hop) {
                 // About to be left, and until then as good as it was.
                 continue;
             }
-            let choice = chosen.get(hop).copied().flatten();
+            let choice = chosen.get(hop).map_or(&[][..], |choice| choice);
             adjacencies[index.0 as usize] = self.adjacency(hop, choice, facts);
         }
         self.adjacencies = adjacencies;
@@ -540,6 +575,7 @@ impl Forwarding {
         });
         if let Hop::Learned(group, pool) = hop {
             self.rechosen |= pool.is_some();
+            self.rechosen_outside = true;
             self.routes.remove(&prefix);
             self.learned.forget_aside(prefix);
             self.learned
@@ -548,6 +584,7 @@ impl Forwarding {
             self.routes.insert(prefix, hop.clone());
             if let Some(group) = learned {
                 self.rechosen = true;
+                self.rechosen_outside = true;
                 self.learned.left(prefix);
                 self.learned.put_aside(prefix, group);
             }
@@ -571,6 +608,7 @@ impl Forwarding {
         let mirrored = hop.is_some_and(|hop| self.is_mirrored(prefix, hop));
         if is_learned {
             self.rechosen |= matches!(hop, Some(Hop::Learned(_, Some(_))));
+            self.rechosen_outside = true;
             self.learned.left(prefix);
         } else {
             self.routes.remove(&prefix);
@@ -622,24 +660,27 @@ impl Forwarding {
         }
     }
 
-    fn adjacency(&self, hop: &Hop, choice: Option<IpAddr>, facts: &dyn Facts) -> Adjacency {
+    fn adjacency(&self, hop: &Hop, choice: &[IpAddr], facts: &dyn Facts) -> Adjacency {
         match hop {
             Hop::Router => Adjacency::Router,
             Hop::Blackhole => Adjacency::Blackhole,
             Hop::Unreachable => Adjacency::Unreachable,
-            Hop::Host => self.fixed.host.map_or(Adjacency::Router, |port| {
-                Adjacency::Forward(Egress::bare(port, facts.mtu(port)).to_host())
-            }),
+            Hop::Host => self
+                .to_host(facts)
+                .map_or(Adjacency::Router, Adjacency::Forward),
             Hop::Workload(port, address) => self.workload(*port, *address, facts),
-            Hop::Learned(_, pool) => choice.map_or(Adjacency::Blackhole, |node| {
-                self.remote(node, self.learned_carriage(node, *pool), facts)
-            }),
+            Hop::Learned(_, pool) => self.learned_adjacency(*pool, choice, facts),
             Hop::Remote(node, pool) => self.carriage(*node, *pool).map_or(
                 // No route leads here any more; it is about to be retired.
                 Adjacency::Unreachable,
                 |carriage| self.remote(*node, carriage, facts),
             ),
         }
+    }
+
+    fn to_host(&self, facts: &dyn Facts) -> Option<Egress> {
+        let port = self.fixed.host?;
+        Some(Egress::bare(port, facts.mtu(port)).to_host())
     }
 
     fn workload(&self, port: PortId, address: IpAddr, facts: &dyn Facts) -> Adjacency {

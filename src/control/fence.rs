@@ -70,11 +70,14 @@ pub fn reverse_path(
                 Some(node) => LeadsTo::Node(node),
                 None => LeadsTo::Elsewhere,
             },
-            // Of several next hops any may be in use; the first stands for them.
             Hop::Learned(group, _) => {
-                let first = learned.group(*group).first();
-                let node = first.and_then(|address| peers.node(*address));
-                node.map_or(LeadsTo::Elsewhere, LeadsTo::Node)
+                let nodes = learned.group(*group).iter();
+                let nodes: BTreeSet<_> = nodes.map(|address| peers.node(*address)).collect();
+                match nodes.first() {
+                    Some(Some(node)) if nodes.len() == 1 => LeadsTo::Node(*node),
+                    Some(_) if nodes.iter().all(Option::is_some) => LeadsTo::Nodes,
+                    _ => LeadsTo::Elsewhere,
+                }
             }
             Hop::Workload(..) | Hop::Host | Hop::Router => LeadsTo::Elsewhere,
             Hop::Blackhole | Hop::Unreachable => LeadsTo::Nowhere,

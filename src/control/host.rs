@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::learned::NextHops;
 use super::resolve::{Delta, Encap, LocalNode, Target as WantedTarget, Wanted};
 use crate::kernel::{Error, Mirror, Netlink, OwnRoute, ROUTE_PROTOCOL, Target, Touched};
 use crate::wire::Mtu;
@@ -35,17 +36,29 @@ pub struct Devices {
     pub uplink: String,
     /// Whether routes that do not hang on the TUN device stay after a clean end.
     pub keep_routes: bool,
+    /// Whether others have to tell routes again that an earlier process left: they stay until
+    /// [`HostSide::forget_earlier`].
+    pub awaits_learned: bool,
 }
 
 /// How host processes reach a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostWay {
     /// Through the TUN device, with this source address.
     Tun(Option<IpAddr>),
-    /// As it is to another node's address, with this source address.
-    Direct(IpAddr, Option<IpAddr>),
+    /// As it is to another node's address, or over several of them, with this source address.
+    Direct(NextHops, Option<IpAddr>),
     /// Not at all: a block of this node, where no workload has the address.
     Blackhole,
+}
+
+impl HostWay {
+    fn nodes(&self) -> &[IpAddr] {
+        match self {
+            Self::Direct(nodes, _) => nodes,
+            Self::Tun(_) | Self::Blackhole => &[],
+        }
+    }
 }
 
 /// The kernel's view of the host's side, as we made it.
@@ -57,6 +70,10 @@ pub struct HostSide {
     ways: BTreeMap<IpNet, HostWay>,
     /// How learned routes lead to destinations in pools.
     learned: BTreeMap<IpNet, HostWay>,
+    /// How they lead to destinations in none.
+    outside: BTreeMap<IpNet, HostWay>,
+    /// Peers that are reached by a gateway of their own.
+    reached: BTreeSet<IpAddr>,
     /// Our routes in the kernel, as far as is known.
     routes: BTreeMap<IpNet, OwnRoute>,
     nodes: BTreeMap<IpAddr, DirectNode>,
@@ -65,6 +82,8 @@ pub struct HostSide {
     mtu: Option<Mtu>,
     /// Whether what an earlier process left was looked for.
     taken_over: bool,
+    /// Whether that stays, though nobody has asked for it yet.
+    awaits: bool,
     compared: Instant,
 }
 
@@ -84,11 +103,14 @@ impl HostSide {
         netlink.set_link_up(interface, true)?;
         Ok(Self {
             netlink,
+            awaits: devices.awaits_learned,
             devices,
             interface,
             addresses: BTreeSet::new(),
             ways: BTreeMap::new(),
             learned: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            reached: BTreeSet::new(),
             routes: BTreeMap::new(),
             nodes: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -133,26 +155,61 @@ impl HostSide {
         mirror: &Mirror,
     ) {
         let before = std::mem::replace(&mut self.learned, ways);
-        let gone = before
-            .keys()
-            .filter(|prefix| !self.learned.contains_key(*prefix));
-        let changed = self
-            .learned
-            .iter()
-            .filter(|(prefix, way)| before.get(*prefix) != Some(*way));
-        let prefixes: BTreeSet<IpNet> = gone
-            .chain(changed.map(|(prefix, _)| prefix))
-            .copied()
-            .collect();
+        let prefixes = differences(&before, &self.learned);
         self.set_ways(&prefixes, wanted, mirror);
+    }
+
+    /// The same for learned routes to destinations in no pool. Where another program has a route to one of
+    /// them, that stays.
+    pub fn set_outside(
+        &mut self,
+        ways: BTreeMap<IpNet, HostWay>,
+        wanted: &Wanted,
+        mirror: &Mirror,
+    ) {
+        let before = std::mem::replace(&mut self.outside, ways);
+        let prefixes = differences(&before, &self.outside);
+        self.set_ways(&prefixes, wanted, mirror);
+    }
+
+    /// The way to a destination in no pool that others have told, unless another program has one.
+    fn outside(&self, prefix: IpNet, mirror: &Mirror) -> Option<HostWay> {
+        let foreign = |route: &crate::kernel::Route| route.protocol != ROUTE_PROTOCOL;
+        let way = self.outside.get(&prefix)?;
+        (!mirror.routes_to(prefix).iter().any(foreign)).then(|| way.clone())
+    }
+
+    /// These peers are reached as the mirror says, whatever other routes lead there.
+    pub fn set_reached(&mut self, peers: BTreeSet<IpAddr>, wanted: &Wanted, mirror: &Mirror) {
+        let before = std::mem::replace(&mut self.reached, peers);
+        let changed = before.symmetric_difference(&self.reached);
+        let prefixes: BTreeSet<IpNet> = changed.map(|peer| IpNet::from(*peer)).collect();
+        if !prefixes.is_empty() {
+            self.set_ways(&prefixes, wanted, mirror);
+        }
+    }
+
+    /// All that others tell has been told: what an earlier process left and nobody wants goes.
+    pub fn forget_earlier(&mut self, mirror: &Mirror) {
+        if std::mem::take(&mut self.awaits) && self.taken_over {
+            self.compare(mirror);
+        }
     }
 
     /// Has these destinations reached as is wanted. At the first call what an earlier process left is
     /// taken over, or removed.
     fn set_ways(&mut self, prefixes: &BTreeSet<IpNet>, wanted: &Wanted, mirror: &Mirror) {
         for prefix in prefixes {
-            let learned = || self.learned.get(prefix).copied();
-            let way = way(wanted, *prefix).or_else(learned);
+            let peer = prefix.addr();
+            let single = prefix.prefix_len() == prefix.max_prefix_len();
+            let reached = || {
+                (single && self.reached.contains(&peer))
+                    .then(|| HostWay::Direct([peer].into(), None))
+            };
+            let learned = || self.learned.get(prefix).cloned();
+            let outside = || self.outside(*prefix, mirror);
+            let way = way(wanted, *prefix).or_else(reached).or_else(learned);
+            let way = way.or_else(outside);
             self.set_way(*prefix, way, mirror);
         }
         if std::mem::replace(&mut self.taken_over, true) {
@@ -186,6 +243,14 @@ impl HostSide {
             self.compare(mirror);
         }
         for destination in &touched.destinations {
+            // Another program's route to what others told us may have come, or gone.
+            let told =
+                self.outside.contains_key(destination) && !self.learned.contains_key(destination);
+            let way = self.outside(*destination, mirror);
+            if told && self.ways.get(destination) != way.as_ref() {
+                self.set_way(*destination, way, mirror);
+                prefixes.insert(*destination);
+            }
             let routes = mirror.routes_to(*destination);
             let ours = routes.iter().filter_map(OwnRoute::of);
             let (ours, strays): (Vec<_>, Vec<_>) = ours.partition(|route| route.metric == 0);
@@ -222,25 +287,25 @@ impl HostSide {
 // What shall be.
 impl HostSide {
     fn set_way(&mut self, prefix: IpNet, way: Option<HostWay>, mirror: &Mirror) {
-        let old = match way {
-            Some(way) => self.ways.insert(prefix, way),
+        let old = match &way {
+            Some(way) => self.ways.insert(prefix, way.clone()),
             None => self.ways.remove(&prefix),
         };
         if old == way {
             return;
         }
-        if let Some(HostWay::Direct(node, _)) = old
-            && let Some(direct) = self.nodes.get_mut(&node)
-        {
-            direct.prefixes.remove(&prefix);
-            if direct.prefixes.is_empty() {
-                self.nodes.remove(&node);
+        for node in old.iter().flat_map(HostWay::nodes) {
+            if let Some(direct) = self.nodes.get_mut(node) {
+                direct.prefixes.remove(&prefix);
+                if direct.prefixes.is_empty() {
+                    self.nodes.remove(node);
+                }
             }
         }
-        if let Some(HostWay::Direct(node, _)) = way {
+        for node in way.iter().flat_map(HostWay::nodes) {
             let uplink = &self.devices.uplink;
-            let direct = self.nodes.entry(node).or_insert_with(|| DirectNode {
-                gateway: gateway(mirror, uplink, node),
+            let direct = self.nodes.entry(*node).or_insert_with(|| DirectNode {
+                gateway: gateway(mirror, uplink, *node),
                 prefixes: BTreeSet::new(),
             });
             direct.prefixes.insert(prefix);
@@ -266,14 +331,18 @@ impl HostSide {
             gateway,
             onlink: false,
         };
-        let (target, source) = match *self.ways.get(&destination)? {
+        let (target, source) = match self.ways.get(&destination)? {
             HostWay::Blackhole => (Target::Blackhole, None),
-            HostWay::Tun(source) => (through(self.interface, None), source),
-            HostWay::Direct(node, source) => {
-                match self.nodes.get(&node).and_then(|direct| direct.gateway) {
-                    Some((interface, gateway)) => (through(interface, Some(gateway)), source),
+            HostWay::Tun(source) => (through(self.interface, None), *source),
+            HostWay::Direct(nodes, source) => {
+                let gateway = |node: &IpAddr| self.nodes.get(node)?.gateway;
+                let gateways: BTreeSet<_> = nodes.iter().filter_map(gateway).collect();
+                let gateways: Vec<_> = gateways.into_iter().collect();
+                match gateways[..] {
+                    [(interface, gateway)] => (through(interface, Some(gateway)), *source),
                     // Whoever sends there is told by the router that it is out of reach.
-                    None => (through(self.interface, None), source),
+                    [] => (through(self.interface, None), *source),
+                    _ => (Target::Several(gateways), *source),
                 }
             }
         };
@@ -296,11 +365,13 @@ impl HostSide {
             Err(error) => return log::error!("the host's routes: {error}"),
         };
         let mut prefixes: BTreeSet<IpNet> = self.ways.keys().copied().collect();
-        prefixes.extend(self.routes.keys());
         self.routes.clear();
         for route in listed {
             if route.metric == 0 {
-                prefixes.insert(route.destination);
+                // What nobody wants goes, unless somebody may want it yet.
+                if !self.awaits {
+                    prefixes.insert(route.destination);
+                }
                 self.routes.insert(route.destination, route);
             } else {
                 self.remove_stray(&route);
@@ -391,6 +462,20 @@ impl Drop for HostSide {
     }
 }
 
+/// The destinations to which the ways are not the same.
+fn differences(
+    before: &BTreeMap<IpNet, HostWay>,
+    now: &BTreeMap<IpNet, HostWay>,
+) -> BTreeSet<IpNet> {
+    let gone = before.keys().filter(|prefix| !now.contains_key(*prefix));
+    let changed = now
+        .iter()
+        .filter(|(prefix, way)| before.get(*prefix) != Some(*way));
+    gone.chain(changed.map(|(prefix, _)| prefix))
+        .copied()
+        .collect()
+}
+
 /// Notes what was done, or says why it could not be.
 fn keep<T, U>(result: Result<T, Error>, done: impl FnOnce() -> U) -> Option<U> {
     match result {
@@ -435,7 +520,7 @@ fn way(wanted: &Wanted, prefix: IpNet) -> Option<HostWay> {
 pub fn remote_way(local: &LocalNode, far_end: IpAddr, encap: &Encap) -> HostWay {
     let is_v4 = far_end.is_ipv4();
     let tunnel = match encap {
-        Encap::None => return HostWay::Direct(far_end, local.address(is_v4)),
+        Encap::None => return HostWay::Direct([far_end].into(), local.address(is_v4)),
         Encap::Ipip => local.ipip_tunnel_addr.map(IpAddr::V4),
         Encap::Vxlan { .. } if is_v4 => local.vxlan_tunnel_addr.map(IpAddr::V4),
         Encap::Vxlan { .. } => local.vxlan_tunnel_addr_v6.map(IpAddr::V6),

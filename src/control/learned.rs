@@ -55,11 +55,19 @@ pub struct Learned {
     aside: BTreeMap<IpNet, GroupId>,
     /// Routes in effect whose destination is in a pool.
     in_pools: BTreeMap<IpNet, GroupId>,
+    /// Those whose destination is in none, while they are no more than [`FEW`].
+    outside: BTreeMap<IpNet, GroupId>,
+    /// There are more, or were: then the FIB alone knows them.
+    many: bool,
     /// The most specific first.
     pools: Vec<LearnedPool>,
     own_blocks: Vec<IpNet>,
     count: usize,
 }
+
+/// So many routes to destinations in no pool are known one by one, for the host's table. A table of the
+/// Internet is not: it would be there twice.
+pub const FEW: usize = 16_384;
 
 /// The pools of a cluster, the most specific first.
 pub fn pools(state: &ClusterState) -> Vec<LearnedPool> {
@@ -184,6 +192,22 @@ impl Learned {
         &self.in_pools
     }
 
+    /// Routes in effect whose destination is in no pool; none if there are too many.
+    pub fn outside(&self) -> Option<&BTreeMap<IpNet, GroupId>> {
+        (!self.many).then_some(&self.outside)
+    }
+
+    /// Whether they were too many, and are few enough again to be known by [`Learned::know_outside`].
+    pub fn may_know_outside(&self) -> bool {
+        self.many && self.count - self.in_pools.len() <= FEW / 2
+    }
+
+    /// These are all of them.
+    pub fn know_outside(&mut self, routes: BTreeMap<IpNet, GroupId>) {
+        self.outside = routes;
+        self.many = false;
+    }
+
     /// A route is known and not in effect.
     pub fn put_aside(&mut self, prefix: IpNet, group: GroupId) {
         self.aside.insert(prefix, group);
@@ -201,9 +225,27 @@ impl Learned {
     pub fn entered(&mut self, prefix: IpNet, group: GroupId, pool: Option<IpNet>, fresh: bool) {
         self.count += usize::from(fresh);
         match pool {
-            Some(_) => drop(self.in_pools.insert(prefix, group)),
-            None if !self.in_pools.is_empty() => drop(self.in_pools.remove(&prefix)),
-            None => {}
+            Some(_) => {
+                self.in_pools.insert(prefix, group);
+                self.outside.remove(&prefix);
+            }
+            None => {
+                if !self.in_pools.is_empty() {
+                    self.in_pools.remove(&prefix);
+                }
+                self.note_outside(prefix, group);
+            }
+        }
+    }
+
+    fn note_outside(&mut self, prefix: IpNet, group: GroupId) {
+        if self.many {
+            return;
+        }
+        self.outside.insert(prefix, group);
+        if self.outside.len() > FEW {
+            self.many = true;
+            self.outside = BTreeMap::new();
         }
     }
 
@@ -212,6 +254,9 @@ impl Learned {
         self.count -= 1;
         if !self.in_pools.is_empty() {
             self.in_pools.remove(&prefix);
+        }
+        if !self.outside.is_empty() {
+            self.outside.remove(&prefix);
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
-use super::bgp::BgpSide;
+use super::bgp::{BgpSide, Farewell};
 use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
@@ -70,7 +70,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often workloads whose Ethernet addresses were learnt are asked for them.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs a node until SIGTERM or SIGINT. An error is text for people, a line each.
+/// Runs a node until SIGTERM, after which BGP peers wait for it to come back, or SIGINT, after which they do
+/// not. An error is text for people, a line each.
 pub fn run(options: &RunOptions) -> Result<(), String> {
     let config = NodeConfig::load(&options.config).map_err(|problems| lines(&problems))?;
     log::set_max_level(options.log.unwrap_or_else(|| config.log.into()));
@@ -140,6 +141,10 @@ pub(super) struct Node {
     resolver: Resolver,
     external: Option<KernelRoutes>,
     bgp: BgpSide,
+    /// Whether the host's table is too small for the learned routes to destinations in no pool.
+    too_many_outside: bool,
+    /// Ticks until the heap's free pages are given back; 0 for never.
+    trim_in: u8,
     overheads: Overheads,
     problems: Vec<Problem>,
     pub(super) forwarding: Forwarding,
@@ -194,6 +199,7 @@ impl Node {
                     tun: host.tun.to_string(),
                     uplink: config.uplink.interface.to_string(),
                     keep_routes: host.keep_routes,
+                    awaits_learned: config.bgp != Bgp::Off,
                 });
                 Some(side.map_err(|error| error.to_string())?)
             }
@@ -224,7 +230,7 @@ impl Node {
             threads: counters,
             fast_path: fast_path.as_ref().map(FastPathSide::counters),
         };
-        let bgp = BgpSide::default();
+        let bgp = BgpSide::new(&config.control_socket());
         let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
         let (view, questions) = View::new(counted, &shown, switch, prober.clone(), bgp.slot());
         let view: Arc<dyn NodeView> = Arc::new(view);
@@ -250,6 +256,8 @@ impl Node {
             resolver,
             external,
             bgp,
+            too_many_outside: false,
+            trim_in: 0,
             forwarding,
             links,
             paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
@@ -273,6 +281,9 @@ impl Node {
         node.log_warnings(&[]);
         node.apply(&Delta::default());
         node.take_daemons_routes();
+        if matches!(node.config.bgp, Bgp::External(_)) {
+            node.forget_earlier_host_routes();
+        }
         node.follow_bgp_resources();
         node.follow_ports();
         node.probe_nodes();
@@ -297,6 +308,8 @@ impl Node {
         let ticks = tick(TICK);
         let mut changed = false;
         let mut failure = None;
+        // Whoever ends a service that is to come back says SIGTERM; one that fails is started again.
+        let mut farewell = Farewell::Restart;
         let mut end = End::Told;
         let more = self.more_plugs.1.clone();
         loop {
@@ -331,6 +344,8 @@ impl Node {
                     self.follow_ports();
                     self.nat.look_after();
                     self.look_after_host_routes();
+                    self.show_learned_routes_outside();
+                    self.give_memory_back();
                     self.look_after_paths();
                     self.look_after_bgp();
                     self.look_after_networks();
@@ -344,6 +359,9 @@ impl Node {
                 },
                 recv(signals) -> signal => {
                     log::info!("{}: stopping on signal {}", self.config.node, signal.unwrap_or(0));
+                    if signal == Ok(signal_hook::consts::SIGINT) {
+                        farewell = Farewell::ForGood;
+                    }
                     break;
                 },
             }
@@ -351,7 +369,7 @@ impl Node {
         if end == End::Told {
             supervisor.stopping();
         }
-        self.stop();
+        self.stop(farewell);
         failure.map_or(Ok(end), Err)
     }
 
@@ -380,7 +398,7 @@ impl Node {
                     self.follow_settings();
                     let repooled = self.forwarding.set_pools(learned_pools(&self.state));
                     if delta.is_empty() && !repooled {
-                        self.nat.update(&self.state, self.settings.nat_exclusions);
+                        self.follow_nat();
                     } else {
                         self.apply(&delta);
                     }
@@ -434,12 +452,28 @@ impl Node {
             host.update(wanted, delta, host_mtu, &self.mirror);
         }
         self.show_learned_routes();
-        self.nat.update(&self.state, self.settings.nat_exclusions);
+        self.follow_nat();
         let after = self.forwarding.routes().len();
         log::info!(
             "{}: routes applied: {before} before, {after} now",
             self.config.node
         );
+    }
+
+    /// Has the kernel translate what the pools say, and what is to be translated go to the kernel.
+    pub(super) fn follow_nat(&mut self) {
+        self.nat.update(&self.state, self.settings.nat_exclusions);
+        let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions);
+        let host_mtu = self.host_mtu();
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
+            host_mtu,
+        );
+        let sources = wanted.sources.into_iter().collect();
+        self.forwarding.set_translated(sources, &facts);
     }
 
     /// Has the uplink take from the kernel what is ours.
@@ -730,8 +764,8 @@ impl Node {
     }
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
-    fn stop(mut self) {
-        self.bgp.stop("the node stops");
+    fn stop(mut self, farewell: Farewell) {
+        self.bgp.stop("the node stops", farewell);
         self.ports.unsteer_all();
         let OpenPorts {
             uplink_steering,

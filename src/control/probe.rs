@@ -111,13 +111,15 @@ fn way_to(
     };
     let adjacency = next_hop.and_then(|index| snapshot.adjacencies.get(index.0 as usize));
     let egress = match adjacency {
-        Some(Adjacency::Forward(egress)) => egress.clone(),
         Some(Adjacency::Unresolved) => {
             return Err(format!(
                 "the underlay's next hop to {far_end} has not answered yet; try again in a moment"
             ));
         }
-        _ => return Err(format!("the underlay has no route to {far_end}")),
+        adjacency => adjacency
+            .and_then(Adjacency::egress)
+            .ok_or_else(|| format!("the underlay has no route to {far_end}"))?
+            .clone(),
     };
     let source = own_address(forwarding, destination.is_ipv4())
         .ok_or("this node has neither a tunnel address nor a workload to send from")?;

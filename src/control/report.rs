@@ -81,6 +81,7 @@ fn row(
         node: None,
         far_end: None,
         next_hop: None,
+        others: Vec::new(),
         mac: None,
         interface: None,
         mtu: None,
@@ -119,6 +120,7 @@ fn row(
             match (forwarding.far_end(hop), forwarding.carried(hop)) {
                 (Some(node), Some(carriage)) => {
                     remote(&mut row, config, forwarding, node, carriage, facts);
+                    row.others = forwarding.far_ends(hop)[1..].to_vec();
                 }
                 _ => row.kind = RouteKind::Blackhole,
             }

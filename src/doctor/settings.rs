@@ -1,8 +1,10 @@
-//! The kernel's settings of IP: reverse-path filter and forwarding.
+//! The kernel's settings of IP: reverse-path filter and forwarding; and BGP's port.
 
 use super::{Report, Scene, Severity};
-use crate::kernel::sysctl;
-use crate::resources::NodeConfig;
+use crate::control::bgp::plan::port_of;
+use crate::kernel::{listening, sysctl};
+use crate::resources::bgp_use::Bgp;
+use crate::resources::{ClusterState, NodeConfig};
 
 pub(super) fn examine(report: &mut Report, scene: &Scene<'_>) {
     let Some(config) = scene.options.config else {
@@ -14,6 +16,7 @@ pub(super) fn examine(report: &mut Report, scene: &Scene<'_>) {
         reverse_path(report, scene, &interface);
     }
     forwarding(report, scene, config);
+    bgp_port(report, scene, config);
 }
 
 /// The kernel's value of strict reverse-path filtering (RFC 3704 section 2.2).
@@ -57,6 +60,29 @@ fn reverse_path(report: &mut Report, scene: &Scene<'_>, interface: &str) {
         ),
         format!("sysctl -w {}: loose", wrong.join(" ")),
     );
+}
+
+/// Whether BGP's port is free, or this program's already.
+fn bgp_port(report: &mut Report, scene: &Scene<'_>, config: &NodeConfig) {
+    let Bgp::Internal(_) = config.bgp else {
+        return;
+    };
+    let nothing = ClusterState::default();
+    let port = port_of(scene.state.unwrap_or(&nothing), &config.node);
+    match listening::holder(port) {
+        Some(holder) if !holder.starts_with("underpass ") => report.add(
+            Severity::Fault,
+            "bgp_port",
+            "machine",
+            format!("{holder} listens at BGP's port {port}: peers that connect reach it, not underpass"),
+            "stop the other daemon, have it run beside underpass (bgp: external), or set listenPort in \
+             BGPConfiguration",
+        ),
+        holder => {
+            let found = holder.unwrap_or_else(|| "nobody".to_owned());
+            report.ok("bgp_port", "machine", format!("{found} listens at port {port}"));
+        }
+    }
 }
 
 fn forwarding(report: &mut Report, scene: &Scene<'_>, config: &NodeConfig) {

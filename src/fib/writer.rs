@@ -134,6 +134,17 @@ impl FibWriter {
         self.len() == 0
     }
 
+    /// New tables with the same routes, and their one writer, for when most of what these have taken is
+    /// free: blocks, once taken, are reused and never given back. Readers are to be pointed to the new ones,
+    /// and let go of the old.
+    pub fn rebuilt(&self, grace: impl Grace + 'static) -> Result<(Arc<Fib>, Self), FibError> {
+        let (fib, mut writer) = Fib::new(grace);
+        for (net, next_hop) in self.iter() {
+            writer.insert(net, next_hop)?;
+        }
+        Ok((fib, writer))
+    }
+
     /// How full the tables are.
     pub fn stats(&self) -> FibStats {
         FibStats {

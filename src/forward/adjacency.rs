@@ -1,7 +1,9 @@
 //! How to reach a next hop: the port, and the header to write in front, computed once.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use super::Several;
 use crate::packet::{Frame, PortId};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::ipv4::{self, Ipv4, protocol};
@@ -20,6 +22,8 @@ const SHORT_HEADER: usize = 64;
 pub enum Adjacency {
     /// Send, with this header before the packet.
     Forward(Egress),
+    /// Send, one of several ways.
+    Several(Arc<Several>),
     /// It would be sent, but the next hop's Ethernet address is not known yet.
     Unresolved,
     /// The router itself: the slow path answers.
@@ -28,6 +32,17 @@ pub enum Adjacency {
     Blackhole,
     /// Known to lead nowhere.
     Unreachable,
+}
+
+impl Adjacency {
+    /// A way that packets go, the first of several; none where they are not sent.
+    pub fn egress(&self) -> Option<&Egress> {
+        match self {
+            Self::Forward(egress) => Some(egress),
+            Self::Several(several) => several.ways().first(),
+            Self::Unresolved | Self::Router | Self::Blackhole | Self::Unreachable => None,
+        }
+    }
 }
 
 /// A way out: the port and the header that goes before a packet.

@@ -27,6 +27,7 @@ mod encap_v6;
 mod ordinary;
 mod parse;
 mod reverse_path;
+mod several;
 mod snapshot;
 mod state;
 mod ttl;
@@ -42,6 +43,7 @@ pub use bridge::{
     Place, Remote, RemoteId, Remotes, Station, Targets, deliver, resume,
 };
 pub use reverse_path::{LeadsTo, ReversePath, ReversePathMode};
+pub use several::{Several, Translated};
 pub use snapshot::{
     Addresses, FromWorkloads, PeerId, Peers, PortConfig, PortRole, RouterAddresses, Snapshot,
     Tunnels, TunnelsV6, WorkloadSources,
@@ -261,8 +263,12 @@ fn send(
         return Verdict::Punt(Punt::NoRoute);
     };
     let adjacency = snapshot.adjacencies.get(next_hop.0 as usize);
-    let Some(Adjacency::Forward(egress)) = adjacency else {
-        return nowhere(adjacency, ingress, ip, next_hop);
+    let egress = match adjacency {
+        Some(Adjacency::Forward(egress)) => egress,
+        _ => match not_one_way(adjacency, ingress, ip, next_hop, frame.bytes()) {
+            Ok(egress) => egress,
+            Err(verdict) => return verdict,
+        },
     };
     let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
     let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
@@ -290,20 +296,27 @@ fn send(
     }
 }
 
-/// What is to become of a packet whose adjacency has no way out.
-#[cold]
-fn nowhere(
-    adjacency: Option<&Adjacency>,
+/// The way of a packet's flow where the adjacency has several, or what is to become of it where it has none.
+#[inline(never)]
+fn not_one_way<'a>(
+    adjacency: Option<&'a Adjacency>,
     ingress: Option<&PortConfig>,
     ip: Traits,
     next_hop: NextHop,
-) -> Verdict {
-    match adjacency {
+    packet: &[u8],
+) -> Result<&'a Egress, Verdict> {
+    Err(match adjacency {
+        Some(Adjacency::Forward(egress)) => return Ok(egress),
+        Some(Adjacency::Several(several)) => {
+            let from_host = ingress.is_some_and(|ingress| ingress.role == PortRole::Host);
+            let way = several.way(from_host, packet);
+            return way.ok_or_else(|| unresolved(ingress, ip, next_hop));
+        }
         Some(Adjacency::Unresolved) => unresolved(ingress, ip, next_hop),
         Some(Adjacency::Router) => Verdict::Punt(Punt::ToRouter),
         Some(Adjacency::Blackhole) => Verdict::Punt(Punt::Blackhole),
-        Some(Adjacency::Forward(_) | Adjacency::Unreachable) | None => Verdict::Punt(Punt::NoRoute),
-    }
+        Some(Adjacency::Unreachable) | None => Verdict::Punt(Punt::NoRoute),
+    })
 }
 
 /// A packet whose next hop's Ethernet address is not known waits for it, unless this is its last hop

@@ -35,6 +35,8 @@ pub enum ReversePathMode {
 pub enum LeadsTo {
     /// To a known node.
     Node(PeerId),
+    /// To several nodes, over which flows are spread: any may be the one that sent the packet.
+    Nodes,
     /// To this node, or out into the world by its kernel.
     Elsewhere,
     /// Unreachable, or a blackhole.
@@ -62,6 +64,7 @@ pub(super) fn check(snapshot: &Snapshot, outer: IpAddr, inner: IpAddr) -> Result
     );
     let right = match route {
         Some(LeadsTo::Node(node)) => !strict || sender == Some(*node),
+        Some(LeadsTo::Nodes) => !strict || sender.is_some(),
         Some(LeadsTo::Elsewhere) => !strict || sender.is_none(),
         Some(LeadsTo::Nowhere) | None => false,
     };

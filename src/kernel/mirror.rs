@@ -39,6 +39,7 @@ pub struct Mirror {
     /// Another table that is followed.
     followed: Option<Followed>,
     pub(super) ignored: BTreeSet<String>,
+    pub(super) reached_by: BTreeMap<IpAddr, IpAddr>,
     unknown: Unknown,
     touched: Touched,
 }
@@ -107,6 +108,7 @@ impl Mirror {
             routes: RouteTable::default(),
             followed: None,
             ignored: BTreeSet::new(),
+            reached_by: BTreeMap::new(),
             unknown: Unknown::EVERYTHING,
             touched: Touched::default(),
         };
@@ -238,6 +240,11 @@ impl Mirror {
         followed.map_or_else(Touched::default, |followed| {
             std::mem::take(&mut followed.touched)
         })
+    }
+
+    /// Has [`Mirror::resolve_underlay`] reach these addresses as it reaches another one, a gateway to each.
+    pub fn set_reached_by(&mut self, gateways: BTreeMap<IpAddr, IpAddr>) {
+        self.reached_by = gateways;
     }
 
     /// Keeps [`Mirror::resolve_underlay`] away from an interface, by name, whether it exists now or

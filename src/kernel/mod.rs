@@ -5,6 +5,7 @@
 //! * [`Netlink`] changes what is ours: links, addresses, routes marked with [`ROUTE_PROTOCOL`].
 //! * [`Ethtool`] reads and switches offloads; [`veth`] finds the far end of a veth pair.
 //! * [`Masquerade`] has nftables translate the addresses of what leaves the overlay.
+//! * [`listening`] says who has a TCP port.
 //! * [`sysctl`] changes `/proc/sys/net` and puts it back; [`capabilities`] says what a machine lacks.
 //!
 //! Everything is synchronous. A socket belongs to the network namespace of the thread that opened it
@@ -13,6 +14,7 @@
 pub mod capabilities;
 mod ethtool;
 mod links;
+pub mod listening;
 mod masquerade;
 mod mirror;
 mod netlink;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -33,7 +34,7 @@ pub struct OwnRoute {
 }
 
 /// What a route of ours does with packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Sends them out of an interface. Without a gateway the route has link scope, with one it has
     /// universe scope, as `ip route` does.
@@ -45,6 +46,8 @@ pub enum Target {
         /// Whether the gateway is on the link, whatever the interface's addresses say.
         onlink: bool,
     },
+    /// Spreads flows over several routers, each with its interface's number, in order.
+    Several(Vec<(u32, IpAddr)>),
     /// Drops them: a block that we own, where no more specific route leads on.
     Blackhole,
 }
@@ -150,12 +153,13 @@ impl OwnRoute {
 
 fn route_message(route: &OwnRoute) -> RouteMessage {
     let mut message = base_message(route.destination, route.metric);
-    match route.target {
+    match &route.target {
         Target::Interface {
             interface,
             gateway,
             onlink,
         } => {
+            let (interface, gateway, onlink) = (*interface, *gateway, *onlink);
             message.header.kind = RouteType::Unicast;
             message.attributes.push(RouteAttribute::Oif(interface));
             if let Some(gateway) = gateway {
@@ -168,6 +172,17 @@ fn route_message(route: &OwnRoute) -> RouteMessage {
             if onlink {
                 message.header.flags = RouteFlags::Onlink;
             }
+        }
+        Target::Several(ways) => {
+            message.header.kind = RouteType::Unicast;
+            let next_hops = ways.iter().map(|(interface, gateway)| {
+                let mut next_hop = RouteNextHop::default();
+                next_hop.interface_index = *interface;
+                next_hop.attributes = vec![gateway_attribute(route.destination, *gateway)];
+                next_hop
+            });
+            let next_hops = RouteAttribute::MultiPath(next_hops.collect());
+            message.attributes.push(next_hops);
         }
         Target::Blackhole => message.header.kind = RouteType::BlackHole,
     }
@@ -216,6 +231,14 @@ fn own_route(route: &Route) -> Option<OwnRoute> {
             gateway: next_hop.gateway,
             onlink: next_hop.onlink,
         },
+        (RouteKind::Unicast, next_hops) => {
+            let ways = next_hops
+                .iter()
+                .map(|next_hop| Some((next_hop.interface, next_hop.gateway?)));
+            let mut ways: Vec<_> = ways.collect::<Option<_>>()?;
+            ways.sort_unstable();
+            Target::Several(ways)
+        }
         _ => return None,
     };
     Some(OwnRoute {
@@ -238,7 +261,12 @@ fn plain_metric(destination: IpNet, metric: u32) -> u32 {
 
 fn describe(route: &OwnRoute) -> String {
     let mut text = route.destination.to_string();
-    match route.target {
+    match &route.target {
+        Target::Several(ways) => {
+            for (interface, gateway) in ways {
+                text += &format!(" via {gateway} on interface {interface}");
+            }
+        }
         Target::Interface {
             interface, gateway, ..
         } => {

@@ -75,6 +75,8 @@ impl Mirror {
         if self.is_local(destination) {
             return Err(Unreachable::Local);
         }
+        let gateway = self.reached_by.get(&destination);
+        let destination = gateway.copied().unwrap_or(destination);
         let routes = self.routes.covering(destination);
         for route in routes {
             if route.protocol == ROUTE_PROTOCOL || route.tos != 0 {

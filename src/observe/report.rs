@@ -30,6 +30,9 @@ pub struct RouteRow {
     /// The router or node on the underlay that frames are handed to.
     #[serde(default)]
     pub next_hop: Option<IpAddr>,
+    /// Other nodes or routers, over which flows are spread beside the first one.
+    #[serde(default)]
+    pub others: Vec<IpAddr>,
     /// The Ethernet address that frames are sent to.
     #[serde(default)]
     pub mac: Option<MacAddr>,

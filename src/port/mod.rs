@@ -6,6 +6,7 @@
 pub mod capture;
 mod close_on_exec;
 mod error;
+pub mod heap;
 pub mod memory;
 mod netdev;
 pub mod socket;

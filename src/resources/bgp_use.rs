@@ -141,11 +141,17 @@ impl<'de> Visitor<'de> for BgpVisitor {
         let found = match map.next_key::<String>()?.as_deref() {
             Some("internal") => Bgp::Internal(map.next_value()?),
             Some("external") => Bgp::External(map.next_value()?),
-            other => {
+            Some(other) => {
                 return Err(de::Error::custom(format!(
-                    "'{}' is no way to know where blocks are; write internal or external",
-                    other.unwrap_or_default()
+                    "'{other}' is no way to know where blocks are; write off, or a mapping with internal or \
+                     external"
                 )));
+            }
+            None => {
+                return Err(de::Error::custom(
+                    "an empty mapping does not say how to know where blocks are; write off, internal, or a \
+                     mapping with internal or external",
+                ));
             }
         };
         match map.next_key::<String>()? {

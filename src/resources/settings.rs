@@ -35,6 +35,8 @@ pub struct Settings {
     pub vxlan_from_workloads: bool,
     /// What natOutgoing leaves alone (`natOutgoingExclusions`).
     pub nat_exclusions: NatOutgoingExclusions,
+    /// The priority of IPv4 and of IPv6 routes (`ipv4NormalRoutePriority`, `ipv6NormalRoutePriority`).
+    pub route_priorities: [i64; 2],
     /// How often the host's routes are set again (`routeRefreshInterval`); nothing for never.
     pub route_refresh: Option<Duration>,
     /// Where health is served (`health`, `healthEnabled`, `healthHost`, `healthPort`).
@@ -51,6 +53,9 @@ pub struct Settings {
 const HEALTH_PORT: i64 = 9099;
 const METRICS_PORT: i64 = 9091;
 const ROUTE_REFRESH: i64 = 90;
+
+/// Felix's priority of a route where nothing is said.
+pub const ROUTE_PRIORITY: i64 = 1024;
 
 impl Settings {
     /// Those of a node in a cluster.
@@ -99,6 +104,11 @@ impl Settings {
             ipip_from_workloads: felix.allow_ipip_packets_from_workloads == Some(true),
             vxlan_from_workloads: felix.allow_vxlan_packets_from_workloads == Some(true),
             nat_exclusions: felix.nat_outgoing_exclusions.unwrap_or_default(),
+            route_priorities: [
+                felix.ipv4_normal_route_priority,
+                felix.ipv6_normal_route_priority,
+            ]
+            .map(|priority| priority.unwrap_or(ROUTE_PRIORITY)),
             route_refresh: (interval > 0).then(|| Duration::from_nanos(interval.unsigned_abs())),
             health: match config.says("health") {
                 true => config.health,

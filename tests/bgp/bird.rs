@@ -57,6 +57,12 @@ fn bird(
     )
 }
 
+/// BIRD in another AS than ours, with the routes of this file.
+fn usual_bird(options: &str) -> Daemon {
+    let us = [("node", "10.77.0.1 as 64512")];
+    bird("bird", "10.77.0.2", 64513, &us, ROUTES, options, "")
+}
+
 fn ask(name: &str, question: &str) -> String {
     let output = try_sh(&format!("birdc -s /run/{name}.ctl '{question}'"));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -82,19 +88,10 @@ const ROUTES: &[&str] = &[
 #[test]
 fn routes_go_both_ways_and_go_away() {
     isolated(|| {
-        if !there("bird") {
+        if !linked("bird") {
             return;
         }
-        link();
-        let _bird = bird(
-            "bird",
-            "10.77.0.2",
-            64513,
-            &[("node", "10.77.0.1 as 64512")],
-            ROUTES,
-            "",
-            "",
-        );
+        let _bird = usual_bird("");
         let mut us = Us::start(settings(64513));
         us.originate(&["192.168.1.0/26", "fd00:9::/122"]);
         us.wait_up(&them());
@@ -171,10 +168,9 @@ fn routes_go_both_ways_and_go_away() {
 #[test]
 fn graceful_restart_of_either_side() {
     isolated(|| {
-        if !there("bird") {
+        if !linked("bird") {
             return;
         }
-        link();
         let start = |arguments: &str| {
             bird(
                 "bird",
@@ -218,7 +214,7 @@ fn graceful_restart_of_either_side() {
         });
         thread::sleep(SHORT);
         assert!(knows("bird", "192.168.1.0/26"));
-        let mut us = Us::start_as(settings(64512), Start::Restarted);
+        let mut us = Us::start_as(settings(64512), Start::Restarted([them()].into()));
         us.originate(&["192.168.1.0/26", "192.168.1.64/26"]);
         us.wait_up(&them());
         us.expect(&["10.1.0.0/24 via 10.77.0.2"]);
@@ -234,20 +230,11 @@ fn graceful_restart_of_either_side() {
 #[test]
 fn passwords_and_ttl_security() {
     isolated(|| {
-        if !there("bird") {
+        if !linked("bird") {
             return;
         }
-        link();
         let options = "password \"sesame\"; ttl security on;";
-        let _bird = bird(
-            "bird",
-            "10.77.0.2",
-            64513,
-            &[("node", "10.77.0.1 as 64512")],
-            ROUTES,
-            options,
-            "",
-        );
+        let _bird = usual_bird(options);
         let with = |password: Option<&str>, passive| {
             let mut settings = settings(64513);
             let peer = settings.peers.get_mut(&them()).unwrap();
@@ -274,10 +261,9 @@ fn passwords_and_ttl_security() {
 #[test]
 fn routes_are_reflected() {
     isolated(|| {
-        if !there("bird") {
+        if !linked("bird") {
             return;
         }
-        link();
         let peer = [("node", "10.77.0.1 as 64512")];
         let _one = bird(
             "one",
@@ -341,10 +327,9 @@ fn routes_are_reflected() {
 #[test]
 fn sessions_over_ipv6_and_a_wrong_as() {
     isolated(|| {
-        if !there("bird") {
+        if !linked("bird") {
             return;
         }
-        link();
         let _bird = bird(
             "bird",
             "10.77.0.2",
@@ -383,10 +368,9 @@ fn sessions_over_ipv6_and_a_wrong_as() {
 #[test]
 fn several_paths_of_one_peer() {
     isolated(|| {
-        if !there("bird") {
+        if !linked("bird") {
             return;
         }
-        link();
         let text = "router id 10.77.0.2; protocol device {}
             protocol static a { ipv4; route 10.1.0.0/24 via 10.77.0.2; }
             protocol static b { ipv4; route 10.1.0.0/24 via 10.77.0.3; }

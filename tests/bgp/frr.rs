@@ -48,10 +48,9 @@ fn ask(question: &str) -> String {
 #[test]
 fn routes_go_both_ways_and_go_away() {
     isolated(|| {
-        if !there("bgpd") {
+        if !linked("bgpd") {
             return;
         }
-        link();
         let _frr = bgpd("");
         let mut us = Us::start(settings(64513));
         us.originate(&["192.168.1.0/26", "fd00:9::/122"]);
@@ -104,10 +103,9 @@ fn routes_go_both_ways_and_go_away() {
 #[test]
 fn a_crash_and_a_password() {
     isolated(|| {
-        if !there("bgpd") {
+        if !linked("bgpd") {
             return;
         }
-        link();
         let first = bgpd("neighbor 10.77.0.1 password sesame");
         let mut settings = settings(64513);
         settings.peers.get_mut(&them()).unwrap().password = Some("sesame".to_owned());

@@ -48,10 +48,9 @@ fn ask(question: &str) -> String {
 #[test]
 fn routes_go_both_ways_and_go_away() {
     isolated(|| {
-        if !there("gobgpd") {
+        if !linked("gobgpd") {
             return;
         }
-        link();
         let _gobgp = gobgpd();
         let mut us = Us::start(settings(64512));
         us.originate(&["192.168.1.0/26", "fd00:9::/122"]);

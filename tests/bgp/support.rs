@@ -33,6 +33,15 @@ pub fn there(program: &str) -> bool {
     there
 }
 
+/// Whether a daemon is installed; then the namespace and the link between are made.
+pub fn linked(program: &str) -> bool {
+    let there = there(program);
+    if there {
+        link();
+    }
+    there
+}
+
 /// The namespace and the link between.
 pub fn link() {
     sh("ip netns add them

@@ -246,7 +246,17 @@ impl Sender {
 
     /// Where a packet to `destination` ends.
     pub fn end(&mut self, snapshot: &Snapshot, destination: Ipv4Addr) -> End {
-        let packet = udp(STRANGER, destination, 64, b"");
+        self.end_from(STRANGER, snapshot, destination)
+    }
+
+    /// The same for one from another source.
+    pub fn end_from(
+        &mut self,
+        source: Ipv4Addr,
+        snapshot: &Snapshot,
+        destination: Ipv4Addr,
+    ) -> End {
+        let packet = udp(source, destination, 64, b"");
         assert!(self.frame.fill(&packet, HEADROOM));
         match originate(snapshot, &mut self.state, &mut self.frame) {
             Verdict::Transmit(port) => End::of_frame(port, self.frame.bytes()),

@@ -75,7 +75,7 @@ fn routes_are_made_changed_listed_and_deleted() {
         };
         let wanted = [
             (
-                route("10.20.0.0/16", direct),
+                route("10.20.0.0/16", direct.clone()),
                 "10.20.0.0/16 dev d0 scope link",
             ),
             (
@@ -91,7 +91,7 @@ fn routes_are_made_changed_listed_and_deleted() {
                 "blackhole 10.23.0.0/26",
             ),
             (
-                route("fd00:20::/64", direct),
+                route("fd00:20::/64", direct.clone()),
                 "fd00:20::/64 dev d0 metric 1024 pref medium",
             ),
             (
@@ -237,6 +237,59 @@ fn default_routes_name_their_interfaces() {
             netlink.default_route_interfaces().unwrap(),
             ["d1", "d0", "d2"]
         );
+    });
+}
+
+#[test]
+fn routes_over_several_routers_are_made_listed_and_changed() {
+    in_fresh_namespace(|| {
+        add_device("d0");
+        ip("addr add 10.0.0.1/24 dev d0");
+        ip("addr add fd00::1/64 dev d0 nodad");
+        ip("link set d0 up");
+        let mut netlink = Netlink::open().unwrap();
+        let interface = netlink.link("d0").unwrap().index;
+        let several = |gateways: &[&str]| {
+            let ways = gateways
+                .iter()
+                .map(|gateway| (interface, gateway.parse().unwrap()));
+            Target::Several(ways.collect())
+        };
+        let v4 = route("10.20.0.0/16", several(&["10.0.0.8", "10.0.0.9"]));
+        let v6 = route("fd00:20::/64", several(&["fd00::8", "fd00::9"]));
+        for route in [&v4, &v6] {
+            netlink.replace_route(route).unwrap();
+            netlink.overwrite_route(route).unwrap();
+        }
+        assert_eq!(netlink.own_routes().unwrap(), [v4.clone(), v6.clone()]);
+        let shown = ip("route show 10.20.0.0/16");
+        assert!(
+            shown.contains("nexthop via 10.0.0.8 dev d0 weight 1"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("nexthop via 10.0.0.9 dev d0 weight 1"),
+            "{shown}"
+        );
+        let fewer = route(
+            "10.20.0.0/16",
+            several(&["10.0.0.9", "10.0.0.10", "10.0.0.11"]),
+        );
+        let one = route(
+            "fd00:20::/64",
+            Target::Interface {
+                interface,
+                gateway: Some("fd00::9".parse().unwrap()),
+                onlink: false,
+            },
+        );
+        for route in [&fewer, &one] {
+            netlink.overwrite_route(route).unwrap();
+        }
+        assert_eq!(netlink.own_routes().unwrap(), [fewer, one]);
+        assert!(netlink.delete_route(v4.destination, 0).unwrap());
+        assert!(netlink.delete_route(v6.destination, 0).unwrap());
+        assert_eq!(netlink.own_routes().unwrap(), []);
     });
 }
 

@@ -137,9 +137,9 @@ fn blocks_are_learned_by_the_mesh_alone_in_every_mode() {
         wait_for_routes(&nodes, "ipip");
         assert!(listens(ONE));
 
-        // A node that stops takes its block along.
+        // A node that stops for good takes its block along.
         let three = routers.last_mut().expect("three");
-        three.signal(nix::sys::signal::Signal::SIGTERM);
+        three.signal(nix::sys::signal::Signal::SIGINT);
         assert_eq!(three.wait(), 0, "{}", three.log());
         wait_for("the block to go", || {
             encapsulation(ONE, THREE).is_none().then_some(())
@@ -218,5 +218,63 @@ spec:
                 .code()
                 != Some(0)
         );
+    });
+}
+
+#[test]
+fn what_stands_in_the_way_of_sessions_is_said() {
+    isolated(|| {
+        build(&[ONE, TWO]);
+        // Another program has BGP's port.
+        let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 179);
+        let taken = super::netns::inside("one", || {
+            std::net::TcpListener::bind(any).expect("port 179")
+        });
+        let one = start(&[ONE]).remove(0);
+        let holder = format!("(process {})", std::process::id());
+        let shown = node_status(ONE);
+        assert!(
+            shown.contains("WARNING: bgp: cannot listen at 0.0.0.0:179, which")
+                && shown.contains(&holder),
+            "{shown}"
+        );
+        assert!(one.log().contains("listening nowhere"), "{}", one.log());
+        let doctor = try_sh(&format!(
+            "ip netns exec one {UNDERPASS} doctor --no-try --config {DIRECTORY}/one.yaml"
+        ));
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(
+            doctor.contains("bgp_port") && doctor.contains(&holder),
+            "{doctor}"
+        );
+        drop(taken);
+        wait_for("the port", || {
+            (listens(ONE) && !node_status(ONE).contains("cannot listen")).then_some(())
+        });
+        // A password that is not there.
+        write_resources(
+            "peer",
+            "apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: peer}
+spec: {peerIP: 10.30.0.9, asNumber: 65009, password: {secretKeyRef: {name: bgp, key: none}}}
+",
+        );
+        wait_for("its row", || {
+            let shown = node_status(ONE);
+            let row = "| 10.30.0.9    | global            | start |";
+            (shown.contains(row) && shown.contains("Idle No password: ")).then_some(())
+        });
+        let ready = try_sh(&format!("ip netns exec one {UNDERPASS} health --bgp-ready"));
+        let ready = String::from_utf8_lossy(&[ready.stdout, ready.stderr].concat()).into_owned();
+        assert!(ready.contains("10.30.0.9"), "{ready}");
+        // A node without BGP says so.
+        let _two = Router::start("two", &TWO.config("bgp: off"));
+        let silent = try_sh(&format!(
+            "{UNDERPASS} bgp neighbors --socket {}",
+            TWO.socket()
+        ));
+        let silent = String::from_utf8_lossy(&silent.stderr).into_owned();
+        assert!(silent.contains("`bgp: off`"), "{silent}");
     });
 }

@@ -114,6 +114,7 @@ pub fn routes(encapsulation: Encapsulation) -> Vec<RouteRow> {
         node: None,
         far_end: None,
         next_hop: None,
+        others: Vec::new(),
         mac: None,
         interface: None,
         mtu: None,

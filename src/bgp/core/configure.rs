@@ -148,6 +148,7 @@ impl Core {
             .wrapping_add(u64::from(index) | 1);
         let mut session = Session::new(config, self.now, self.seed >> 16);
         session.restarted = self.start.defers;
+        session.forwards = !settings.transit;
         self.peers.push(Some(Peer {
             name: name.clone(),
             settings: settings.clone(),
@@ -161,7 +162,7 @@ impl Core {
             trouble: None,
             keeps_until: None,
             complete: [false; 2],
-            log: super::LogLimit::default(),
+            log: super::peer::LogLimit::default(),
         }));
         info!(
             "BGP: peer {name} ({}, AS {}) is new",
@@ -193,6 +194,7 @@ impl Core {
         self.facts[index as usize] = self.facts_of(after, &config, router_id);
         self.with(index, |core, peer, actions| {
             peer.settings = after.clone();
+            peer.session.forwards = !after.transit;
             if !before.same_session(after) || *peer.session.config() != config {
                 let said = Notification::cease(cease::CONFIGURATION, "");
                 peer.session.stop(Some(&said), actions);

@@ -31,6 +31,7 @@ impl Core {
         let rules = Rules {
             peers: facts,
             max_paths: settings.max_paths,
+            default_local_pref: settings.default_local_pref,
             unreachable: &is_unreachable,
         };
         let alive = |via: &Via| is_alive(via, peers, &is_unreachable);

@@ -5,11 +5,14 @@
 //! waits anywhere but as a slot in a queue, however slow anybody is.
 
 mod configure;
+mod connections;
 mod events;
+mod peer;
 mod query;
 mod routes;
 mod sessions;
 
+use self::peer::Peer;
 pub(super) use self::query::View;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,21 +25,16 @@ use rustc_hash::FxHashMap;
 use super::attributes::OwnRoute;
 use super::event::Event;
 use super::message::encode::Format;
-use super::message::notification::{cease, code};
+use super::message::notification::cease;
 use super::message::{Family, Notification, Refresh, Step as RefreshStep};
-use super::report::State;
-use super::rib::adj_out::{AdjOut, Ending};
+use super::rib::adj_out::Ending;
 use super::rib::export::Reader;
 use super::rib::groups::Groups;
 use super::rib::store::Store;
 use super::rib::table::{Queue, Table, V4, V6};
 use super::rib::{PeerFacts, PeerIndex};
-use super::session::{Action, Agreed, ConnectionId, NO_ANSWER, Session, Step, Time};
+use super::session::{Action, Agreed, ConnectionId, NO_ANSWER, Time};
 use super::settings::{PeerName, PeerSettings, Settings};
-
-/// Lines about malformed messages of one peer in [`LOG_TIME`].
-const LOG_LINES: u32 = 10;
-const LOG_TIME: Time = Time::from_secs(10);
 
 /// The speaker.
 pub(super) struct Core {
@@ -73,25 +71,6 @@ pub(super) enum Output {
     Close { id: ConnectionId, last: Vec<u8> },
 }
 
-/// A peer and what is between it and us.
-struct Peer {
-    name: PeerName,
-    settings: PeerSettings,
-    session: Session,
-    agreed: Option<Agreed>,
-    reader: Option<Reader>,
-    out: [AdjOut; 2],
-    state: State,
-    since: Time,
-    up_since: Option<Time>,
-    trouble: Option<String>,
-    /// Its routes are kept until then (RFC 4724).
-    keeps_until: Option<Time>,
-    /// It has sent all its routes, by family.
-    complete: [bool; 2],
-    log: LogLimit,
-}
-
 /// What takes a walk over the tables.
 enum Chore {
     /// All routes of a peer are gone, in the families that are true.
@@ -102,35 +81,18 @@ enum Chore {
 
 /// The time until every peer's routes are there.
 struct Beginning {
-    /// Peers are told nothing before (RFC 4724 §4.1).
+    /// Peers that keep routes of an earlier run are told nothing before (RFC 4724 §4.1).
     defers: bool,
+    /// Those that had sessions with the earlier run; none: all of the settings'.
+    waits_for: Option<BTreeSet<PeerName>>,
     ends: Time,
     ready: bool,
     told: bool,
 }
 
-#[derive(Default)]
-struct LogLimit {
-    since: Time,
-    lines: u32,
-}
-
-impl LogLimit {
-    fn lets(&mut self, now: Time) -> bool {
-        if now.saturating_sub(self.since) >= LOG_TIME {
-            *self = Self {
-                since: now,
-                lines: 0,
-            };
-        }
-        self.lines += 1;
-        self.lines <= LOG_LINES
-    }
-}
-
 impl Core {
-    /// A speaker at the time 0.
-    pub(super) fn new(settings: Settings, restarted: bool, seed: u64) -> Self {
+    /// A speaker at the time 0; `kept_by`: the peers that keep the routes of an earlier run.
+    pub(super) fn new(settings: Settings, kept_by: Option<BTreeSet<PeerName>>, seed: u64) -> Self {
         // Peers keep our routes twice as long.
         let patience = match settings.graceful_restart.is_zero() {
             true => Time::from_secs(60),
@@ -164,7 +126,8 @@ impl Core {
             own: BTreeMap::new(),
             unreachable: BTreeSet::new(),
             start: Beginning {
-                defers: restarted,
+                defers: kept_by.is_some(),
+                waits_for: kept_by,
                 ends: patience,
                 ready: false,
                 told: false,
@@ -207,135 +170,6 @@ impl Core {
         self.compact();
     }
 
-    /// A connection that was asked for is there.
-    pub(super) fn connected(&mut self, now: Time, id: ConnectionId, local: IpAddr) {
-        self.now = now;
-        self.with_connection(id, |_, peer, _| peer.session.connected(now, id, local));
-    }
-
-    /// Somebody has connected: the connection's name, if it is wanted.
-    pub(super) fn accept(
-        &mut self,
-        now: Time,
-        from: IpAddr,
-        scope_id: u32,
-        local: IpAddr,
-    ) -> Option<ConnectionId> {
-        self.now = now;
-        let same = |peer: &&Peer| {
-            peer.settings.address == from
-                && (peer.settings.scope_id == scope_id || peer.settings.scope_id == 0)
-        };
-        let name = self
-            .peers
-            .iter()
-            .flatten()
-            .find(same)
-            .map(|peer| peer.name.clone())?;
-        let index = self.index(&name)?;
-        let id = ConnectionId(self.next_id);
-        self.next_id += 1;
-        let mut taken = false;
-        self.with(index, |_, peer, actions| {
-            taken = peer.session.accept(now, id, local, actions);
-        });
-        if taken {
-            self.connections.insert(id, index);
-        }
-        taken.then_some(id)
-    }
-
-    /// Bytes have come.
-    pub(super) fn received(&mut self, now: Time, id: ConnectionId, bytes: &[u8]) {
-        self.now = now;
-        let Some(index) = self.index_of(id) else {
-            return;
-        };
-        let mut body = std::mem::take(&mut self.body);
-        self.with(index, |_, peer, _| peer.session.received(id, bytes));
-        loop {
-            let mut step = None;
-            self.with(index, |core, peer, actions| {
-                step = peer.session.step(now, id, &mut body, actions);
-                if step == Some(Step::Update) {
-                    core.update(index, peer, &body, id, actions);
-                }
-                if let Some(Step::Refresh(refresh)) = step {
-                    core.refresh(index, peer, refresh, id);
-                }
-            });
-            match step {
-                None => break,
-                Some(Step::Up) => self.up(index),
-                Some(_) => {}
-            }
-        }
-        self.body = body;
-        self.settle();
-    }
-
-    /// A connection has ended, or could not be opened.
-    pub(super) fn lost(&mut self, now: Time, id: ConnectionId, why: &str) {
-        self.now = now;
-        self.with_connection(id, |_, peer, actions| {
-            peer.session.lost(now, id, why, actions)
-        });
-        self.settle();
-    }
-
-    /// The peer has not read for too long (RFC 9687).
-    pub(super) fn stalled(&mut self, now: Time, id: ConnectionId) {
-        self.now = now;
-        self.with_connection(id, |_, peer, actions| {
-            let error =
-                Notification::new(code::SEND_HOLD_TIMER, 0).detail("the peer does not read");
-            peer.session.fail(now, id, error, actions);
-        });
-        self.settle();
-    }
-
-    /// How long a peer may take nothing of what is sent before the connection is [`Self::stalled`];
-    /// RFC 9687 §3.2.
-    pub(super) fn send_hold(&self, id: ConnectionId) -> Time {
-        let peer = self
-            .index_of(id)
-            .and_then(|index| self.peers[index as usize].as_ref());
-        let agreed = peer.and_then(|peer| peer.agreed.as_ref());
-        let hold = agreed.map_or(0, |agreed| agreed.hold_time);
-        Time::from_secs(u64::from(hold) * 2).max(Time::from_secs(480))
-    }
-
-    /// Something hinders a peer that is not up, which only whoever has sockets can know.
-    pub(super) fn hint(&mut self, name: &PeerName, text: &str) {
-        let Some(index) = self.index(name) else {
-            return;
-        };
-        self.with(index, |_, peer, actions| {
-            if peer.state != State::Established && peer.trouble.as_deref() != Some(text) {
-                actions.push(Action::Trouble {
-                    text: text.to_owned(),
-                    ours: false,
-                });
-            }
-        });
-    }
-
-    /// Appends what a connection is to send, until `limit` bytes are there.
-    pub(super) fn write(&mut self, id: ConnectionId, to: &mut Vec<u8>, limit: usize) {
-        let Some(index) = self.index_of(id) else {
-            return;
-        };
-        let Some(mut peer) = self.peers[index as usize].take() else {
-            return;
-        };
-        peer.session.take_unsent(id, to);
-        let up = peer.session.established().is_some_and(|(up, _)| up == id);
-        if up && !self.start.defers {
-            self.tell(&mut peer, to, limit);
-        }
-        self.peers[index as usize] = Some(peer);
-    }
-
     /// Ends a peer's session and begins it anew, or has all routes sent again without that. False: there
     /// is no such peer.
     pub(super) fn reset(&mut self, now: Time, name: &PeerName, softly: bool) -> bool {
@@ -376,12 +210,14 @@ impl Core {
         true
     }
 
-    /// Ends all sessions: with a NOTIFICATION if `said`, else so that peers may keep our routes.
-    pub(super) fn stop(&mut self, said: Option<&str>) {
-        let said = said.map(|text| Notification::cease(cease::SHUTDOWN, text));
+    /// Ends all sessions with a NOTIFICATION and a text; `restarting`: but those whose peers keep our routes
+    /// if nothing is said.
+    pub(super) fn stop(&mut self, text: &str, restarting: bool) {
+        let said = Notification::cease(cease::SHUTDOWN, text);
         for index in self.indices() {
             self.with(index, |_, peer, actions| {
-                peer.session.stop(said.as_ref(), actions)
+                let silent = restarting && peer.session.is_kept();
+                peer.session.stop((!silent).then_some(&said), actions)
             });
         }
     }
@@ -475,6 +311,7 @@ impl Core {
             index,
             facts: self.facts[index as usize],
             local_as: peer.local_as.unwrap_or(self.settings.local_as),
+            default_local_pref: self.settings.default_local_pref,
             cluster_id: self.cluster_id(),
             next_hop: peer.next_hop,
             own_v4: local_v4.or(self.settings.next_hop_v4),

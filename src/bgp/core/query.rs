@@ -163,6 +163,7 @@ impl Question<'_> {
         let rules = Rules {
             peers: &self.core.facts,
             max_paths: self.core.settings.max_paths,
+            default_local_pref: self.core.settings.default_local_pref,
             unreachable: &unreachable,
         };
         let paths = table.paths(slot);

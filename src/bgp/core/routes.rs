@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Core, Peer, format};
 use crate::bgp::attributes::{Attributes, OwnRoute};
-use crate::bgp::filter::{Action as Verdict, Filter, Subject};
+use crate::bgp::filter::{Action as Verdict, Change, Filter, Subject};
 use crate::bgp::message::notification::cease;
 use crate::bgp::message::update::{Prefixes, Problem, Update};
 use crate::bgp::message::{Family, Notification};
@@ -21,7 +21,7 @@ use crate::bgp::rib::store::Store;
 use crate::bgp::rib::table::{Key, Queue, Table, V4, V6};
 use crate::bgp::rib::{OWN, Path, PeerFacts, PeerIndex, Unusable};
 use crate::bgp::session::{Action, ConnectionId};
-use crate::bgp::settings::PeerSettings;
+use crate::bgp::settings::{PeerSettings, Settings};
 
 impl Core {
     /// A peer's UPDATE.
@@ -122,8 +122,9 @@ impl Core {
             stale: false,
             unusable: wrong,
         };
-        announce_all(&mut self.v4, &prefixes.v4, &path, &peer.settings.import);
-        announce_all(&mut self.v6, &prefixes.v6, &path, &peer.settings.import);
+        let mut taker = Taker::new(&peer.settings, &self.settings, &mut self.store);
+        announce_all(&mut self.v4, &prefixes.v4, &path, &mut taker);
+        announce_all(&mut self.v6, &prefixes.v6, &path, &mut taker);
     }
 
     fn end_of_rib(&mut self, index: PeerIndex, peer: &mut Peer, family: Family) {
@@ -166,6 +167,7 @@ impl Core {
     pub(super) fn judge_all(&mut self, index: PeerIndex, peer: &Peer) {
         let mut verdicts = FxHashMap::default();
         let mut of = |said: &Arc<Attributes>| {
+            let said = Attributes::as_told(said);
             let key = Arc::as_ptr(said) as usize;
             *verdicts
                 .entry(key)
@@ -182,13 +184,15 @@ impl Core {
                 of(&path.attributes);
             }
         }
-        let import = &peer.settings.import;
-        let verdict = |net: IpNet, path: &Path| {
-            let common = verdicts[&(Arc::as_ptr(&path.attributes) as usize)];
-            common.or_else(|| filtered(import, net))
+        let mut taker = Taker::new(&peer.settings, &self.settings, &mut self.store);
+        let mut judge = |net: IpNet, path: &mut Path| {
+            let told = Attributes::as_told(&path.attributes).clone();
+            path.unusable = verdicts[&(Arc::as_ptr(&told) as usize)];
+            path.attributes = told;
+            taker.take(net, path);
         };
-        self.v4.judge(index, |key, path| verdict(key.net(), path));
-        self.v6.judge(index, |key, path| verdict(key.net(), path));
+        self.v4.judge(index, |key, path| judge(key.net(), path));
+        self.v6.judge(index, |key, path| judge(key.net(), path));
     }
 
     /// Passes changes on to whoever may have to hear of them.
@@ -214,8 +218,10 @@ impl Core {
         let rules = Rules {
             peers: &self.facts,
             max_paths: self.settings.max_paths,
+            default_local_pref: self.settings.default_local_pref,
             unreachable: &unreachable,
         };
+        let interface = self.settings.interface.as_deref();
         let mut written = Written::default();
         for family in Family::ALL {
             let out = &mut peer.out[family as usize];
@@ -228,6 +234,7 @@ impl Core {
                 reader,
                 export: &peer.settings.export,
                 own: &self.own,
+                interface,
                 store: &mut self.store,
                 told: FxHashMap::default(),
             };
@@ -259,9 +266,12 @@ struct Teller<'a> {
     reader: &'a Reader,
     export: &'a Filter,
     own: &'a BTreeMap<IpNet, OwnRoute>,
+    /// Where peers' routes lead.
+    interface: Option<&'a str>,
     store: &'a mut Store,
-    /// By the address of a path's attributes, which live as long as this, and its peer.
-    told: FxHashMap<(usize, PeerIndex), Option<Arc<Attributes>>>,
+    /// By the addresses of a path's attributes and of what is changed in them, which live as long as this,
+    /// and its peer.
+    told: FxHashMap<(usize, usize, PeerIndex), Option<Arc<Attributes>>>,
 }
 
 impl Teller<'_> {
@@ -274,18 +284,87 @@ impl Teller<'_> {
         let subject = Subject {
             prefix,
             from_peer: best.peer != OWN,
-            interface: own.and_then(|route| route.interface.as_deref()),
+            interface: match own {
+                Some(route) => route.interface.as_deref(),
+                None => self.interface,
+            },
+            says: &best.attributes,
+            default_local_pref: self.rules.default_local_pref,
         };
-        if self.export.decide(&subject) == Verdict::Reject {
+        let (verdict, changes) = self.export.judge(&subject);
+        if verdict == Verdict::Reject {
             return None;
         }
-        let key = (Arc::as_ptr(&best.attributes) as usize, best.peer);
+        let key = (
+            Arc::as_ptr(&best.attributes) as usize,
+            address(changes),
+            best.peer,
+        );
         let (reader, store) = (self.reader, &mut *self.store);
         let told = self.told.entry(key).or_insert_with(|| {
-            let told = reader.tell(best, self.family, self.rules.peers)?;
+            let told = reader.tell(best, changes, self.family, self.rules.peers)?;
             Some(store.intern(told))
         });
         told.clone()
+    }
+}
+
+/// What one peer's import filter makes of its paths.
+struct Taker<'a> {
+    import: &'a Filter,
+    interface: Option<&'a str>,
+    default_local_pref: u32,
+    store: &'a mut Store,
+    /// By the addresses of what was told and of what is changed in it.
+    made: FxHashMap<(usize, usize), Arc<Attributes>>,
+}
+
+impl<'a> Taker<'a> {
+    fn new(peer: &'a PeerSettings, settings: &'a Settings, store: &'a mut Store) -> Self {
+        Self {
+            import: &peer.import,
+            interface: settings.interface.as_deref(),
+            default_local_pref: settings.default_local_pref,
+            store,
+            made: FxHashMap::default(),
+        }
+    }
+
+    /// Filters a path that is as it was told.
+    fn take(&mut self, prefix: IpNet, path: &mut Path) {
+        if self.import.takes_all() {
+            return;
+        }
+        let told = path.attributes.clone();
+        let subject = Subject {
+            prefix,
+            from_peer: true,
+            interface: self.interface,
+            says: &told,
+            default_local_pref: self.default_local_pref,
+        };
+        let (verdict, changes) = self.import.judge(&subject);
+        if verdict == Verdict::Reject {
+            path.unusable.get_or_insert(Unusable::Filtered);
+        } else if !changes.is_empty() {
+            let key = (Arc::as_ptr(&told) as usize, address(changes));
+            let store = &mut *self.store;
+            let made = self.made.entry(key).or_insert_with(|| {
+                let mut made = (*told).clone();
+                changes.iter().for_each(|change| change.apply(&mut made));
+                made.made_from = Some(told.clone());
+                store.intern(made)
+            });
+            path.attributes = made.clone();
+        }
+    }
+}
+
+/// Names a rule's changes while the filter lives.
+fn address(changes: &[Change]) -> usize {
+    match changes {
+        [] => 0,
+        [first, ..] => std::ptr::from_ref(first) as usize,
     }
 }
 
@@ -293,33 +372,17 @@ fn announce_all<K: Key>(
     table: &mut Table<K>,
     prefixes: &[(u32, K::Net)],
     path: &Path,
-    import: &Filter,
+    taker: &mut Taker<'_>,
 ) {
-    let takes_all = import.rules.is_empty() && import.otherwise == Verdict::Accept;
     for (path_id, net) in prefixes {
         let key = K::of(*net);
-        let unusable = match takes_all {
-            true => path.unusable,
-            false => path.unusable.or_else(|| filtered(import, key.net())),
+        let mut path = Path {
+            path_id: *path_id,
+            ..path.clone()
         };
-        table.announce(
-            key,
-            Path {
-                path_id: *path_id,
-                unusable,
-                ..path.clone()
-            },
-        );
+        taker.take(key.net(), &mut path);
+        table.announce(key, path);
     }
-}
-
-fn filtered(import: &Filter, prefix: IpNet) -> Option<Unusable> {
-    let subject = Subject {
-        prefix,
-        from_peer: true,
-        interface: None,
-    };
-    (import.decide(&subject) == Verdict::Reject).then_some(Unusable::Filtered)
 }
 
 /// Packets cannot be sent there.

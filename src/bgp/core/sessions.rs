@@ -205,16 +205,24 @@ impl Core {
         }
         let now = self.now;
         let there = |peer: &Peer| {
-            let says_end = peer
-                .agreed
-                .as_ref()
-                .is_some_and(|of| of.graceful_restart.is_some());
+            let Some(agreed) = &peer.agreed else {
+                return false;
+            };
+            let restart = agreed.graceful_restart.as_ref();
+            // One that has restarted, too, waits for us (RFC 4724 §4.1).
+            let waits = restart.is_some_and(|restart| restart.restarted);
             let quiet = peer
                 .up_since
                 .is_some_and(|since| now >= since + Time::from_secs(5));
-            peer.complete == [true; 2] && peer.agreed.is_some() || !says_end && quiet
+            peer.complete == [true; 2] || waits || restart.is_none() && quiet
         };
-        if now < self.start.ends && !self.peers.iter().flatten().all(there) {
+        let waits_for = self.start.waits_for.as_ref();
+        let mut waited_for = self
+            .peers
+            .iter()
+            .flatten()
+            .filter(|peer| waits_for.is_none_or(|names| names.contains(&peer.name)));
+        if now < self.start.ends && !waited_for.all(there) {
             return;
         }
         self.start.ready = true;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::bgp::event::NextHopGroupId;
 use crate::bgp::filter::{Action as Verdict, Filter, MatchOperator, Rule};
-use crate::bgp::report::RouteQuery;
+use crate::bgp::report::{RouteQuery, State};
 
 /// Everybody's addresses are 10.0.0.N, N from 1.
 fn address(of: usize) -> IpAddr {
@@ -80,7 +80,7 @@ impl World {
         speaker.epoch = self.now;
         speaker.core = Some(Core::new(
             speaker.settings.clone(),
-            restarted,
+            restarted.then(|| speaker.settings.peers.keys().cloned().collect()),
             77 + of as u64,
         ));
     }
@@ -579,14 +579,14 @@ fn shutdowns_are_told() {
     let mut world = World::new(&[64512, 64512], &[(0, 1)]);
     world.originate(1, &["10.1.0.0/26"]);
     world.pass(SOON);
-    world.with(1, |core, _| core.stop(Some("maintenance")));
+    world.with(1, |core, _| core.stop("maintenance", false));
     world.calm();
     world.pass(Time::ZERO);
     assert_eq!(world.table(0), []);
     let report = world.neighbor(0, 1);
     assert_eq!(
         report.last_error.as_deref(),
-        Some("Received: Administrative shutdown: \"maintenance\"")
+        Some("Received: Administrative shutdown: \"maintenance\" (hard reset)")
     );
 }
 
@@ -668,7 +668,7 @@ fn too_many_prefixes_end_the_session() {
     let said = world.neighbor(1, 0).last_error;
     assert_eq!(
         said.as_deref(),
-        Some("Received: Maximum number of prefixes reached")
+        Some("Received: Maximum number of prefixes reached (hard reset)")
     );
     assert_eq!(world.table(0), []);
 }
@@ -705,7 +705,7 @@ fn refreshes_bring_everything_again() {
     world.pass(SOON);
     assert_eq!(
         world.neighbor(1, 0).last_error.as_deref(),
-        Some("Received: Administrative reset")
+        Some("Received: Administrative reset (hard reset)")
     );
     assert!(world.is_up(0, 1));
     assert!(!world.with(0, |core, now| core.reset(

@@ -24,6 +24,7 @@ pub(in crate::bgp) mod cease {
     pub const RESET: u8 = 4;
     pub const CONFIGURATION: u8 = 6;
     pub const COLLISION: u8 = 7;
+    pub const HARD_RESET: u8 = 9;
 }
 
 /// Why a session ends.
@@ -102,6 +103,29 @@ impl Notification {
         notification.with_data(data)
     }
 
+    /// The same as a Hard Reset, which it is for peers that would keep routes otherwise; its data is what
+    /// would have been said (RFC 8538 §3.1).
+    pub(in crate::bgp) fn hardened(self) -> Self {
+        let mut data = vec![self.code, self.subcode];
+        data.extend_from_slice(&self.data);
+        Self {
+            code: code::CEASE,
+            subcode: cease::HARD_RESET,
+            data,
+            detail: self.detail,
+        }
+    }
+
+    /// What a Hard Reset was made of, if it says that.
+    fn within(&self) -> Option<Self> {
+        (self.is_hard_reset() && self.data.len() >= 2).then(|| Self::read(&self.data))
+    }
+
+    /// Whether routes go even where they are kept after a NOTIFICATION otherwise.
+    pub(in crate::bgp) fn is_hard_reset(&self) -> bool {
+        (self.code, self.subcode) == (code::CEASE, cease::HARD_RESET)
+    }
+
     /// Reads a body, of which the header's check leaves two bytes at least.
     pub(in crate::bgp) fn read(body: &[u8]) -> Self {
         let byte = |nth: usize| body.get(nth).copied().unwrap_or(0);
@@ -178,6 +202,17 @@ impl Notification {
 /// `Bad peer AS: 65001, where 65000 is expected`.
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One level: a peer could put one within the other without end.
+        if let Some(within) = self.within() {
+            within.show(f)?;
+            return f.write_str(" (hard reset)");
+        }
+        self.show(f)
+    }
+}
+
+impl Notification {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         if self.name() == "Unknown error" {
             write!(f, " {}/{}", self.code, self.subcode)?;
@@ -226,5 +261,20 @@ mod tests {
         assert_eq!(hostile.to_string(), "Administrative shutdown: \"a.b\"");
         let short = Notification::read(&[6, 2, 200, b'a']);
         assert_eq!(short.to_string(), "Administrative shutdown");
+    }
+
+    /// RFC 8538 §3.1.
+    #[test]
+    fn a_hard_reset_carries_what_it_stands_for() {
+        let sent = Notification::cease(cease::SHUTDOWN, "bye").hardened();
+        assert_eq!(sent.data, [6, 2, 3, b'b', b'y', b'e']);
+        assert!(sent.is_hard_reset());
+        assert_eq!(
+            sent.to_string(),
+            "Administrative shutdown: \"bye\" (hard reset)"
+        );
+        assert_eq!(Notification::read(&[6, 9]).to_string(), "Hard reset");
+        let endless = Notification::read(&[6, 9].repeat(2000));
+        assert_eq!(endless.to_string(), "Hard reset (hard reset)");
     }
 }

@@ -60,6 +60,8 @@ pub(in crate::bgp) struct Capabilities {
 pub(in crate::bgp) struct GracefulRestart {
     /// The speaker has restarted.
     pub(in crate::bgp) restarted: bool,
+    /// Routes are kept after a NOTIFICATION, too, unless it is a Hard Reset (RFC 8538 §2).
+    pub(in crate::bgp) after_notification: bool,
     /// Seconds.
     pub(in crate::bgp) time: u16,
     /// Families, and whether packets were forwarded through the restart.
@@ -212,7 +214,7 @@ impl GracefulRestart {
             GracefulRestartAddressFamily::new(*forwarding, address_type(*family))
         });
         let families: Vec<_> = families.collect();
-        GracefulRestartCapability::new(self.restarted, false, self.time, families)
+        GracefulRestartCapability::new(self.restarted, self.after_notification, self.time, families)
     }
 
     fn noted(capability: &GracefulRestartCapability) -> Self {
@@ -221,6 +223,7 @@ impl GracefulRestart {
             families.filter_map(|one| Some((family(one.address_type())?, one.forwarding_state())));
         Self {
             restarted: capability.restart(),
+            after_notification: capability.graceful_notification(),
             time: capability.time(),
             families: known.collect(),
         }
@@ -320,6 +323,7 @@ mod tests {
                 extended_next_hop: true,
                 graceful_restart: Some(GracefulRestart {
                     restarted: true,
+                    after_notification: true,
                     time: 120,
                     families: vec![(Family::V4, true), (Family::V6, false)],
                 }),

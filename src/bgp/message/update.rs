@@ -469,6 +469,7 @@ impl<'a> Reading<'a> {
             originator_id: of.originator_id,
             cluster_list: std::mem::take(&mut of.cluster_list),
             unknown: std::mem::take(&mut of.unknown).into(),
+            made_from: None,
         }
     }
 }

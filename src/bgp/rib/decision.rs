@@ -4,7 +4,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{OWN, Path, PeerFacts};
-use crate::bgp::attributes::DEFAULT_LOCAL_PREF;
 
 /// What decisions depend on beside the paths.
 pub(in crate::bgp) struct Rules<'a> {
@@ -12,6 +11,8 @@ pub(in crate::bgp) struct Rules<'a> {
     pub(in crate::bgp) peers: &'a [PeerFacts],
     /// How many equal paths are used at once.
     pub(in crate::bgp) max_paths: usize,
+    /// LOCAL_PREF of a route that says none.
+    pub(in crate::bgp) default_local_pref: u32,
     /// Whether a next hop is known to be out of reach.
     pub(in crate::bgp) unreachable: &'a dyn Fn(&IpAddr) -> bool,
 }
@@ -93,7 +94,7 @@ impl Rules<'_> {
         keep_least(left, |nth| paths[nth].peer != OWN);
         keep_least(left, |nth| {
             let preference = paths[nth].attributes.local_pref;
-            u32::MAX - preference.unwrap_or(DEFAULT_LOCAL_PREF)
+            u32::MAX - preference.unwrap_or(self.default_local_pref)
         });
         keep_least(left, |nth| paths[nth].attributes.as_path.length());
         keep_least(left, |nth| paths[nth].attributes.origin);
@@ -196,6 +197,7 @@ mod tests {
         Rules {
             peers,
             max_paths: 16,
+            default_local_pref: 100,
             unreachable,
         }
     }

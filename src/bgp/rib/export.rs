@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{OWN, Path, PeerFacts, PeerIndex};
-use crate::bgp::attributes::{AsPath, Attributes, DEFAULT_LOCAL_PREF};
+use crate::bgp::attributes::{AsPath, Attributes};
+use crate::bgp::filter::Change;
 use crate::bgp::message::Family;
 use crate::bgp::settings::NextHopMode;
 
@@ -19,6 +20,8 @@ pub(in crate::bgp) struct Reader {
     pub(in crate::bgp) facts: PeerFacts,
     /// Our AS on this session.
     pub(in crate::bgp) local_as: u32,
+    /// LOCAL_PREF of a route that says none.
+    pub(in crate::bgp) default_local_pref: u32,
     pub(in crate::bgp) cluster_id: Ipv4Addr,
     pub(in crate::bgp) next_hop: NextHopMode,
     /// Our own addresses as next hops.
@@ -40,17 +43,25 @@ impl Reader {
         path.peer != self.index && (!within || source.client || self.facts.client)
     }
 
-    /// The attributes as the peer is told them; none: it is not told.
+    /// The attributes as the peer is told them, with a filter's changes made first; none: it is not told.
     pub(in crate::bgp) fn tell(
         &self,
         path: &Path,
+        changes: &[Change],
         family: Family,
         peers: &[PeerFacts],
     ) -> Option<Attributes> {
         if !self.may_hear(path, peers) || self.community_forbids(&path.attributes) {
             return None;
         }
-        let mut told = (*path.attributes).clone();
+        let mut told = Attributes {
+            made_from: None,
+            ..(*path.attributes).clone()
+        };
+        if path.peer == OWN && !self.facts.external {
+            told.as_path = AsPath::default();
+        }
+        changes.iter().for_each(|change| change.apply(&mut told));
         self.set_next_hop(&mut told, path, family)?;
         match self.facts.external {
             true => self.leave_as(&mut told, path),
@@ -79,9 +90,8 @@ impl Reader {
     }
 
     fn stay_in_as(&self, told: &mut Attributes, path: &Path, peers: &[PeerFacts]) {
-        told.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        told.local_pref.get_or_insert(self.default_local_pref);
         if path.peer == OWN {
-            told.as_path = AsPath::default();
             return;
         }
         let source = &peers[path.peer as usize];
@@ -155,6 +165,7 @@ mod tests {
             index,
             facts: peers()[index as usize],
             local_as: 64512,
+            default_local_pref: 100,
             cluster_id: RR,
             next_hop: NextHopMode::Auto,
             own_v4: Some(Ipv4Addr::new(10, 0, 0, 100)),
@@ -185,7 +196,7 @@ mod tests {
     }
 
     fn told(source: PeerIndex, to: &Reader) -> Option<Attributes> {
-        to.tell(&from(source), Family::V4, &peers())
+        to.tell(&from(source), &[], Family::V4, &peers())
     }
 
     /// RFC 4456 §6: who hears whom.
@@ -266,7 +277,7 @@ mod tests {
             ..over_v6
         };
         assert_eq!(hop(0, &extended).as_deref(), Some("::1"));
-        assert!(extended.tell(&from(1), Family::V6, &peers()).is_some());
+        assert!(extended.tell(&from(1), &[], Family::V6, &peers()).is_some());
     }
 
     #[test]
@@ -279,7 +290,7 @@ mod tests {
         ] {
             let mut path = from(1);
             Arc::make_mut(&mut path.attributes).communities = [community].into();
-            let heard = |to| reader(to).tell(&path, Family::V4, &peers()).is_some();
+            let heard = |to| reader(to).tell(&path, &[], Family::V4, &peers()).is_some();
             assert_eq!((heard(2), heard(5)), (inside, outside), "{community:#x}");
         }
     }

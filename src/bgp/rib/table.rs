@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -269,15 +270,11 @@ impl<K: Key> Table<K> {
     }
 
     /// Judges all paths of a peer anew.
-    pub(in crate::bgp) fn judge(
-        &mut self,
-        peer: PeerIndex,
-        judge: impl Fn(K, &Path) -> Option<super::Unusable>,
-    ) {
-        self.change_all(peer, |key, path| path.unusable = judge(key, path));
+    pub(in crate::bgp) fn judge(&mut self, peer: PeerIndex, judge: impl FnMut(K, &mut Path)) {
+        self.change_all(peer, judge);
     }
 
-    fn change_all(&mut self, peer: PeerIndex, change: impl Fn(K, &mut Path)) {
+    fn change_all(&mut self, peer: PeerIndex, mut change: impl FnMut(K, &mut Path)) {
         if self.count(peer).paths == 0 {
             return;
         }
@@ -292,9 +289,10 @@ impl<K: Key> Table<K> {
                 .iter_mut()
                 .filter(|path| path.peer == peer)
             {
-                let before = path.unusable;
+                let looks = |path: &Path| (path.unusable, Arc::as_ptr(&path.attributes));
+                let before = looks(path);
                 change(key, path);
-                touched |= before != path.unusable;
+                touched |= before != looks(path);
                 count.add(path);
             }
             if touched {

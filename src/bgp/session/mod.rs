@@ -80,6 +80,7 @@ impl Config {
         let restart = peer.max_restart_time.unwrap_or(settings.graceful_restart);
         let graceful_restart = (!restart.is_zero()).then(|| GracefulRestart {
             restarted: false,
+            after_notification: true,
             time: restart.as_secs().min(4095) as u16,
             families: families.iter().map(|family| (*family, false)).collect(),
         });
@@ -112,12 +113,13 @@ impl Config {
         self.local_as != self.remote_as
     }
 
-    fn open(&self, restarted: bool, plain: bool) -> Open {
+    /// `forwards`: what was told before the restart is still forwarded.
+    fn open(&self, restarted: bool, forwards: bool, plain: bool) -> Open {
         let mut capabilities = self.capabilities.clone();
         if let Some(restart) = &mut capabilities.graceful_restart {
             restart.restarted = restarted;
             for (_, forwarding) in &mut restart.families {
-                *forwarding = restarted;
+                *forwarding = restarted && forwards;
             }
         }
         Open {
@@ -140,7 +142,7 @@ pub(super) enum Action {
     Connect(ConnectionId),
     /// Send this, then close.
     Close(ConnectionId, Vec<u8>),
-    /// The session has ended; `kept`: without a NOTIFICATION, so that a restart may be thought of.
+    /// The session has ended; `kept`: in a way after which routes are kept, if the peer restarts gracefully.
     Down { kept: bool },
     /// Something went wrong, to be shown and logged.
     Trouble { text: String, ours: bool },
@@ -170,8 +172,10 @@ pub(super) struct Session {
     random: Random,
     /// The peer has said that it takes no optional parameters (RFC 5492 §3).
     plain: bool,
-    /// We have restarted, and our packets were forwarded meanwhile.
+    /// We have restarted.
     pub(super) restarted: bool,
+    /// What the peer was told leads through us only where we forward from the first moment on.
+    pub(super) forwards: bool,
     pub(super) counters: Counters,
 }
 
@@ -189,6 +193,7 @@ impl Session {
             random,
             plain: false,
             restarted: false,
+            forwards: true,
             counters: Counters::default(),
         }
     }
@@ -306,7 +311,7 @@ impl Session {
     }
 
     fn opened(&mut self, now: Time, id: ConnectionId, local: IpAddr) {
-        let open = self.config.open(self.restarted, self.plain);
+        let open = self.config.open(self.restarted, self.forwards, self.plain);
         if let Some(connection) = self.connections.iter_mut().find(|of| of.id == id) {
             connection.opened(now, local, &open);
             self.counters.sent.opens += 1;
@@ -428,7 +433,8 @@ impl Session {
                 ours: false,
             });
         }
-        self.end(now, id, None, false, actions);
+        let kept = self.keeps_after_notification(id) && !said.is_hard_reset();
+        self.end(now, id, None, kept, actions);
     }
 
     /// The connection has gone without a word.
@@ -471,7 +477,23 @@ impl Session {
             text: error.to_string(),
             ours: true,
         });
-        self.end(now, id, Some(error), false, actions);
+        let kept = self.keeps_after_notification(id) && error.code != code::CEASE;
+        self.end(now, id, Some(error), kept, actions);
+    }
+
+    /// RFC 8538 §4: both have said that they keep routes.
+    fn keeps_after_notification(&self, id: ConnectionId) -> bool {
+        let Some((up, agreed)) = self.established() else {
+            return false;
+        };
+        let restart = agreed.graceful_restart.as_ref();
+        up == id && restart.is_some_and(|restart| restart.after_notification)
+    }
+
+    /// Whether the peer keeps our routes if we go without a word.
+    pub(super) fn is_kept(&self) -> bool {
+        self.established()
+            .is_some_and(|(_, agreed)| agreed.graceful_restart.is_some())
     }
 
     /// Ends everything, with a last word if there is one; [`Self::start`] begins anew.
@@ -552,9 +574,15 @@ impl Session {
         let Some(place) = self.connections.iter().position(|of| of.id == id) else {
             return;
         };
+        // What ends a session for good must not be taken for a restart (RFC 8538 §3.1).
+        let hard = self.keeps_after_notification(id);
         let mut connection = self.connections.swap_remove(place);
         let mut last = std::mem::take(&mut connection.unsent);
         if let Some(said) = said.filter(|_| connection.state >= State::OpenSent) {
+            let said = match hard && said.code == code::CEASE {
+                true => said.hardened(),
+                false => said,
+            };
             said.write(&mut last);
             self.counters.sent.notifications += 1;
         }

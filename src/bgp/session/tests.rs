@@ -48,8 +48,20 @@ impl Bench {
     }
 
     fn established() -> (Self, ConnectionId) {
+        Self::established_with(|_| {})
+    }
+
+    /// With a peer whose OPEN says something else of graceful restart than ours.
+    fn established_with(change: impl FnOnce(&mut GracefulRestart)) -> (Self, ConnectionId) {
         let (mut bench, id) = Self::open_sent();
-        bench.hear(id, &open(64512, 90, THEM));
+        let mut open = Open {
+            hold_time: 90,
+            ..config(64512, 64512, THEM).open(false, true, false)
+        };
+        change(open.capabilities.graceful_restart.as_mut().expect("ours"));
+        let mut bytes = Vec::new();
+        open.write(&mut bytes);
+        bench.hear(id, &bytes);
         assert_eq!(bench.session.state(), State::OpenConfirm);
         assert_eq!(bench.sent(id), [Kind::Keepalive]);
         assert_eq!(bench.hear(id, &keepalive()), [Step::Up]);
@@ -121,7 +133,7 @@ fn open(number: u32, hold_time: u16, router_id: Ipv4Addr) -> Vec<u8> {
     let mut bytes = Vec::new();
     let open = Open {
         hold_time,
-        ..config(number, 64512, router_id).open(false, false)
+        ..config(number, 64512, router_id).open(false, true, false)
     };
     open.write(&mut bytes);
     bytes
@@ -164,7 +176,8 @@ fn a_silent_peer_is_left_when_the_hold_time_is_over() {
         _ => None,
     });
     assert_eq!(text, Some(("Hold timer expired".to_owned(), true)));
-    assert!(bench.actions.contains(&Action::Down { kept: false }));
+    // Both keep routes after a NOTIFICATION, too (RFC 8538).
+    assert!(bench.actions.contains(&Action::Down { kept: true }));
     assert_eq!(bench.last_word(id), Some((4, 0, vec![])));
     bench.pass(seconds(1));
     assert!(
@@ -250,7 +263,7 @@ fn no_common_family_is_a_missing_capability() {
     bench.session.config.capabilities.families = Some(vec![Family::V4]);
     let mut bytes = Vec::new();
     Config::new(&Settings::new(64512, THEM), &peer)
-        .open(false, false)
+        .open(false, true, false)
         .write(&mut bytes);
     bench.hear(id, &bytes);
     assert_eq!(bench.last_word(id), Some((2, 7, vec![1, 4, 0, 1, 0, 1])));
@@ -340,7 +353,7 @@ fn a_second_connection_beside_an_established_one() {
 }
 
 #[test]
-fn a_lost_connection_may_mean_a_restart_and_a_notification_does_not() {
+fn a_lost_connection_may_mean_a_restart_and_a_hard_reset_does_not() {
     let (mut bench, id) = Bench::established();
     bench
         .session
@@ -348,11 +361,23 @@ fn a_lost_connection_may_mean_a_restart_and_a_notification_does_not() {
     assert!(bench.actions.contains(&Action::Down { kept: true }));
     let (mut bench, id) = Bench::established();
     bench.hear(id, &raw(Kind::Notification, &[6, 4]));
-    assert!(bench.actions.contains(&Action::Down { kept: false }));
+    assert!(bench.actions.contains(&Action::Down { kept: true }));
     let shown = bench.actions.iter().any(|action| {
         matches!(action, Action::Trouble { text, .. } if text == "Received: Administrative reset")
     });
     assert!(shown);
+    let (mut bench, id) = Bench::established();
+    bench.hear(id, &raw(Kind::Notification, &[6, 9, 6, 4]));
+    assert!(bench.actions.contains(&Action::Down { kept: false }));
+    // One that has not said that it keeps routes after a NOTIFICATION.
+    let (mut bench, id) = Bench::established_with(|restart| restart.after_notification = false);
+    bench.hear(id, &raw(Kind::Notification, &[6, 4]));
+    assert!(bench.actions.contains(&Action::Down { kept: false }));
+    // What we end for good we end so that it is not taken for a restart.
+    let (mut bench, id) = Bench::established();
+    let said = Notification::cease(2, "");
+    bench.session.stop(Some(&said), &mut bench.actions);
+    assert_eq!(bench.last_word(id), Some((6, 9, vec![6, 2])));
 }
 
 #[test]

@@ -4,15 +4,14 @@ mod connection;
 mod run;
 mod socket;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::warn;
 
 use self::run::Runner;
 use super::attributes::OwnRoute;
@@ -30,17 +29,22 @@ pub struct Speaker {
     commands: Sender<Command>,
     waker: Arc<mio::Waker>,
     events: Receiver<Event>,
+    deaf: Deaf,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Addresses that cannot be listened at now, and why.
+type Deaf = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
+
 /// How a speaker begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With nothing.
     Fresh,
-    /// After a restart through which packets were forwarded: peers that kept our routes are told so
-    /// (RFC 4724 §4.1), and nothing is told them until they have sent theirs.
-    Restarted,
+    /// After a restart. All peers are told so (RFC 4724 §4.1); these, which had sessions with the earlier
+    /// run and keep its routes, are told nothing else until they have sent theirs. What is to be forwarded
+    /// by own routes is forwarded already.
+    Restarted(BTreeSet<PeerName>),
 }
 
 /// How a speaker ends.
@@ -49,7 +53,8 @@ pub enum Stop {
     /// Cease, administrative shutdown, with a text for the peers' operators (RFC 9003: up to 255 bytes):
     /// peers forget our routes at once.
     Shutdown(String),
-    /// Connections close without a NOTIFICATION: peers with graceful restart keep our routes.
+    /// Connections close without a NOTIFICATION: peers with graceful restart keep our routes. The others
+    /// are told as by [`Stop::Shutdown`].
     Restarting,
 }
 
@@ -84,26 +89,35 @@ enum Command {
 }
 
 impl Speaker {
-    /// Starts the thread, in the calling thread's network namespace. Where it cannot listen yet, it
-    /// tries again and again.
+    /// Starts the thread, in the calling thread's network namespace. Where it cannot listen yet, which
+    /// [`Speaker::deaf`] says, it tries again and again.
     pub fn start(settings: Settings, start: Start) -> Result<Self, Error> {
         settings.check()?;
         let poll = mio::Poll::new().map_err(Error::Start)?;
         let waker = mio::Waker::new(poll.registry(), run::WAKER).map_err(Error::Start)?;
         let (commands, to_do) = crossbeam_channel::unbounded();
         let (tell, events) = bounded(EVENTS);
-        let mut runner = Runner::new(poll, to_do, tell, settings.clone(), start);
-        if let Err(error) = runner.listen(&settings) {
-            warn!("BGP: {error}; it is tried again");
-        }
+        let deaf = Deaf::default();
+        let mut runner = Runner::new(poll, (to_do, tell), Arc::clone(&deaf), &settings, start);
+        // Where that is not possible is in `deaf`.
+        let _ = runner.listen(&settings);
         let thread = thread::Builder::new().name("bgp".to_owned());
         let thread = thread.spawn(move || runner.run()).map_err(Error::Start)?;
         Ok(Self {
             commands,
             waker: Arc::new(waker),
             events,
+            deaf,
             thread: Some(thread),
         })
+    }
+
+    /// Addresses that cannot be listened at now, and why; it is tried again and again.
+    pub fn deaf(&self) -> BTreeMap<SocketAddr, String> {
+        self.deaf
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Applies what is different; sessions whose settings are the same live on.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -12,7 +13,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 
 use super::connection::{Connection, Phase};
-use super::{Command, Error, Start, Stop, socket};
+use super::{Command, Deaf, Error, Start, Stop, socket};
 use crate::bgp::core::{Core, Output};
 use crate::bgp::event::Event;
 use crate::bgp::report::State;
@@ -53,6 +54,7 @@ pub(super) struct Runner {
     listeners: BTreeMap<SocketAddr, (Token, TcpListener)>,
     next_listener: usize,
     listen_at: Option<Time>,
+    deaf: Deaf,
     passwords: BTreeMap<IpAddr, String>,
     connections: BTreeMap<ConnectionId, Connection>,
     buffer: Vec<u8>,
@@ -62,16 +64,20 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(
         poll: mio::Poll,
-        commands: Receiver<Command>,
-        tell: Sender<Event>,
-        settings: Settings,
+        (commands, tell): (Receiver<Command>, Sender<Event>),
+        deaf: Deaf,
+        settings: &Settings,
         start: Start,
     ) -> Self {
         let seed = RandomState::new().hash_one(settings.router_id);
+        let kept_by = match start {
+            Start::Fresh => None,
+            Start::Restarted(peers) => Some(peers),
+        };
         Self {
             poll,
-            core: Core::new(settings.clone(), start == Start::Restarted, seed),
-            settings,
+            core: Core::new(settings.clone(), kept_by, seed),
+            settings: settings.clone(),
             began: Instant::now(),
             epoch: SystemTime::now(),
             commands,
@@ -80,6 +86,7 @@ impl Runner {
             listeners: BTreeMap::new(),
             next_listener: 0,
             listen_at: None,
+            deaf,
             passwords: BTreeMap::new(),
             connections: BTreeMap::new(),
             buffer: vec![0; READ],
@@ -408,6 +415,7 @@ impl Runner {
         self.listeners
             .retain(|address, _| settings.listen.contains(address));
         let mut outcome = Ok(());
+        let mut deaf = BTreeMap::new();
         self.listen_at = None;
         for address in &settings.listen {
             if self.listeners.contains_key(address) {
@@ -415,9 +423,11 @@ impl Runner {
             }
             if let Err(error) = self.listen_on(*address) {
                 self.listen_at = Some(self.now() + LISTEN);
+                deaf.insert(*address, error.to_string());
                 outcome = Err(Error::Listen(*address, error));
             }
         }
+        *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = deaf;
         self.set_passwords(settings);
         outcome
     }
@@ -500,10 +510,10 @@ impl Runner {
     }
 
     fn stop(mut self, how: Stop) {
-        let Stop::Shutdown(text) = how else {
-            return;
-        };
-        self.core.stop(Some(&text));
+        match how {
+            Stop::Shutdown(text) => self.core.stop(&text, false),
+            Stop::Restarting => self.core.stop("restarting", true),
+        }
         self.output();
         let end = Instant::now() + FAREWELL;
         let mut happened = mio::Events::with_capacity(64);

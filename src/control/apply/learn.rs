@@ -10,7 +10,7 @@ use crate::control::host::{HostWay, remote_way};
 use crate::control::learned::{Carried, GroupId, LearnedPool, NextHops, Place};
 use crate::control::resolve::Encap;
 use crate::fib::NextHop;
-use crate::forward::Encapsulation;
+use crate::forward::{Adjacency, Encapsulation, Several, Translated};
 
 impl Forwarding {
     /// A group is these next hops from now on, the preferred first; with none, packets are dropped. One
@@ -159,7 +159,6 @@ impl Forwarding {
         if !std::mem::take(&mut self.rechosen) {
             return None;
         }
-        let local = &self.wanted.local;
         let in_effect = self
             .learned
             .in_pools()
@@ -168,22 +167,65 @@ impl Forwarding {
                 let Place::InEffect(pool) = self.learned.place(*prefix) else {
                     return None;
                 };
-                let node = self.far_end(&Hop::Learned(*group, pool))?;
-                let encap = match self.learned_carriage(node, pool) {
-                    Carriage::Ipip => Encap::Ipip,
-                    Carriage::Direct | Carriage::Vxlan(_) => Encap::None,
-                };
-                Some((*prefix, remote_way(local, node, &encap)))
+                let way = self.learned_way(&Hop::Learned(*group, pool), pool)?;
+                Some((*prefix, way))
             });
         Some(in_effect.collect())
     }
 
-    /// The node or router that a hop's packets go to now, if they go to another one.
+    /// How host processes reach what is in no pool by learned routes, if that may be otherwise than at the
+    /// last call; not at all where these are too many for the host's table.
+    pub fn changed_ways_outside(&mut self) -> Option<BTreeMap<IpNet, HostWay>> {
+        if !std::mem::take(&mut self.rechosen_outside) {
+            return None;
+        }
+        if self.learned.may_know_outside() {
+            let known = self.learned_routes().filter_map(|(prefix, hop)| match hop {
+                Hop::Learned(group, None) => Some((prefix, *group)),
+                _ => None,
+            });
+            let known = known.collect();
+            self.learned.know_outside(known);
+        }
+        let ways = self.learned.outside().into_iter().flatten();
+        let ways = ways.filter_map(|(prefix, group)| {
+            let way = self.learned_way(&Hop::Learned(*group, None), None)?;
+            Some((*prefix, way))
+        });
+        Some(ways.collect())
+    }
+
+    /// Whether learned routes to destinations in no pool are too many for the host's table.
+    pub fn too_many_outside(&self) -> bool {
+        self.learned.outside().is_none()
+    }
+
+    /// How host processes reach what is behind a group: as packets go that need no tunnel, over all of its
+    /// next hops; else through the TUN device, behind which they are spread.
+    fn learned_way(&self, hop: &Hop, pool: Option<IpNet>) -> Option<HostWay> {
+        let local = &self.wanted.local;
+        let nodes = self.far_ends(hop);
+        let first = *nodes.first()?;
+        let tunnelled = nodes
+            .iter()
+            .any(|node| self.learned_carriage(*node, pool) == Carriage::Ipip);
+        Some(match tunnelled {
+            true => remote_way(local, first, &Encap::Ipip),
+            false => HostWay::Direct(nodes.into(), local.address(first.is_ipv4())),
+        })
+    }
+
+    /// The node or router that a hop's packets go to now, if they go to another one; the first of several.
     pub fn far_end(&self, hop: &Hop) -> Option<IpAddr> {
+        self.far_ends(hop).first().copied()
+    }
+
+    /// All nodes or routers that a hop's packets go to now.
+    pub fn far_ends<'a>(&'a self, hop: &'a Hop) -> &'a [IpAddr] {
         match hop {
-            Hop::Remote(node, _) => Some(*node),
-            Hop::Learned(..) => self.chosen.get(hop).copied().flatten(),
-            _ => None,
+            Hop::Remote(node, _) => std::slice::from_ref(node),
+            Hop::Learned(..) => self.chosen.get(hop).map_or(&[], |chosen| chosen),
+            _ => &[],
         }
     }
 
@@ -196,18 +238,66 @@ impl Forwarding {
         }
     }
 
-    /// The next hop that a group's packets go to: the first one that is known to be there, else the
-    /// first that may be.
-    pub(super) fn choice(&self, group: GroupId, facts: &dyn Facts) -> Option<IpAddr> {
-        let next_hops = self.learned.group(group).iter();
-        next_hops
-            .copied()
-            .min_by_key(|node| match facts.way(*node) {
-                Way::Known(..) => 0,
-                Way::Asking => 1,
-                Way::Failed => 2,
-                Way::None => 3,
-            })
+    /// The next hops that a group's packets go to: all that are known to be there, else the first that may
+    /// be.
+    pub(super) fn choice(&self, group: GroupId, facts: &dyn Facts) -> NextHops {
+        let next_hops = self.learned.group(group).iter().copied();
+        let ranked = next_hops.map(|node| match facts.way(node) {
+            Way::Known(..) => (0, node),
+            Way::Asking => (1, node),
+            Way::Failed => (2, node),
+            Way::None => (3, node),
+        });
+        let ranked: Vec<_> = ranked.collect();
+        let there = ranked.iter().filter(|(rank, _)| *rank == 0);
+        let there: NextHops = there.map(|(_, node)| *node).collect();
+        if !there.is_empty() {
+            return there;
+        }
+        let first = ranked.iter().min_by_key(|(rank, _)| rank);
+        first.map(|(_, node)| *node).into_iter().collect()
+    }
+
+    /// Where packets go by a group of which these next hops are in use, to destinations of a pool or of
+    /// none.
+    pub(super) fn learned_adjacency(
+        &self,
+        pool: Option<IpNet>,
+        choice: &[IpAddr],
+        facts: &dyn Facts,
+    ) -> Adjacency {
+        let Some(first) = choice.first() else {
+            return Adjacency::Blackhole;
+        };
+        let way = |node: IpAddr| self.remote(node, self.learned_carriage(node, pool), facts);
+        let ways = choice.iter().filter_map(|node| match way(*node) {
+            Adjacency::Forward(egress) => Some((*node, egress)),
+            _ => None,
+        });
+        let mut ways: Vec<_> = ways.collect();
+        let translated = pool.is_none().then(|| self.translation(facts)).flatten();
+        match (ways.len(), &translated) {
+            // What is to be translated waits, too: the kernel goes the same way.
+            (0, _) => way(*first),
+            (1, None) => Adjacency::Forward(ways.remove(0).1),
+            _ => Adjacency::Several(Several::new(ways, translated).into()),
+        }
+    }
+
+    fn translation(&self, facts: &dyn Facts) -> Option<Translated> {
+        let host = self.to_host(facts)?;
+        let sources = self.translated.clone();
+        (!sources.is_empty()).then_some(Translated { sources, host })
+    }
+
+    /// What comes from these sources is translated by the host's kernel when it leaves for a destination
+    /// in no pool, by whatever route.
+    pub fn set_translated(&mut self, sources: Vec<IpNet>, facts: &dyn Facts) {
+        if self.translated != sources {
+            self.translated = sources;
+            self.adapt(|hop| matches!(hop, Hop::Learned(_, None)), facts);
+            self.publish(false, facts);
+        }
     }
 
     /// How packets of a learned route are carried to a next hop.

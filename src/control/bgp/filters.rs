@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 
-use crate::bgp::filter::{Action, Filter, MatchOperator, Rule, Source};
+use crate::bgp::filter::{Action, Change, Community, Filter, MatchOperator, Rule, Source};
 use crate::resources::bgp_configuration::BgpConfigurationSpec;
 use crate::resources::bgp_filter::{
-    self, BgpFilter, BgpFilterRule, FilterAction, PeerType, RouteSource,
+    self, BgpFilter, BgpFilterRule, FilterAction, Operation, PeerType, RouteSource,
 };
 use crate::resources::bgp_peer::BgpPeerSpec;
+use crate::resources::community::CommunityValue;
 use crate::resources::{ClusterState, IpPool};
 
 use super::plan::{by_bgp, services};
@@ -49,15 +50,8 @@ pub fn of_peer(
                 Some(PeerType::External) => !internal,
                 None => true,
             };
-            for rule in from.iter().filter(of_kind) {
-                if let Some(lack) = lacking(rule) {
-                    problems.push(format!(
-                        "BGPFilter({name}): a rule's {lack} is not supported, and the rule is passed over"
-                    ));
-                    continue;
-                }
-                to.rules.push(translated(rule, is_v4));
-            }
+            let rules = from.iter().filter(of_kind);
+            to.rules.extend(rules.map(|rule| translated(rule, is_v4)));
         }
     }
     rules
@@ -100,18 +94,14 @@ pub fn with_calicos(
     filter
 }
 
-/// What of a rule the speaker has nothing for.
-fn lacking(rule: &BgpFilterRule) -> Option<&'static str> {
-    let lacks = [
-        (rule.communities.is_some(), "communities"),
-        (!rule.as_path_prefix.is_empty(), "asPathPrefix"),
-        (rule.priority.is_some(), "priority"),
-        (!rule.operations.is_empty(), "operations"),
-    ];
-    lacks
-        .into_iter()
-        .find(|(given, _)| *given)
-        .map(|(_, name)| name)
+/// LOCAL_PREF says a route's priority, the metric that it has in a kernel's table, upside down: confd has
+/// BIRD write the difference from this.
+const PRIORITIES: u32 = 2_147_483_647;
+
+/// The LOCAL_PREF of a route with this priority.
+pub fn local_pref(priority: i64) -> u32 {
+    let priority = u32::try_from(priority).unwrap_or(0);
+    PRIORITIES.saturating_sub(priority)
 }
 
 fn translated(rule: &BgpFilterRule, is_v4: bool) -> Rule {
@@ -136,9 +126,37 @@ fn translated(rule: &BgpFilterRule, is_v4: bool) -> Rule {
             .source
             .map(|RouteSource::RemotePeers| Source::RemotePeers),
         interface: rule.interface.clone(),
+        community: rule
+            .communities
+            .as_ref()
+            .and_then(|communities| communities.values.first())
+            .map(community),
+        path_begins: rule.as_path_prefix.iter().map(|number| number.0).collect(),
+        local_pref: rule.priority.map(local_pref),
         action: match rule.action {
             FilterAction::Accept => Action::Accept,
             FilterAction::Reject => Action::Reject,
         },
+        changes: rule.operations.iter().filter_map(change).collect(),
     }
+}
+
+fn community(value: &CommunityValue) -> Community {
+    match *value {
+        CommunityValue::Standard(a, n) => Community::Standard(u32::from(a) << 16 | u32::from(n)),
+        CommunityValue::Large(a, n, m) => Community::Large([a, n, m]),
+    }
+}
+
+/// The one change that validation lets an operation be.
+fn change(operation: &Operation) -> Option<Change> {
+    if let Some(add) = &operation.add_community {
+        return Some(Change::Add(community(&add.value)));
+    }
+    if let Some(path) = &operation.prepend_as_path {
+        let numbers = path.prefix.iter().map(|number| number.0);
+        return Some(Change::Prepend(numbers.collect()));
+    }
+    let priority = operation.set_priority.as_ref()?;
+    Some(Change::LocalPref(local_pref(priority.value)))
 }

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::filters;
+use super::filters::{self, local_pref};
 use crate::bgp::attributes::OwnRoute;
+use crate::bgp::filter::Action;
 use crate::bgp::settings::{NextHopMode, PeerKind, PeerName, PeerSettings, Settings};
 use crate::control::resolve::{Target, Wanted};
 use crate::resources::bgp_configuration::{BgpConfigurationSpec, BindMode};
@@ -33,24 +34,56 @@ pub struct Plan {
     pub own: Vec<OwnRoute>,
     /// What cannot be done as the resources say, one sentence each, for people.
     pub problems: Vec<String>,
+    /// Peers that there is no session with, though the resources ask for one.
+    pub unopened: Vec<Unopened>,
+    /// Peers that are reached by a gateway of their own, whatever the routes say.
+    pub reached_by: BTreeMap<IpAddr, IpAddr>,
+}
+
+/// A peer whose session cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unopened {
+    /// As it would be named.
+    pub name: PeerName,
+    /// Where it is.
+    pub address: IpAddr,
+    /// Why it is one.
+    pub kind: PeerKind,
+    /// Its AS.
+    pub remote_as: u32,
+    /// What is missing.
+    pub reason: String,
 }
 
 /// Where passwords are: the value of a key of a secret, or why there is none.
 pub type Secrets<'a> = &'a dyn Fn(&str, &str) -> Result<String, String>;
 
+/// What a plan depends on beside the resources of BGP.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where passwords are.
+    pub secrets: Secrets<'a>,
+    /// The uplink, by which all peers' routes lead.
+    pub uplink: &'a str,
+    /// The priority of IPv4 and of IPv6 routes.
+    pub priorities: [i64; 2],
+}
+
 /// What the node that `wanted` is of shall do.
-pub fn plan(state: &ClusterState, wanted: &Wanted, secrets: Secrets<'_>) -> Plan {
-    let planner = Planner::new(state, wanted, secrets);
+pub fn plan(state: &ClusterState, wanted: &Wanted, around: Surroundings<'_>) -> Plan {
+    let planner = Planner::new(state, wanted, around);
     planner.plan()
 }
 
 struct Planner<'a> {
     state: &'a ClusterState,
     wanted: &'a Wanted,
-    secrets: Secrets<'a>,
+    around: Surroundings<'a>,
     name: NodeName,
     configuration: BgpConfigurationSpec,
     problems: Vec<String>,
+    unopened: Vec<Unopened>,
+    reached_by: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// A peer before it has settings.
@@ -67,15 +100,17 @@ struct Candidate<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(state: &'a ClusterState, wanted: &'a Wanted, secrets: Secrets<'a>) -> Self {
+    fn new(state: &'a ClusterState, wanted: &'a Wanted, around: Surroundings<'a>) -> Self {
         let name = wanted.local.name.clone();
         Self {
             configuration: configuration(state, &name),
             state,
             wanted,
-            secrets,
+            around,
             name,
             problems: Vec::new(),
+            unopened: Vec::new(),
+            reached_by: BTreeMap::new(),
         }
     }
 
@@ -85,8 +120,17 @@ impl<'a> Planner<'a> {
                 settings: None,
                 own: Vec::new(),
                 problems: Vec::new(),
+                unopened: Vec::new(),
+                reached_by: BTreeMap::new(),
             };
         };
+        if !self.configuration.ignored_interfaces.is_empty() {
+            self.problems.push(
+                "BGPConfiguration: ignoredInterfaces has no effect: peers' next hops are followed by the \
+                 kernel's routes, and what is on an interface's own network is not told"
+                    .to_owned(),
+            );
+        }
         let candidates = self.candidates(node);
         let mut peers = BTreeMap::new();
         for candidate in candidates {
@@ -108,6 +152,8 @@ impl<'a> Planner<'a> {
                 .map_or_else(Vec::new, |_| self.own_routes()),
             settings,
             problems: self.problems,
+            unopened: self.unopened,
+            reached_by: self.reached_by,
         }
     }
 
@@ -124,6 +170,8 @@ impl<'a> Planner<'a> {
         settings.local_addresses = local.addresses().collect();
         settings.next_hop_v4 = v4;
         settings.next_hop_v6 = v6;
+        settings.default_local_pref = local_pref(self.around.priorities[0]);
+        settings.interface = Some(self.around.uplink.to_owned());
         settings
     }
 
@@ -304,11 +352,23 @@ impl<'a> Planner<'a> {
             settings.allowed_local_as = spec.num_allowed_local_as_numbers.unwrap_or(0);
             settings.keepalive_time = spec.keepalive_time.and_then(to_std);
             settings.next_hop = next_hop_mode(spec);
+            if let Some(gateway) = spec.reachable_by {
+                self.reached_by.insert(candidate.address, gateway);
+            }
             let cluster = cluster_id(node);
             let other = candidate.node.and_then(cluster_id);
             settings.route_reflector_client = internal && cluster.is_some() && cluster != other;
         }
         let rules = filters::of_peer(self.state, spec, is_v4, internal, &mut self.problems);
+        let told = rules.export.rules.iter();
+        settings.transit = match settings.next_hop {
+            NextHopMode::Own => true,
+            NextHopMode::Keep => false,
+            // A filter of the user's may let peers' routes through to another AS.
+            NextHopMode::Auto => {
+                !internal && told.clone().any(|rule| rule.action == Action::Accept)
+            }
+        };
         settings.import = rules.import;
         // To another AS what peers told goes on with its own next hop alone: by this node it would be a
         // detour that nobody forwards.
@@ -331,7 +391,7 @@ impl<'a> Planner<'a> {
         let Some(key) = password.and_then(|password| password.secret_key_ref.as_ref()) else {
             return Some(None);
         };
-        match (self.secrets)(key.name.as_deref().unwrap_or_default(), &key.key) {
+        match (self.around.secrets)(key.name.as_deref().unwrap_or_default(), &key.key) {
             Ok(secret) => Some(Some(secret)),
             Err(_) if key.optional == Some(true) => Some(None),
             Err(reason) => {
@@ -339,6 +399,13 @@ impl<'a> Planner<'a> {
                     "{}: no session without its password: {reason}",
                     candidate.name
                 ));
+                self.unopened.push(Unopened {
+                    name: PeerName::from(candidate.name.as_str()),
+                    address: candidate.address,
+                    kind: candidate.kind,
+                    remote_as: candidate.remote_as,
+                    reason: format!("No password: {reason}"),
+                });
                 None
             }
         }
@@ -349,6 +416,8 @@ impl<'a> Planner<'a> {
         prefixes.extend(services(&self.configuration));
         let routes = prefixes.into_iter().map(|prefix| {
             let mut route = OwnRoute::new(prefix);
+            let family = usize::from(prefix.addr().is_ipv6());
+            route.says.local_pref = Some(local_pref(self.around.priorities[family]));
             for advertisement in &self.configuration.prefix_advertisements {
                 if advertisement.cidr.net().contains(&prefix) {
                     add_communities(&mut route, &advertisement.communities, &self.configuration);
@@ -366,7 +435,7 @@ impl<'a> Planner<'a> {
     }
 
     fn port_of(&self, node: &Node) -> u16 {
-        listen_port(&configuration(self.state, &node.name()))
+        port_of(self.state, &node.name())
     }
 
     /// Another node's addresses of the families that this one has.
@@ -396,6 +465,11 @@ fn configuration(state: &ClusterState, node: &NodeName) -> BgpConfigurationSpec 
         }
     }
     spec
+}
+
+/// The port that a node's speaker listens at.
+pub fn port_of(state: &ClusterState, node: &NodeName) -> u16 {
+    listen_port(&configuration(state, node))
 }
 
 fn listen_port(configuration: &BgpConfigurationSpec) -> u16 {

@@ -1,19 +1,21 @@
 //! The speaker, as it goes with the resources and the underlay.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, never};
 
-use super::plan::Plan;
+use super::handover::Handover;
+use super::plan::{Plan, Unopened};
 use crate::bgp::attributes::OwnRoute;
 use crate::bgp::event::Event;
-use crate::bgp::report::{NeighborReport, State};
-use crate::bgp::settings::Settings;
+use crate::bgp::report::{Counters, NeighborReport, State};
+use crate::bgp::settings::{PeerName, Settings};
 use crate::bgp::{Speaker, Start, Stop};
+use crate::kernel::listening;
 
 /// Where the running speaker is, for observers: there is none while there is nothing to speak about.
 pub type SpeakerSlot = Arc<Mutex<Option<Arc<Speaker>>>>;
@@ -26,16 +28,28 @@ const LINGER: Duration = Duration::from_secs(3);
 const FIRST: Duration = Duration::from_secs(30);
 
 /// The speaker's owner.
-#[derive(Default)]
 pub struct BgpSide {
     slot: SpeakerSlot,
     settings: Option<Settings>,
     own: Vec<OwnRoute>,
     problems: Vec<String>,
+    unopened: Vec<(Unopened, SystemTime)>,
     unreachable: BTreeSet<IpAddr>,
     started: Option<Instant>,
+    /// Peers with a session.
+    up: BTreeSet<PeerName>,
+    handover: Handover,
     /// Since when there is nobody to speak with.
     idle: Option<Instant>,
+}
+
+/// How the node ends, as far as its peers are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It comes back: peers that can keep its routes meanwhile.
+    Restart,
+    /// It does not.
+    ForGood,
 }
 
 /// What has become of the speaker.
@@ -48,6 +62,22 @@ pub enum Changed {
 }
 
 impl BgpSide {
+    /// No speaker yet, for the node with this control socket.
+    pub fn new(control_socket: &Path) -> Self {
+        Self {
+            slot: SpeakerSlot::default(),
+            settings: None,
+            own: Vec::new(),
+            problems: Vec::new(),
+            unopened: Vec::new(),
+            unreachable: BTreeSet::new(),
+            started: None,
+            up: BTreeSet::new(),
+            handover: Handover::beside(control_socket),
+            idle: None,
+        }
+    }
+
     /// Where observers find the speaker.
     pub fn slot(&self) -> SpeakerSlot {
         Arc::clone(&self.slot)
@@ -67,6 +97,7 @@ impl BgpSide {
             }
         }
         self.problems = plan.problems;
+        self.note_unopened(plan.unopened);
         if plan.settings.is_none() && self.speaker().is_some() {
             self.idle.get_or_insert_with(Instant::now);
             return Changed::Nothing;
@@ -98,26 +129,47 @@ impl BgpSide {
         changed
     }
 
-    /// Stops a speaker that has had nobody to speak with for a while.
+    /// Stops a speaker that has had nobody to speak with for a while, and notes for a later run who speaks
+    /// with this one; to be called about once a second.
     pub fn tick(&mut self) -> Changed {
+        self.keep_handover();
         if self.idle.is_none_or(|since| since.elapsed() < LINGER) {
             return Changed::Nothing;
         }
-        self.stop("no peers are left");
+        self.stop("no peers are left", Farewell::ForGood);
         log::info!("BGP: there is nobody to speak with: stopped");
         Changed::Speaker
     }
 
     fn start(&mut self, settings: Settings) {
-        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
-        let peers = settings.peers.len();
-        let local_as = settings.local_as;
-        match Speaker::start(settings, Start::Fresh) {
+        let start = match self.handover.take(settings.graceful_restart) {
+            Some(peers) => Start::Restarted(peers),
+            None => Start::Fresh,
+        };
+        let restarted = match &start {
+            Start::Restarted(peers) => {
+                format!(", restarted: {} peer(s) keep its routes", peers.len())
+            }
+            Start::Fresh => String::new(),
+        };
+        let (peers, local_as, listen) = (
+            settings.peers.len(),
+            settings.local_as,
+            settings.listen.clone(),
+        );
+        match Speaker::start(settings, start) {
             Ok(speaker) => {
-                log::info!(
-                    "BGP: AS {local_as}, {peers} peer(s), listening at {}",
-                    listen.join(", ")
-                );
+                let deaf = speaker.deaf();
+                let heard = listen.iter().filter(|address| !deaf.contains_key(address));
+                let heard: Vec<String> = heard.map(ToString::to_string).collect();
+                let heard = match heard.is_empty() {
+                    true => "listening nowhere".to_owned(),
+                    false => format!("listening at {}", heard.join(", ")),
+                };
+                log::info!("BGP: AS {local_as}, {peers} peer(s), {heard}{restarted}");
+                for (address, error) in deaf {
+                    log::error!("BGP: {}", unheard(address, &error));
+                }
                 self.put(Some(Arc::new(speaker)));
                 self.unreachable.clear();
                 self.started = Some(Instant::now());
@@ -144,21 +196,66 @@ impl BgpSide {
         &self.unreachable
     }
 
-    /// What cannot be done as the resources say.
-    pub fn problems(&self) -> &[String] {
-        &self.problems
+    /// What cannot be done as the resources say, or for others' sake.
+    pub fn problems(&self) -> Vec<String> {
+        let deaf = self.speaker().map(|speaker| speaker.deaf());
+        let deaf = deaf.unwrap_or_default().into_iter();
+        let unheard = deaf.map(|(address, error)| unheard(address, &error));
+        self.problems.iter().cloned().chain(unheard).collect()
     }
 
-    /// All neighbours.
+    /// All neighbours, those without a session for want of a password too.
     pub fn neighbors(&self) -> Vec<NeighborReport> {
         let neighbors = self.speaker().map(|speaker| speaker.neighbors());
-        neighbors.and_then(Result::ok).unwrap_or_default()
+        let mut neighbors = neighbors.and_then(Result::ok).unwrap_or_default();
+        neighbors.extend(
+            self.unopened
+                .iter()
+                .map(|(peer, since)| unopened(peer, *since)),
+        );
+        neighbors.sort_by(|a, b| a.name.cmp(&b.name));
+        neighbors
+    }
+
+    fn note_unopened(&mut self, now: Vec<Unopened>) {
+        let before = std::mem::take(&mut self.unopened);
+        let since = |peer: &Unopened| {
+            let same = before.iter().find(|(of, _)| of == peer);
+            same.map_or_else(SystemTime::now, |(_, since)| *since)
+        };
+        self.unopened = now
+            .into_iter()
+            .map(|peer| {
+                let since = since(&peer);
+                (peer, since)
+            })
+            .collect();
+    }
+
+    /// A session came up, or went down.
+    pub fn note_session(&mut self, peer: PeerName, up: bool) {
+        match up {
+            true => self.up.insert(peer),
+            false => self.up.remove(&peer),
+        };
+        self.keep_handover();
+    }
+
+    fn keep_handover(&mut self) {
+        if self.speaker().is_some() {
+            self.handover.keep(&self.up);
+        }
+    }
+
+    /// Whether there is a speaker.
+    pub fn speaks(&self) -> bool {
+        self.speaker().is_some()
     }
 
     /// Whether sessions are as they should be, in calico-node's words and by its rules (`bird-ready`):
     /// without peers, yes; during the first 30 seconds all must be there, later one is enough.
     pub fn readiness(&self) -> Result<(), String> {
-        if self.idle.is_some() {
+        if !self.runs() {
             return Ok(());
         }
         let early = self
@@ -167,21 +264,30 @@ impl BgpSide {
         readiness(&self.neighbors(), early)
     }
 
-    /// Ends all sessions, with a reason for the peers' operators.
-    pub fn stop(&mut self, reason: &str) {
+    /// Ends all sessions, with a reason for the peers' operators, or for a restart without a word.
+    pub fn stop(&mut self, reason: &str, farewell: Farewell) {
+        let how = match farewell {
+            Farewell::Restart => Stop::Restarting,
+            Farewell::ForGood => Stop::Shutdown(reason.to_owned()),
+        };
         let speaker = self.put(None);
         // An observer that is asking it something ends it with its question.
         if let Some(speaker) = speaker.and_then(Arc::into_inner) {
-            speaker.stop(Stop::Shutdown(reason.to_owned()));
+            speaker.stop(how);
         }
+        if farewell == Farewell::ForGood {
+            self.handover.clear();
+        }
+        self.up.clear();
         self.settings = None;
         self.idle = None;
         self.own.clear();
     }
 
-    /// Whether there is anybody to speak with.
+    /// Whether there is anybody to speak with, or ought to be.
     pub fn runs(&self) -> bool {
-        self.idle.is_none() && self.speaker().is_some()
+        let speaks = self.idle.is_none() && self.speaker().is_some();
+        speaks || !self.unopened.is_empty()
     }
 
     fn speaker(&self) -> Option<Arc<Speaker>> {
@@ -197,6 +303,34 @@ impl BgpSide {
 /// The running speaker.
 pub fn current(slot: &SpeakerSlot) -> Option<Arc<Speaker>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// That connections to an address are refused, and by whom it is taken, if that can be known.
+fn unheard(address: SocketAddr, error: &str) -> String {
+    let holder = listening::holder(address.port());
+    let by = holder.map_or_else(String::new, |holder| format!(", which {holder} has"));
+    format!(
+        "cannot listen at {address}{by}: {error}; peers that connect are refused: stop the other \
+         program, or set listenPort in BGPConfiguration"
+    )
+}
+
+fn unopened(peer: &Unopened, since: SystemTime) -> NeighborReport {
+    NeighborReport {
+        name: peer.name.clone(),
+        address: peer.address,
+        kind: peer.kind,
+        remote_as: peer.remote_as,
+        state: State::Idle,
+        since,
+        last_error: Some(peer.reason.clone()),
+        session: None,
+        restarting: false,
+        counters: Counters::default(),
+        received_prefixes: 0,
+        accepted_prefixes: 0,
+        advertised_prefixes: 0,
+    }
 }
 
 fn readiness(neighbors: &[NeighborReport], early: bool) -> Result<(), String> {
@@ -236,10 +370,7 @@ pub fn secret(directory: &Path, name: &str, key: &str) -> Result<String, String>
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
-    use crate::bgp::report::Counters;
     use crate::bgp::settings::PeerKind;
 
     fn neighbor(last: u8, state: State) -> NeighborReport {

@@ -137,7 +137,8 @@ impl FastPathMirror {
             let leads_to = match snapshot.tunnels.reverse_path.leads_to.get(index) {
                 Some(LeadsTo::Node(peer)) => FastLeadsTo::Peer(peer.0),
                 Some(LeadsTo::Elsewhere) => FastLeadsTo::Elsewhere,
-                Some(LeadsTo::Nowhere) | None => FastLeadsTo::Nowhere,
+                // It goes up to a worker, which knows.
+                Some(LeadsTo::Nodes | LeadsTo::Nowhere) | None => FastLeadsTo::Nowhere,
             };
             let present = self.next_hops.get(index).copied().unwrap_or(NOTHING);
             let has = present.adjacency.map(|(_, adjacency)| adjacency);

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::Node;
 use crate::bgp::event::Event;
 use crate::control::apply::{Facts, Way};
-use crate::control::bgp::plan::plan;
+use crate::control::bgp::plan::{Plan, Surroundings, plan};
 use crate::control::bgp::side::{Changed, secret};
-use crate::control::learned::{GroupId, NextHops};
+use crate::control::learned::{FEW, GroupId, NextHops};
 use crate::observe::bgp::BgpStatus;
 use crate::observe::report::Component;
 use crate::resources::bgp_use::Bgp;
@@ -22,9 +22,35 @@ impl Node {
             return;
         };
         let secrets = |name: &str, key: &str| secret(&internal.secrets, name, key);
-        let plan = plan(&self.state, self.resolver.wanted(), &secrets);
+        let around = Surroundings {
+            secrets: &secrets,
+            uplink: self.config.uplink.interface.as_str(),
+            priorities: self.settings.route_priorities,
+        };
+        let mut plan = plan(&self.state, self.resolver.wanted(), around);
+        self.reach_peers(&mut plan);
         if self.bgp.update(plan) == Changed::Speaker {
             self.forget_learned();
+        }
+        if !self.bgp.speaks() {
+            self.forget_earlier_host_routes();
+        }
+    }
+
+    /// Has peers with a gateway of their own (reachableBy) reached by it: by the host's processes, of which
+    /// the speaker is one, and by what is forwarded to them.
+    fn reach_peers(&mut self, plan: &mut Plan) {
+        if self.host.is_none() && !plan.reached_by.is_empty() {
+            plan.problems.push(
+                "BGPPeer: reachableBy makes a route in the host's table, which this node does not write: \
+                 add `host: {}` to its configuration, or the route by hand"
+                    .to_owned(),
+            );
+        }
+        self.mirror.set_reached_by(plan.reached_by.clone());
+        if let Some(host) = &mut self.host {
+            let peers = plan.reached_by.keys().copied().collect();
+            host.set_reached(peers, self.resolver.wanted(), &self.mirror);
         }
     }
 
@@ -71,11 +97,17 @@ impl Node {
             Event::GroupGone(id) => self.forwarding.forget_group(GroupId(id.0)),
             Event::Session { peer, up } => {
                 log::info!("BGP: {peer}: {}", if up { "established" } else { "down" });
+                self.bgp.note_session(peer, up);
             }
-            Event::Converged => log::info!(
-                "BGP: converged: {} learned routes",
-                self.forwarding.learned_count()
-            ),
+            Event::Converged => {
+                log::info!(
+                    "BGP: converged: {} learned routes",
+                    self.forwarding.learned_count()
+                );
+                self.show_learned_routes();
+                self.show_learned_routes_outside();
+                self.forget_earlier_host_routes();
+            }
         }
     }
 
@@ -111,8 +143,18 @@ impl Node {
             neighbors: neighbors.into_iter().map(Into::into).collect(),
             learned: self.forwarding.learned_count() as u64,
             aside: self.forwarding.aside_count() as u64,
-            problems: self.bgp.problems().to_vec(),
+            problems: self.bgp_problems(),
         }
+    }
+
+    fn bgp_problems(&self) -> Vec<String> {
+        let mut problems = self.bgp.problems();
+        if self.too_many_outside && self.host.is_some() {
+            problems.push(format!(
+                "more than {FEW} learned routes lead outside of pools; the host's table has none of them"
+            ));
+        }
+        problems
     }
 
     /// BGP as a part of the node, while it speaks it: where there is nobody to speak with, nobody waits.

@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::control::kernel_routes::KernelRoutes;
+use crate::control::learned::FEW;
 
 impl Node {
     /// Takes over another daemon's changes of the kernel's routes, puts right what was done to ours, and
@@ -25,6 +26,35 @@ impl Node {
             && let Some(host) = &mut self.host
         {
             host.set_learned(ways, self.forwarding.wanted(), &self.mirror);
+        }
+    }
+
+    /// The same for destinations in no pool, once a second: a table of the Internet comes in less time, and
+    /// is too large for the host's.
+    pub(super) fn show_learned_routes_outside(&mut self) {
+        let external = self.external.as_ref();
+        if external.is_some_and(KernelRoutes::in_main_table) {
+            return;
+        }
+        if let Some(ways) = self.forwarding.changed_ways_outside()
+            && let Some(host) = &mut self.host
+        {
+            host.set_outside(ways, self.forwarding.wanted(), &self.mirror);
+        }
+        let too_many = self.forwarding.too_many_outside();
+        if std::mem::replace(&mut self.too_many_outside, too_many) != too_many && too_many {
+            log::warn!(
+                "{}: more than {FEW} learned routes lead outside of pools: the host's table has none of \
+                 them, and what natOutgoing translates leaves by the host's own routes",
+                self.config.node
+            );
+        }
+    }
+
+    /// What an earlier run left in the host's table, and nobody has told again, goes.
+    pub(super) fn forget_earlier_host_routes(&mut self) {
+        if let Some(host) = &mut self.host {
+            host.forget_earlier(&self.mirror);
         }
     }
 

@@ -5,7 +5,11 @@ use crate::control::facts::Known;
 use crate::control::kernel_routes::{KernelRoutes, RouteChanges};
 use crate::control::learned::{GroupId, NextHops};
 use crate::kernel::{Mirror, Touched};
+use crate::port::heap;
 use crate::resources::bgp_use::Bgp;
+
+/// Ticks after a large table has gone.
+const TRIM_AFTER: u8 = 3;
 
 /// The daemon's routes that a node follows, if it is told to.
 pub(super) fn external(bgp: &Bgp, mirror: &mut Mirror) -> Result<Option<KernelRoutes>, String> {
@@ -62,6 +66,28 @@ impl Node {
         }
         self.probe_nodes();
         self.show_learned_routes();
+    }
+
+    /// Has memory given back that a large table took which is gone.
+    pub(super) fn give_memory_back(&mut self) {
+        let host_mtu = self.host_mtu();
+        let facts = Known::new(
+            &self.mirror,
+            &self.ports,
+            &self.links,
+            &self.paths,
+            host_mtu,
+        );
+        if self.forwarding.give_memory_back(&facts) {
+            self.trim_in = TRIM_AFTER;
+        }
+        // By then the speaker has made its own tables smaller.
+        if self.trim_in > 0 {
+            self.trim_in -= 1;
+            if self.trim_in == 0 {
+                heap::give_pages_back();
+            }
+        }
     }
 
     pub(super) fn set_group(&mut self, group: GroupId, next_hops: NextHops) {

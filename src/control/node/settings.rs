@@ -158,7 +158,7 @@ impl Node {
             .want((settings.vxlan_port, settings.vni), Instant::now());
         self.steer();
         self.reconfigure();
-        self.nat.update(&self.state, self.settings.nat_exclusions);
+        self.follow_nat();
     }
 
     /// Another port or network of VXLAN comes into effect, or the former one goes out of it.

@@ -205,9 +205,11 @@ pub(super) fn inner_is_ours(snapshot: &Snapshot, inner: &[u8]) -> bool {
     };
     // A route may have changed since the packet left; an unresolved next hop is one all the same.
     let into_tunnel = match destination.and_then(way) {
-        Some(Adjacency::Forward(egress)) => egress.encapsulation != Encapsulation::None,
         Some(Adjacency::Unresolved) => true,
-        _ => false,
+        Some(adjacency) => adjacency
+            .egress()
+            .is_some_and(|egress| egress.encapsulation != Encapsulation::None),
+        None => false,
     };
     from_here && into_tunnel
 }
