@@ -3,55 +3,46 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+mod answers;
 mod bgp;
 mod host_routes;
+mod kernel;
 mod learned;
 mod paths;
 mod settings;
+mod start;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, Sender, select, tick};
 
-use super::apply::{Fixed, Forwarding, Hop, is_steered, node_addresses, steered_prefixes};
+use super::apply::{Forwarding, is_steered, node_addresses, steered_prefixes};
 use super::bgp::{BgpSide, Farewell};
-use super::bridges::Bridging;
 use super::facts::Known;
 use super::fast_path::FastPathSide;
-use super::host::{Devices, HostSide};
+use super::host::HostSide;
 use super::kernel_routes::KernelRoutes;
 use super::learned::pools as learned_pools;
 use super::nat::OutgoingNat;
 use super::overheads::Overheads;
 use super::path_mtu::PathMtus;
 use super::path_prober::PathProber;
-use super::ports::{self, OpenPorts, UPLINK};
-use super::probe::Prober;
+use super::ports::OpenPorts;
 use super::resolve::{Delta, Resolver};
 use super::supervisor::Supervisor;
-use super::threads::{Handles, Threads};
+use super::threads::Handles;
 use super::upkeep::Upkeep;
-use super::view::{Counted, PortTable, Question, View};
-use super::waiting::first_state;
-use super::workloads::{WorkloadLinks, stale_mtus};
-use super::{probe, report};
-use crate::datastore::{self, Selection, Update, Watch};
-use crate::forward::{Dscp, FromWorkloads, OuterTtl, TunnelMtus};
-use crate::kernel::{Mirror, Netlink, capabilities};
-use crate::observe::NodeView;
+use super::view::{PortTable, Question};
+use super::workloads::WorkloadLinks;
+use crate::datastore::{Update, Watch};
+use crate::kernel::{Mirror, capabilities};
 use crate::observe::control_socket::ControlSocket;
-use crate::observe::report::{FdbRow, RouteRow, StatusReport};
-use crate::port::capture::CaptureSwitch;
-use crate::resources::bgp_use::Bgp;
-use crate::resources::config::{self, NodeConfig};
-use crate::resources::{ClusterState, Fault, Kind, Problem, ResourceKey, Settings};
-use crate::wire::Mtu;
-use crate::worker::slow_path::Event;
+use crate::resources::config::NodeConfig;
+use crate::resources::{ClusterState, Problem, ResourceKey, Settings};
 use settings::{Networks, Services};
+use start::{refuse_default_route, signals};
 
 /// How to run a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +57,6 @@ pub struct RunOptions {
 
 /// How often neighbours in use are confirmed and threads looked after.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How often workloads whose Ethernet addresses were learnt are asked for them.
-const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs a node until SIGTERM, after which BGP peers wait for it to come back, or SIGINT, after which they do
 /// not. An error is text for people, a line each.
@@ -163,133 +151,6 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn start(
-        mut config: NodeConfig,
-        log_is_given: bool,
-        signals: &Receiver<i32>,
-    ) -> Result<Option<Self>, String> {
-        let started = Instant::now();
-        let store = datastore::open(&config.datastore).map_err(|error| error.to_string())?;
-        let watch = store
-            .watch(&watched(), None)
-            .map_err(|error| error.to_string())?;
-        let Some((state, problems)) = first_state(&config, &store, &watch, signals)? else {
-            return Ok(None);
-        };
-        if !state.nodes.contains_key(&config.node) {
-            return Err(no_node(&config, &problems));
-        }
-        let settings = Settings::new(&config, &state);
-        if !log_is_given {
-            log::set_max_level(settings.log.into());
-        }
-        // Bridges have the routed network's port where they name none.
-        (config.vxlan.port, config.vxlan.vni) = (settings.vxlan_port, settings.vni);
-        let mut mirror = Mirror::open().map_err(|error| error.to_string())?;
-        if let Some(host) = &config.host {
-            mirror.ignore_interface(host.tun.to_string());
-        }
-        let switch = CaptureSwitch::new();
-        let mut ports = ports::open(&config, &mirror, &switch).map_err(|e| e.to_string())?;
-        // The devices that were just made are in the mirror before anybody asks for them.
-        mirror.process().map_err(|error| error.to_string())?;
-        let host = match &config.host {
-            Some(host) => {
-                let side = HostSide::new(Devices {
-                    tun: host.tun.to_string(),
-                    uplink: config.uplink.interface.to_string(),
-                    keep_routes: host.keep_routes,
-                    awaits_learned: config.bgp != Bgp::Off,
-                });
-                Some(side.map_err(|error| error.to_string())?)
-            }
-            None => None,
-        };
-
-        let by_bgp = config.bgp != Bgp::Off;
-        let resolver = Resolver::with_bgp(&state, &config.node, by_bgp);
-        let external = learned::external(&config.bgp, &mut mirror)?;
-        let fixed = fixed(&config, &settings, &ports);
-        let bridging = Bridging::new(&config, &ports.bridge_ports);
-        let mut forwarding =
-            Forwarding::new(fixed, resolver.wanted().clone()).with_bridges(bridging);
-        let fast_path = FastPathSide::open(&config, &mut ports, &mirror, &switch)
-            .map_err(|problem| problem.to_string())?;
-        let (fast_path, follower) = fast_path.map_or((None, None), |(a, b)| (Some(a), Some(b)));
-        if let Some(follower) = follower {
-            forwarding.set_fast_path(follower);
-        }
-        let links = WorkloadLinks::default();
-        let (handles, counters) = Threads::prepare(&config, &mut ports, &forwarding)
-            .and_then(Threads::start)
-            .map_err(|error| format!("cannot start the workers: {error}"))?;
-        let prober = handles
-            .uplink()
-            .map(|uplink| Arc::new(Prober::new(uplink, switch.clone())));
-        let counted = Counted {
-            threads: counters,
-            fast_path: fast_path.as_ref().map(FastPathSide::counters),
-        };
-        let bgp = BgpSide::new(&config.control_socket());
-        let shown = PortTable::new(counted.clone(), ports.descriptions.clone());
-        let (view, questions) = View::new(counted, &shown, switch, prober.clone(), bgp.slot());
-        let view: Arc<dyn NodeView> = Arc::new(view);
-        let socket = ControlSocket::start(&config.control_socket(), view.clone());
-        let services = Services::start(view, &settings);
-        let announcements = watch_kernel(&mirror);
-        let tun = config.host.as_ref().map(|host| host.tun.to_string());
-        let upkeep = Upkeep::start(&config, store)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
-        let mut node = Self {
-            started,
-            announcements,
-            mirror,
-            ports,
-            shown,
-            host,
-            nat: OutgoingNat::new(config.node.as_str(), tun),
-            watch,
-            upkeep,
-            state,
-            problems: Vec::new(),
-            overheads: Overheads::new(resolver.wanted()),
-            resolver,
-            external,
-            bgp,
-            too_many_outside: false,
-            trim_in: 0,
-            forwarding,
-            links,
-            paths: PathMtus::new(Mtu(config.tunnel.min_path_mtu)),
-            prober: PathProber::start(prober),
-            paths_probed: started,
-            fast_path,
-            handles,
-            questions,
-            more_plugs: bounded(1),
-            last_asked: started,
-            _socket: socket.map_err(|error| error.to_string())?,
-            services: services.map_err(|error| error.to_string())?,
-            settings_dirty: false,
-            networks: Networks::settled(&settings),
-            restart_needed: None,
-            log_is_given,
-            settings,
-            config,
-        };
-        node.note_problems(problems);
-        node.log_warnings(&[]);
-        node.apply(&Delta::default());
-        node.take_daemons_routes();
-        if matches!(node.config.bgp, Bgp::External(_)) {
-            node.forget_earlier_host_routes();
-        }
-        node.follow_bgp_resources();
-        node.follow_ports();
-        node.probe_nodes();
-        Ok(Some(node))
-    }
-
     fn run(mut self, signals: &Receiver<i32>) -> Result<End, String> {
         log::info!(
             "{}: ready after {} ms: {} routes, {} worker(s), uplink {} ({})",
@@ -481,254 +342,21 @@ impl Node {
         let wanted = self.resolver.wanted();
         let (port, also) = (self.networks.sent.0, self.networks.also.0);
         let mut more_ports = self.forwarding.bridging().udp_ports();
-        if also != port && !more_ports.contains(&also) {
-            more_ports.insert(0, also);
+        // Both are taken before one takes the other's place.
+        if also != port {
+            more_ports.retain(|more| ![port, also].contains(more));
+            more_ports.splice(0..0, [port, also]);
         }
         let steering = &mut self.ports.uplink_steering;
         let prefixes: Vec<_> = steered_prefixes(wanted).into_iter().collect();
         let steered = steering
-            .set_vxlan_port(port)
-            .and_then(|()| steering.set_more_vxlan_ports(&more_ports))
+            .set_more_vxlan_ports(&more_ports)
+            .and_then(|()| steering.set_vxlan_port(port))
             .and_then(|()| steering.set_node_addresses(&node_addresses(wanted)))
             .and_then(|()| steering.set_local_prefixes(&prefixes));
         if let Err(error) = steered {
             log::error!("steering: {error}");
         }
-    }
-
-    /// Has adjacencies follow the kernel's neighbours, links and routes.
-    fn follow_kernel(&mut self) {
-        let mut links = false;
-        match self.mirror.process() {
-            Ok(changes) if changes.any() => {
-                links = changes.links;
-                if changes.links {
-                    self.ports.plugs.hurry(&changes.interfaces);
-                    self.follow_ports();
-                    self.warn_of_large_mtus(&changes.interfaces);
-                    self.follow_uplink_address();
-                    self.look_after_fast_path();
-                }
-                self.refresh();
-            }
-            Ok(_) => {}
-            Err(error) => log::error!("the kernel's tables: {error}"),
-        }
-        self.follow_routes(links);
-    }
-
-    fn look_after_fast_path(&mut self) {
-        if let Some(fast_path) = &mut self.fast_path {
-            fast_path.look_after(&self.mirror);
-        }
-    }
-
-    /// What was refused at the start can be set later: packets are kept to what buffers hold then.
-    fn warn_of_large_mtus(&self, changed: &std::collections::BTreeSet<String>) {
-        let largest = self.ports.largest;
-        let ports = self.ports.descriptions.iter().flatten();
-        for port in ports.filter(|port| port.local) {
-            let link = self.mirror.link_named(&port.device);
-            if let Some(link) =
-                link.filter(|link| link.mtu > largest && changed.contains(&link.name))
-            {
-                log::warn!(
-                    "{}: its MTU is {} now, and buffers hold {largest}: larger packets are lost; lower \
-                     it (ip link set {} mtu {largest}), or restart the node",
-                    port.name,
-                    link.mtu,
-                    link.name
-                );
-            }
-        }
-    }
-
-    /// The uplink's own Ethernet address is what packets are steered by and sent from.
-    fn follow_uplink_address(&mut self) {
-        let link = self
-            .mirror
-            .link_named(self.config.uplink.interface.as_str());
-        if let Some(address) = link.and_then(|link| link.mac)
-            && self.forwarding.set_uplink_address(address)
-            && let Err(error) = self.ports.uplink_steering.set_device_address(address)
-        {
-            log::error!("steering: {error}");
-        }
-    }
-
-    /// Sockets stay with the interface that they were opened on, which is no more.
-    fn uplink_is_new(&self) -> bool {
-        let link = self
-            .mirror
-            .link_named(self.config.uplink.interface.as_str());
-        link.is_some_and(|link| link.index != self.ports.uplink_index && link.up)
-    }
-
-    /// Says of the uplink if it is gone.
-    fn note_lost_uplink(&self, status: &mut StatusReport) {
-        let uplink = self.config.uplink.interface.as_str();
-        let name = format!("port {uplink}");
-        let mut ports = status.components.iter_mut();
-        if self
-            .mirror
-            .link_named(uplink)
-            .is_none_or(|link| link.index != self.ports.uplink_index)
-            && let Some(port) = ports.find(|part| part.name == name)
-        {
-            port.ready = false;
-            port.detail =
-                "gone: the interface was deleted; when one of its name is there and up, the node \
-                           starts anew"
-                    .to_owned();
-        }
-    }
-
-    fn refresh(&mut self) {
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
-        self.forwarding.refresh(&facts);
-        if let Some(host) = &mut self.host {
-            host.set_mtu(host_mtu);
-        }
-        self.follow_next_hops();
-        self.show_learned_routes();
-    }
-
-    /// Heeds what the slow path noticed.
-    fn heed(&mut self, event: Event) {
-        match event {
-            Event::WorkloadSeen(port, address, mac) => {
-                if self.links.learn(port, address, mac) {
-                    log::debug!("workload {address} is at {mac}");
-                    self.refresh();
-                }
-            }
-            Event::Unresolved(next_hop) => match self.forwarding.hop(next_hop).cloned() {
-                Some(Hop::Workload(port, address)) => self.handles.ask_workload(port, address),
-                Some(hop) => self
-                    .forwarding
-                    .next_hops(&hop)
-                    .into_iter()
-                    .for_each(|node| self.probe(node)),
-                None => {}
-            },
-            Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
-        }
-    }
-
-    fn probe(&mut self, node: IpAddr) {
-        if let Ok(way) = self.mirror.resolve_underlay(node)
-            && let Err(error) = self.mirror.probe(way.interface, way.next_hop)
-        {
-            log::debug!("probing {}: {error}", way.next_hop);
-        }
-    }
-
-    /// Keeps the next hops to all other nodes resolved: AF_XDP's packets do not tell the kernel that
-    /// a neighbour is in use.
-    fn probe_nodes(&mut self) {
-        let ways: Vec<_> = self
-            .forwarding
-            .neighbours()
-            .into_iter()
-            .chain(self.bgp.unreachable().iter().copied())
-            .filter_map(|node| self.mirror.resolve_underlay(node).ok())
-            .map(|way| (way.interface, way.next_hop))
-            .collect();
-        if let Err(error) = self.mirror.refresh(ways) {
-            log::debug!("confirming neighbours: {error}");
-        }
-    }
-
-    /// Asks workloads where they are: one may have come back with another Ethernet address without a
-    /// word.
-    fn ask_workloads(&mut self) {
-        if self.last_asked.elapsed() < ASK_EVERY {
-            return;
-        }
-        self.last_asked = Instant::now();
-        for (port, address) in self.links.learnt() {
-            self.handles.ask_workload(port, address);
-        }
-    }
-
-    fn uplink_io(&self) -> &str {
-        let uplink = self.ports.descriptions.get(usize::from(UPLINK.0));
-        uplink
-            .and_then(Option::as_ref)
-            .map_or("", |port| port.io.as_str())
-    }
-
-    fn answer(&self, question: Question) {
-        // An observer that has gone wants no answer.
-        match question {
-            Question::Routes(answer) => drop(answer.send(self.routes())),
-            Question::Fdb(answer) => drop(answer.send(self.fdb())),
-            Question::Status(answer) => drop(answer.send(self.status())),
-            Question::Probe(far, answer) => drop(answer.send(self.probe_target(&far))),
-        }
-    }
-
-    fn probe_target(&self, far: &str) -> Result<probe::Target, String> {
-        let uplink = (self.config.uplink.interface.to_string(), self.uplink_mtu());
-        probe::target(&self.forwarding, &self.state, uplink, far)
-    }
-
-    fn routes(&self) -> Vec<RouteRow> {
-        report::routes(&self.config, &self.forwarding, &self.state, &self.facts())
-    }
-
-    fn fdb(&self) -> Vec<FdbRow> {
-        self.forwarding.bridging().rows(self.forwarding.wanted())
-    }
-
-    fn status(&self) -> StatusReport {
-        let mut status = report::status(
-            &self.config,
-            self.started,
-            &self.forwarding,
-            report::datastore_component(&self.problems, &self.upkeep.datastore()),
-            &self.handles,
-            &self.ports,
-            self.fast_path.as_ref(),
-        );
-        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        status
-            .components
-            .extend(report::warnings("resources", &problems));
-        let stale = stale_mtus(
-            &self.state,
-            &self.config.node,
-            self.forwarding.fixed().tunnel_mtus,
-            self.uplink_mtu(),
-        );
-        status.components.extend(report::warnings("mtu", &stale));
-        status.components.extend(self.upkeep.trouble());
-        status.components.extend(self.settings_trouble());
-        self.note_lost_uplink(&mut status);
-        let wanted = self.forwarding.wanted();
-        status.bridges = self.forwarding.bridging().status(wanted, &self.facts());
-        let components = status.bridges.iter().map(report::bridge_component);
-        status.components.extend(components.collect::<Vec<_>>());
-        status.bgp = Box::new(self.bgp_status());
-        status.components.extend(self.bgp_component());
-        status
-    }
-
-    fn facts(&self) -> Known<'_> {
-        Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            self.host_mtu(),
-        )
     }
 
     fn note_problems(&mut self, problems: Vec<Problem>) {
@@ -741,26 +369,6 @@ impl Node {
             log::info!("the datastore's problems are mended");
         }
         self.problems = problems;
-    }
-
-    /// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.
-    fn host_mtu(&self) -> Mtu {
-        match &self.config.host {
-            Some(host) if host.mtu > 0 => Mtu(host.mtu),
-            _ => {
-                let learned = self.forwarding.learned_overhead();
-                self.uplink_mtu()
-                    .less(self.overheads.largest().max(learned))
-            }
-        }
-    }
-
-    fn uplink_mtu(&self) -> Mtu {
-        let name = self.config.uplink.interface.to_string();
-        self.mirror
-            .link_named(&name)
-            .map_or(Mtu::ETHERNET, |link| link.mtu)
-            .min(self.ports.largest)
     }
 
     /// The end, in the order in which nothing is steered to a socket that is gone.
@@ -781,106 +389,6 @@ impl Node {
         drop(self.host);
         log::info!("{}: stopped", self.config.node);
     }
-}
-
-/// What does not change with the routes.
-fn fixed(config: &NodeConfig, settings: &Settings, ports: &OpenPorts) -> Fixed {
-    let mut fixed = Fixed {
-        ports: ports.configs.clone(),
-        workload_ports: ports.workload_ports.clone(),
-        uplink: (UPLINK, ports.uplink_mac),
-        host: ports.host(),
-        vxlan_port: config.vxlan.port,
-        vni: config.vxlan.vni,
-        also: (config.vxlan.port, config.vxlan.vni),
-        strict_reserved_bits: config.vxlan.strict_reserved_bits,
-        ttl: match config.tunnel.ttl {
-            config::Ttl::Fixed(ttl) => OuterTtl::Fixed(ttl),
-            config::Ttl::Inherit => OuterTtl::Inherit,
-        },
-        dscp: match config.tunnel.dscp {
-            config::Dscp::Fixed(dscp) => Dscp::Fixed(dscp),
-            config::Dscp::Inherit => Dscp::Inherit,
-        },
-        tunnel_mtus: TunnelMtus::default(),
-        udp_zero_checksum_v6: config.tunnel.udp_zero_checksum_v6,
-        fence: (&config.fence).into(),
-        from_workloads: FromWorkloads::default(),
-    };
-    settings::configure(&mut fixed, settings, Networks::settled(settings));
-    fixed
-}
-
-/// What a node acts on: everything but IPAM's handles. Its blocks say which addresses are borrowed.
-fn watched() -> Selection {
-    let kinds = Kind::ALL.iter().copied();
-    Selection::kinds(kinds.filter(|kind| *kind != Kind::IpamHandle))
-}
-
-fn no_node(config: &NodeConfig, problems: &[Problem]) -> String {
-    let fault = Fault::new(
-        "node",
-        format!(
-            "the datastore has no Node({}) that is in order",
-            config.node
-        ),
-        "write the name of one of its Node resources, or add this node's",
-    );
-    let mut text = lines(&[config.problem(fault)]);
-    if !problems.is_empty() {
-        text.push('\n');
-        text.push_str(&lines(problems));
-    }
-    text
-}
-
-/// A machine's way to the world is not taken by accident.
-fn refuse_default_route(config: &NodeConfig, allowed: bool) -> Result<(), String> {
-    if allowed || config.uplink.allow_default_route {
-        return Ok(());
-    }
-    let interfaces = Netlink::open()
-        .and_then(|mut netlink| netlink.default_route_interfaces())
-        .map_err(|error| error.to_string())?;
-    let uplink = config.uplink.interface.to_string();
-    if !interfaces.contains(&uplink) {
-        return Ok(());
-    }
-    let fault = Fault::new(
-        "uplink.interface",
-        format!("{uplink} carries this machine's default route"),
-        "name another interface, or say --allow-default-route (or allowDefaultRoute: true): only \
-         tunnel packets and packets to local blocks are then taken from the kernel",
-    );
-    Err(config.problem(fault).to_string())
-}
-
-/// Tells when the kernel has announced something. The thread ends with the process.
-fn watch_kernel(mirror: &Mirror) -> Receiver<()> {
-    let descriptor = mirror.fd();
-    // No room: the thread goes on only when the news were heard, so that it does not spin.
-    let (news, heard) = crossbeam_channel::bounded(0);
-    std::thread::spawn(move || {
-        while crate::kernel::wait_readable(descriptor).is_ok() && news.send(()).is_ok() {
-            // A burst is taken in at once rather than one by one.
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    });
-    heard
-}
-
-fn signals() -> std::io::Result<Receiver<i32>> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
-    let (sender, receiver) = crossbeam_channel::bounded(4);
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if sender.send(signal).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(receiver)
 }
 
 fn lines(problems: &[Problem]) -> String {
