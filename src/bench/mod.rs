@@ -66,6 +66,7 @@ pub fn run(
         cpu: options.node_cpu,
         destinations: options.destinations,
         routes: options.routes,
+        io: options.io,
         realtime: options.realtime,
     };
     let begun = Instant::now();
@@ -339,6 +340,7 @@ fn empty_report(options: &Options, machine: Machine) -> Report {
             node_cpu: options.node_cpu,
             routes: options.routes,
             softirq: options.softirq,
+            io: options.io,
             realtime: options.realtime,
             interfaces: options.given.as_ref().map(|given| report::GivenInterfaces {
                 from: given.from.clone(),

@@ -10,6 +10,7 @@ use super::load::profile::{self, FrameSize};
 use super::report::Softirq;
 use super::systems::System;
 use super::topology::Direction;
+use crate::resources::Io;
 
 /// Addresses that a workload can have: half of its node's half of the pool.
 pub const MOST_DESTINATIONS: u32 = 16384;
@@ -53,6 +54,8 @@ pub struct Options {
     pub node_cpu: usize,
     /// Where nodes' receive softirq runs.
     pub softirq: Softirq,
+    /// How AF_XDP ports move frames.
+    pub io: Io,
     /// Whether the load and the nodes run before everything else on the machine (SCHED_FIFO), so that
     /// what else runs there disturbs less.
     pub realtime: bool,
@@ -115,6 +118,7 @@ impl Options {
             generator_cpu: *first,
             node_cpu: *last,
             softirq: Softirq::default(),
+            io: Io::default(),
             realtime: true,
             tsc_mhz: None,
             given: None,

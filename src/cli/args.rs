@@ -147,6 +147,12 @@ pub enum Verb {
         /// The interfaces
         #[arg(num_args = 2)]
         interfaces: Vec<String>,
+        /// By their drivers
+        #[arg(long, conflicts_with = "generic")]
+        native: bool,
+        /// In the kernel's generic path
+        #[arg(long)]
+        generic: bool,
     },
     /// Print the version
     Version,

@@ -159,7 +159,11 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         Verb::Ipam(arguments) => ipam::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
-        Verb::BenchWire { interfaces } => bench::wire(&interfaces),
+        Verb::BenchWire {
+            interfaces,
+            native,
+            generic,
+        } => bench::wire(&interfaces, native, generic),
         Verb::Resource(verb) => resource::run(verb),
         Verb::Completions { shell } => documents::completions(shell),
         Verb::Man { directory } => documents::manual(&directory),

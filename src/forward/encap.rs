@@ -20,7 +20,7 @@ const VXLAN: usize = LINK + Encapsulation::Vxlan.overhead() as usize;
 pub(super) fn push(
     egress: &Egress,
     state: &mut WorkerState,
-    ip: &Traits,
+    ip: Traits,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
     let pushed = match egress.encapsulation {
@@ -53,7 +53,7 @@ pub(super) fn push(
 fn push_ipv4<'a, const N: usize>(
     egress: &Egress,
     state: &mut WorkerState,
-    ip: &Traits,
+    ip: Traits,
     frame: &'a mut Frame,
 ) -> Option<(&'a mut [u8; N], u16, &'a mut [u8])> {
     let (header, packet) = frame.push_array::<N>(egress.header_end()?)?;
@@ -72,7 +72,7 @@ fn push_ipv4<'a, const N: usize>(
 fn push_any(
     egress: &Egress,
     state: &mut WorkerState,
-    ip: &Traits,
+    ip: Traits,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
     let hash = match (egress.encapsulation, ip.is_v6) {
@@ -144,7 +144,7 @@ pub(super) struct Inherited {
 
 impl Inherited {
     #[inline]
-    fn from(ip: &Traits, frame: &Frame, egress: &Egress) -> Self {
+    fn from(ip: Traits, frame: &Frame, egress: &Egress) -> Self {
         // A narrow path has to take some IPv6 packets all the same (RFC 2473 section 7.1).
         let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
         Self {

@@ -51,6 +51,8 @@ pub use snapshot::{
 pub use state::WorkerState;
 pub use verdict::{Punt, Verdict};
 
+use std::net::Ipv4Addr;
+
 use crate::fib::NextHop;
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
@@ -82,13 +84,55 @@ pub fn forward(
         return bridge::forward(snapshot, state, port, bridge, batch, verdicts);
     }
     fetch(batch);
+    // Almost every batch is ordinary packets alone, which need no list of where each stands.
+    let mut destinations = [Ipv4Addr::UNSPECIFIED; BATCH];
+    let count = ordinary::open(snapshot, port, batch, &mut destinations);
+    if count < batch.len() {
+        return forward_any(
+            snapshot,
+            state,
+            port,
+            batch,
+            &destinations[..count],
+            verdicts,
+        );
+    }
+    let mut next_hops = [None; BATCH];
+    snapshot
+        .fib
+        .lookup_v4_batch(&destinations[..count], &mut next_hops[..count]);
+    let each = batch.iter_mut().zip(&next_hops);
+    verdicts.extend(
+        each.map(|(frame, next_hop)| match Traits::of_ipv4(frame.bytes()) {
+            Some(ip) => send(snapshot, state, Some(port), ip, *next_hop, frame),
+            None => Verdict::Drop(DropReason::Ipv4Truncated),
+        }),
+    );
+}
+
+/// Any batch; its first packets are ordinary and have been opened, and these are their destinations.
+#[inline(never)]
+fn forward_any(
+    snapshot: &Snapshot,
+    state: &mut WorkerState,
+    port: &PortConfig,
+    batch: &mut [Frame],
+    opened: &[Ipv4Addr],
+    verdicts: &mut Vec<Verdict>,
+) {
     let mut flights = std::mem::take(&mut state.flights);
     flights.clear();
     let destinations = &mut state.destinations;
     destinations.v4.clear();
     destinations.v6.clear();
+    destinations.v4.extend_from_slice(opened);
+    let (before, others) = batch.split_at_mut(opened.len());
+    let before = before
+        .iter()
+        .filter_map(|frame| Traits::of_ipv4(frame.bytes()));
+    flights.extend(before.map(|ip| Flight::Lookup(ip, None)));
     flights.extend(
-        batch
+        others
             .iter_mut()
             .map(|frame| receive(snapshot, port, frame, destinations)),
     );
@@ -99,7 +143,7 @@ pub fn forward(
             .zip(&flights)
             .map(|(frame, flight)| match flight {
                 Flight::Lookup(ip, next_hop) => {
-                    send(snapshot, state, Some(port), ip, *next_hop, frame)
+                    send(snapshot, state, Some(port), *ip, *next_hop, frame)
                 }
                 Flight::Ended(verdict) => *verdict,
             }),
@@ -126,7 +170,7 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
         Ip::V4(ip) => snapshot.fib.lookup_v4(ip.destination),
         Ip::V6(ip) => snapshot.fib.lookup_v6(ip.destination),
     };
-    send(snapshot, state, None, &Traits::from(&ip), next_hop, frame)
+    send(snapshot, state, None, Traits::from(&ip), next_hop, frame)
 }
 
 /// Sends a packet that the router itself made by a given way, whatever that way's MTU: how large a
@@ -134,7 +178,7 @@ pub fn originate(snapshot: &Snapshot, state: &mut WorkerState, frame: &mut Frame
 pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame) -> Verdict {
     let any_size = egress.clone().with_mtu(Mtu(u16::MAX));
     let sent = parse::ip(frame)
-        .and_then(|ip| Ok(encap::push(&any_size, state, &Traits::from(&ip), frame)?));
+        .and_then(|ip| Ok(encap::push(&any_size, state, Traits::from(&ip), frame)?));
     match sent {
         Ok(()) => Verdict::Transmit(egress.port),
         Err(verdict) => verdict,
@@ -142,29 +186,20 @@ pub fn originate_by(egress: &Egress, state: &mut WorkerState, frame: &mut Frame)
 }
 
 /// Stages 1 and 2 for one frame; what it is to be looked up by is left in `destinations`.
-#[inline]
 fn receive(
     snapshot: &Snapshot,
     port: &PortConfig,
     frame: &mut Frame,
     destinations: &mut Destinations,
 ) -> Flight {
-    if let Some((traits, destination)) = ordinary::open(snapshot, port, frame) {
-        destinations.v4.push(destination);
-        return Flight::Lookup(traits, None);
+    let mut to = [Ipv4Addr::UNSPECIFIED];
+    if ordinary::open(snapshot, port, std::slice::from_mut(frame), &mut to) == 1
+        && let Some(ip) = Traits::of_ipv4(frame.bytes())
+    {
+        destinations.v4.extend(to);
+        return Flight::Lookup(ip, None);
     }
-    receive_any(snapshot, port, frame, destinations)
-}
-
-/// The same for any frame, a stage at a time.
-fn receive_any(
-    snapshot: &Snapshot,
-    port: &PortConfig,
-    frame: &mut Frame,
-    destinations: &mut Destinations,
-) -> Flight {
-    let received = stages_1_and_2(snapshot, port, frame);
-    match received {
+    match stages_1_and_2(snapshot, port, frame) {
         Ok(ip) => {
             match &ip {
                 Ip::V4(ip) => destinations.v4.push(ip.destination),
@@ -215,31 +250,25 @@ fn lookup(snapshot: &Snapshot, state: &mut WorkerState, flights: &mut [Flight]) 
 }
 
 /// Stages 5 to 7 for one frame. `ingress` is none for what the router itself sends.
-#[inline]
+#[inline(always)]
 fn send(
     snapshot: &Snapshot,
     state: &mut WorkerState,
     ingress: Option<&PortConfig>,
-    ip: &Traits,
+    ip: Traits,
     next_hop: Option<NextHop>,
     frame: &mut Frame,
 ) -> Verdict {
     let Some(next_hop) = next_hop else {
         return Verdict::Punt(Punt::NoRoute);
     };
-    let egress = match snapshot.adjacencies.get(next_hop.0 as usize) {
+    let adjacency = snapshot.adjacencies.get(next_hop.0 as usize);
+    let egress = match adjacency {
         Some(Adjacency::Forward(egress)) => egress,
-        Some(Adjacency::Several(several)) => {
-            let from_host = ingress.is_some_and(|ingress| ingress.role == PortRole::Host);
-            match several.way(from_host, frame.bytes()) {
-                Some(egress) => egress,
-                None => return unresolved(ingress, ip, next_hop),
-            }
-        }
-        Some(Adjacency::Unresolved) => return unresolved(ingress, ip, next_hop),
-        Some(Adjacency::Router) => return Verdict::Punt(Punt::ToRouter),
-        Some(Adjacency::Blackhole) => return Verdict::Punt(Punt::Blackhole),
-        Some(Adjacency::Unreachable) | None => return Verdict::Punt(Punt::NoRoute),
+        _ => match not_one_way(adjacency, ingress, ip, next_hop, frame.bytes()) {
+            Ok(egress) => egress,
+            Err(verdict) => return verdict,
+        },
     };
     let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
     let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
@@ -267,10 +296,33 @@ fn send(
     }
 }
 
+/// The way of a packet's flow where the adjacency has several, or what is to become of it where it has none.
+#[inline(never)]
+fn not_one_way<'a>(
+    adjacency: Option<&'a Adjacency>,
+    ingress: Option<&PortConfig>,
+    ip: Traits,
+    next_hop: NextHop,
+    packet: &[u8],
+) -> Result<&'a Egress, Verdict> {
+    Err(match adjacency {
+        Some(Adjacency::Forward(egress)) => return Ok(egress),
+        Some(Adjacency::Several(several)) => {
+            let from_host = ingress.is_some_and(|ingress| ingress.role == PortRole::Host);
+            let way = several.way(from_host, packet);
+            return way.ok_or_else(|| unresolved(ingress, ip, next_hop));
+        }
+        Some(Adjacency::Unresolved) => unresolved(ingress, ip, next_hop),
+        Some(Adjacency::Router) => Verdict::Punt(Punt::ToRouter),
+        Some(Adjacency::Blackhole) => Verdict::Punt(Punt::Blackhole),
+        Some(Adjacency::Unreachable) | None => Verdict::Punt(Punt::NoRoute),
+    })
+}
+
 /// A packet whose next hop's Ethernet address is not known waits for it, unless this is its last hop
 /// anyway: its sender is told so now, as it would be later. Behind an unresolved next hop is never
 /// the host.
-fn unresolved(ingress: Option<&PortConfig>, ip: &Traits, next_hop: NextHop) -> Verdict {
+fn unresolved(ingress: Option<&PortConfig>, ip: Traits, next_hop: NextHop) -> Verdict {
     let hop = ingress.is_some_and(|ingress| ingress.role != PortRole::Host);
     if hop && !ttl::more_than_one(ip) {
         return Verdict::Punt(Punt::TtlExpired);

@@ -4,11 +4,12 @@
 //! What is recognised here comes out as the stages one by one would have it, and whatever else there
 //! is goes through them, untouched: they alone know why a packet is dropped. So nothing here may take
 //! what they refuse; the tests below compare the two. What it is for is the number of
-//! instructions: headers are read once, as words, at places that the compiler knows.
+//! instructions: headers are read as words, at places that the compiler knows, and what a batch has in
+//! common is looked at once.
 
 use std::net::Ipv4Addr;
 
-use super::parse::{Traits, never_forwarded_v4};
+use super::parse::never_forwarded_v4;
 use super::{PortConfig, PortRole, ReversePathMode, Snapshot, Tunnels, ecn};
 use crate::packet::{Frame, Link};
 use crate::wire::ipv4::{self, Plain, protocol};
@@ -16,107 +17,157 @@ use crate::wire::{MacAddr, ethernet, partial, udp, vxlan};
 
 /// Bytes up to the packet in a frame.
 const LINK: usize = ethernet::HEADER_LEN;
-/// Bytes up to the packet in IP-in-IP.
+/// Bytes up to the packet in IP-in-IP, and up to what an IPv4 packet carries.
 const IPIP: usize = LINK + ipv4::HEADER_LEN;
 /// Bytes up to the inner frame in VXLAN.
-const VXLAN: usize = LINK + ipv4::HEADER_LEN + udp::HEADER_LEN + vxlan::HEADER_LEN;
+const VXLAN: usize = IPIP + udp::HEADER_LEN + vxlan::HEADER_LEN;
 /// Bytes of the longest headers that are read: VXLAN's, and the inner packet's.
 const LONGEST: usize = VXLAN + LINK + ipv4::HEADER_LEN;
 
-/// Takes an ordinary packet's headers off, up to the one by which it is routed, and says what there is
-/// to know of that; none, and nothing done, if it is not an ordinary one.
+/// Takes ordinary packets' headers off, up to the one by which each is routed, and says where each goes;
+/// ends at the first that is not an ordinary one, which is left as it was. How many there were, of no
+/// more than there is room for destinations.
 #[inline(always)]
-pub(super) fn open(
+pub(super) fn open<const N: usize>(
     snapshot: &Snapshot,
     port: &PortConfig,
-    frame: &mut Frame,
-) -> Option<(Traits, Ipv4Addr)> {
+    batch: &mut [Frame],
+    destinations: &mut [Ipv4Addr; N],
+) -> usize {
     let Link::Ethernet(own) = port.link else {
-        return None;
+        return 0;
     };
-    let bytes = frame.bytes();
-    let head: &[u8; IPIP] = bytes.first_chunk()?;
-    if head[12..14] != [0x08, 0x00] {
-        return None;
-    }
-    let to: [u8; 6] = *head.first_chunk()?;
-    let ip = ipv4(head.last_chunk()?, bytes.len() - LINK)?;
-    let (begin, end) = (LINK, LINK + ip.total_len);
-    let (ip, begin, end) = match port.role {
+    let tunnels = &snapshot.tunnels;
+    match port.role {
         PortRole::Workload => {
-            let to_us = to == own.0 || to == MacAddr::WORKLOAD_GATEWAY.0;
-            (to_us && may_leave(&snapshot.tunnels, port, &ip, bytes)).then_some((ip, begin, end))?
+            let (own, gateway) = (own.0, MacAddr::WORKLOAD_GATEWAY.0);
+            each(batch, destinations, |bytes| {
+                from_workload(tunnels, port, [own, gateway], bytes)
+            })
         }
-        PortRole::Uplink if to != own.0 => return None,
-        PortRole::Uplink if snapshot.tunnels.node_address == Some(ip.destination) => {
-            opened(snapshot, &ip, bytes)?
+        PortRole::Uplink => each(batch, destinations, |bytes| {
+            from_underlay(tunnels, port, own.0, bytes)
+        }),
+        PortRole::Host | PortRole::Bridge(_) => 0,
+    }
+}
+
+/// Narrows frames to the packets that `find` finds in them, up to the first in which it finds none.
+#[inline(always)]
+fn each<const N: usize>(
+    batch: &mut [Frame],
+    destinations: &mut [Ipv4Addr; N],
+    find: impl Fn(&[u8]) -> Option<(usize, usize, Ipv4Addr)>,
+) -> usize {
+    let mut count = 0;
+    for (frame, to) in batch.iter_mut().zip(destinations) {
+        let Some((begin, end, destination)) = find(frame.bytes()) else {
+            break;
+        };
+        if !frame.narrow(begin, end) {
+            break;
         }
-        PortRole::Uplink => (ip, begin, end),
-        PortRole::Host | PortRole::Bridge(_) => return None,
+        *to = destination;
+        count += 1;
+    }
+    count
+}
+
+/// A packet that a workload may send: where it lies, and where it goes. Of what could be about a tunnel
+/// no answer is given.
+#[inline(always)]
+fn from_workload(
+    tunnels: &Tunnels,
+    port: &PortConfig,
+    to: [[u8; 6]; 2],
+    bytes: &[u8],
+) -> Option<(usize, usize, Ipv4Addr)> {
+    let head: &[u8; IPIP] = bytes.first_chunk()?;
+    let ip = header(head, &to, bytes.len())?;
+    let end = LINK + ip.total_len();
+    let segment = bytes.get(IPIP..end)?;
+    let harmless = match ip.protocol() {
+        protocol::TCP => true,
+        protocol::UDP => {
+            let to: &[u8; 2] = segment.get(2..4)?.first_chunk()?;
+            !tunnels.listen_on(u16::from_be_bytes(*to))
+        }
+        _ => false,
     };
-    if port.partial_checksums && partial::is_partial(&ip, &bytes[begin + ipv4::HEADER_LEN..end]) {
+    let right = harmless
+        && port.sources.allow_v4(ip.source())
+        && !(port.partial_checksums && partial::is_partial(&ip, segment));
+    right.then_some((LINK, end, ip.destination()))
+}
+
+/// A packet from the underlay to this port: the one in a tunnel packet to this node, or one that is
+/// routed as it is.
+#[inline(always)]
+fn from_underlay(
+    tunnels: &Tunnels,
+    port: &PortConfig,
+    own: [u8; 6],
+    bytes: &[u8],
+) -> Option<(usize, usize, Ipv4Addr)> {
+    let head: &[u8; IPIP] = bytes.first_chunk()?;
+    let outer = header(head, &[own], bytes.len())?;
+    let (ip, begin) = if tunnels.node_address == Some(outer.destination()) {
+        opened(tunnels, &outer, bytes)?
+    } else {
+        (outer, LINK)
+    };
+    let end = begin + ip.total_len();
+    if port.partial_checksums && partial::is_partial(&ip, bytes.get(begin + ipv4::HEADER_LEN..end)?)
+    {
         return None;
     }
-    frame.trim(end);
-    frame.strip(begin);
-    let traits = Traits {
-        is_v6: false,
-        tos: ip.tos,
-        ttl: ip.ttl,
-        dont_fragment: ip.dont_fragment,
-    };
-    Some((traits, ip.destination))
+    Some((begin, end, ip.destination()))
+}
+
+/// The header of an IPv4 packet in an untagged frame to one of these, that nothing is wrong or out of the
+/// ordinary with.
+#[inline(always)]
+fn header<'a>(head: &'a [u8; IPIP], to: &[[u8; 6]], length: usize) -> Option<Plain<'a>> {
+    let ours = to.iter().any(|own| head[..6] == *own);
+    if !ours || head[12..14] != [0x08, 0x00] {
+        return None;
+    }
+    ipv4(head.last_chunk()?, length - LINK)
 }
 
 /// A header that nothing is wrong or out of the ordinary with.
 #[inline(always)]
-fn ipv4(header: &[u8; ipv4::HEADER_LEN], available: usize) -> Option<Plain> {
+fn ipv4(header: &[u8; ipv4::HEADER_LEN], available: usize) -> Option<Plain<'_>> {
     let ip = Plain::parse(header, available)?;
-    let moves = !never_forwarded_v4(ip.source) && !never_forwarded_v4(ip.destination);
+    let moves = !never_forwarded_v4(ip.source()) && !never_forwarded_v4(ip.destination());
     moves.then_some(ip)
 }
 
-/// Whether a workload may send this; of what could be about a tunnel no answer is given.
+/// The packet within a tunnel packet to this node from a known one, and where it begins.
 #[inline(always)]
-fn may_leave(tunnels: &Tunnels, port: &PortConfig, ip: &Plain, bytes: &[u8]) -> bool {
-    let harmless = match ip.protocol {
-        protocol::TCP => true,
-        protocol::UDP => {
-            let to = bytes.get(IPIP + 2..IPIP + 4);
-            let to = to.and_then(|to| to.first_chunk().copied());
-            to.is_some_and(|to| !tunnels.listen_on(u16::from_be_bytes(to)))
-        }
-        _ => false,
-    };
-    harmless && port.sources.allow_v4(ip.source)
-}
-
-/// The packet within a tunnel packet to this node from a known one, and where it lies.
-#[inline(always)]
-fn opened(snapshot: &Snapshot, outer: &Plain, bytes: &[u8]) -> Option<(Plain, usize, usize)> {
-    let tunnels = &snapshot.tunnels;
-    let begin = match outer.protocol {
+fn opened<'a>(tunnels: &Tunnels, outer: &Plain<'_>, bytes: &'a [u8]) -> Option<(Plain<'a>, usize)> {
+    let begin = match outer.protocol() {
         protocol::IPIP => IPIP,
         protocol::UDP => vxlan(tunnels, outer, bytes)?,
         _ => return None,
     };
-    let available = (LINK + outer.total_len).checked_sub(begin)?;
+    let available = (LINK + outer.total_len()).checked_sub(begin)?;
     let inner = ipv4(bytes.get(begin..)?.first_chunk()?, available)?;
-    let right = tunnels.peers.knows_v4(outer.source)
-        && !tunnels.local_addresses.contains_v4(inner.source)
+    let right = tunnels.peers.knows_v4(outer.source())
+        && !tunnels.local_addresses.contains_v4(inner.source())
         && tunnels.reverse_path.mode == ReversePathMode::Off
-        && ecn::decapsulate(outer.tos, inner.tos) == Ok(inner.tos);
-    right.then_some((inner, begin, begin + inner.total_len))
+        && ecn::decapsulate(outer.tos(), inner.tos()) == Ok(inner.tos());
+    right.then_some((inner, begin))
 }
 
 /// Where the packet in a VXLAN packet of the routed network lies.
 #[inline(always)]
-fn vxlan(tunnels: &Tunnels, outer: &Plain, bytes: &[u8]) -> Option<usize> {
+fn vxlan(tunnels: &Tunnels, outer: &Plain<'_>, bytes: &[u8]) -> Option<usize> {
     let head: &[u8; LONGEST] = bytes.first_chunk()?;
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let datagram = usize::from(word(IPIP + 4));
     let right = word(IPIP + 2) == tunnels.vxlan_port
-        && datagram == outer.total_len - ipv4::HEADER_LEN
+        && datagram == outer.total_len() - ipv4::HEADER_LEN
         && word(IPIP + 6) == 0
         && head[VXLAN - vxlan::HEADER_LEN..VXLAN] == vxlan::header(tunnels.vni)
         && head[VXLAN..VXLAN + 6] == tunnels.vtep_mac.0
@@ -131,7 +182,9 @@ mod tests {
     use ipnet::IpNet;
 
     use super::super::{
-        PortRole, ReversePath, RouterAddresses, WorkloadSources, parse::Ip, stages_1_and_2,
+        PortRole, ReversePath, RouterAddresses, WorkloadSources,
+        parse::{Ip, Traits},
+        stages_1_and_2,
     };
     use super::*;
     use crate::fib::{Fib, Grace};
@@ -175,17 +228,19 @@ mod tests {
             }
             let mut at_once = frame(&packet);
             let mut staged = frame(&packet);
-            let Some((traits, destination)) = open(snapshot, &port, &mut at_once) else {
+            let mut to = [Ipv4Addr::UNSPECIFIED];
+            if open(snapshot, &port, std::slice::from_mut(&mut at_once), &mut to) == 0 {
                 assert_eq!(at_once.bytes(), packet, "left as it was");
                 continue;
-            };
+            }
+            let (traits, [destination]) = (Traits::of_ipv4(at_once.bytes()), to);
             taken[kind] += 1;
             match stages_1_and_2(snapshot, &port, &mut staged) {
                 Ok(Ip::V4(ip)) => {
                     let expected = Traits::from(&Ip::V4(ip));
                     assert_eq!(
                         (traits, destination),
-                        (expected, ip.destination),
+                        (Some(expected), ip.destination),
                         "{packet:x?}"
                     );
                 }

@@ -47,6 +47,20 @@ pub(super) struct Traits {
     pub(super) dont_fragment: bool,
 }
 
+impl Traits {
+    /// Those of an IPv4 packet; none if it is shorter than a header.
+    #[inline(always)]
+    pub(super) fn of_ipv4(packet: &[u8]) -> Option<Self> {
+        let header: &[u8; ipv4::HEADER_LEN] = packet.first_chunk()?;
+        Some(Self {
+            is_v6: false,
+            tos: header[1],
+            ttl: header[8],
+            dont_fragment: header[6] & 0x40 != 0,
+        })
+    }
+}
+
 impl From<&Ip> for Traits {
     #[inline]
     fn from(ip: &Ip) -> Self {
@@ -247,5 +261,6 @@ pub(super) fn refuse_link_local(ip: &Ipv6) -> Result<(), DropReason> {
 #[inline]
 pub(super) fn never_forwarded_v4(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
-    first == 0 || first == 127 || first >= 224
+    // 0 wraps to 255.
+    first.wrapping_sub(1) >= 223 || first == 127
 }

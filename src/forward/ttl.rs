@@ -6,13 +6,13 @@ use crate::wire::{ipv4, ipv6};
 
 /// Whether the packet may take one more hop.
 #[inline]
-pub(super) fn more_than_one(ip: &Traits) -> bool {
+pub(super) fn more_than_one(ip: Traits) -> bool {
     ip.ttl > 1
 }
 
 /// Takes one hop off the packet in the frame; the IPv4 checksum follows (RFC 1624).
 #[inline]
-pub(super) fn decrement(ip: &Traits, frame: &mut Frame) {
+pub(super) fn decrement(ip: Traits, frame: &mut Frame) {
     let decremented = if ip.is_v6 {
         ipv6::decrement_hop_limit(frame.bytes_mut())
     } else {

@@ -140,6 +140,19 @@ impl Frame {
         self.end = self.end.min(self.start + length);
     }
 
+    /// Leaves of the packet what lies from byte `begin` to before byte `end`; false (and nothing changed) if
+    /// it is not that long.
+    #[inline(always)]
+    #[must_use]
+    pub fn narrow(&mut self, begin: usize, end: usize) -> bool {
+        let fits = begin <= end && end <= self.len();
+        if fits {
+            self.end = self.start + end;
+            self.start += begin;
+        }
+        fits
+    }
+
     /// Puts the packet at `range` of the buffer, as a port does when it has received one there;
     /// false (and nothing changed) if the buffer does not hold that range.
     #[must_use]

@@ -77,6 +77,11 @@ pub trait Port: Send {
     /// there, and says how many it appended. Frames are taken from `pool`.
     fn rx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> io::Result<usize>;
 
+    /// Whether it takes a system call to see that there is nothing to receive.
+    fn rx_costs_a_call(&self) -> bool {
+        false
+    }
+
     /// Sends frames from the front of `batch`, and says how many it took. A taken frame comes back to
     /// `pool` once the device is done with it; one that the device has no room for stays in `batch`,
     /// in order; one that can never be sent (too long for the device) is an error's business:

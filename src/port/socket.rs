@@ -212,6 +212,10 @@ impl Port for SocketPort {
         Ok(batch.len() - before)
     }
 
+    fn rx_costs_a_call(&self) -> bool {
+        true
+    }
+
     fn tx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> TxOutcome {
         let mut outcome = TxOutcome::default();
         let mut done = 0;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bgp_use::Bgp;
 use super::bridge::{self, Bridge};
@@ -99,7 +99,7 @@ pub struct Uplink {
 }
 
 /// How an AF_XDP port moves frames.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Io {
     /// In the driver if it can, else generic with a warning.

@@ -57,7 +57,7 @@ pub use bgp_configuration::BgpConfiguration;
 pub use bgp_filter::BgpFilter;
 pub use bgp_peer::BgpPeer;
 pub use block_affinity::BlockAffinity;
-pub use config::NodeConfig;
+pub use config::{Io, NodeConfig};
 pub use felix_configuration::FelixConfiguration;
 pub use host_endpoint::HostEndpoint;
 pub use ip_pool::{EncapMode, IpPool};

@@ -97,57 +97,79 @@ pub struct Ipv4 {
     pub destination: Ipv4Addr,
 }
 
-/// The header of a packet like most: no options, no fragment. Smaller than [`Ipv4`] and read in words.
+/// The header of a packet like most: no options, no fragment. What it says is read where it lies, when it
+/// is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plain {
-    /// DSCP (upper six bits) and ECN (lower two).
-    pub tos: u8,
-    /// Bytes in header and payload.
-    pub total_len: usize,
-    /// The DF flag.
-    pub dont_fragment: bool,
-    /// How many more routers may forward the packet.
-    pub ttl: u8,
-    /// What the payload is: see [`protocol`].
-    pub protocol: u8,
-    /// The sender.
-    pub source: Ipv4Addr,
-    /// The receiver.
-    pub destination: Ipv4Addr,
+pub struct Plain<'a> {
+    header: &'a [u8; HEADER_LEN],
+    total_len: u16,
 }
 
-impl Plain {
+impl<'a> Plain<'a> {
     /// The header of a packet of which `available` bytes are there; none if it has options, is that of
     /// a fragment, or [`Ipv4::parse`] would refuse it.
     #[inline(always)]
-    pub fn parse(header: &[u8; HEADER_LEN], available: usize) -> Option<Self> {
+    pub fn parse(header: &'a [u8; HEADER_LEN], available: usize) -> Option<Self> {
         let (words, _) = header.as_chunks::<4>();
         let &[first, second, third, source, destination] = words else {
             return None;
         };
-        let [first, second, third, source, destination] =
-            [first, second, third, source, destination].map(u32::from_be_bytes);
-        let total_len = (first & 0xffff) as usize;
-        let plain = first >> 24 == 0x45 && second & 0x3fff == 0;
-        let sum = u64::from(first)
-            + u64::from(second)
-            + u64::from(third)
-            + u64::from(source)
-            + u64::from(destination);
-        // 0xffff divides 2³² - 1: what is right folds to a multiple of it, and is not zero.
-        let fits = (HEADER_LEN..=available).contains(&total_len);
-        if !plain || !fits || sum % 0xffff != 0 {
-            return None;
-        }
-        Some(Self {
-            tos: (first >> 16) as u8,
-            total_len,
-            dont_fragment: second & u32::from(DONT_FRAGMENT) != 0,
-            ttl: (third >> 24) as u8,
-            protocol: (third >> 16) as u8,
-            source: Ipv4Addr::from_bits(source),
-            destination: Ipv4Addr::from_bits(destination),
-        })
+        let total_len = u16::from_be_bytes([first[2], first[3]]);
+        let fits = (HEADER_LEN..=available).contains(&usize::from(total_len));
+        // A ones' complement sum may be taken in any byte order (RFC 1071 section 2). 0xffff divides
+        // 2³² - 1: what is right folds to a multiple of it, and is not zero.
+        let sum: u64 = [first, second, third, source, destination]
+            .map(|word| u64::from(u32::from_ne_bytes(word)))
+            .into_iter()
+            .sum();
+        let fragment =
+            u16::from_ne_bytes([second[2], second[3]]) & u16::from_ne_bytes([0x3f, 0xff]);
+        let right = first[0] == 0x45 && fragment == 0 && fits && sum.is_multiple_of(0xffff);
+        right.then_some(Self { header, total_len })
+    }
+
+    /// DSCP (upper six bits) and ECN (lower two).
+    #[inline(always)]
+    pub const fn tos(&self) -> u8 {
+        self.header[1]
+    }
+
+    /// Bytes in header and payload.
+    #[inline(always)]
+    pub fn total_len(&self) -> usize {
+        usize::from(self.total_len)
+    }
+
+    /// The DF flag.
+    #[inline(always)]
+    pub const fn dont_fragment(&self) -> bool {
+        self.header[6] & 0x40 != 0
+    }
+
+    /// How many more routers may forward the packet.
+    #[inline(always)]
+    pub const fn ttl(&self) -> u8 {
+        self.header[8]
+    }
+
+    /// What the payload is: see [`protocol`].
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        self.header[9]
+    }
+
+    /// The sender.
+    #[inline(always)]
+    pub const fn source(&self) -> Ipv4Addr {
+        let [.., a, b, c, d, _, _, _, _] = *self.header;
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// The receiver.
+    #[inline(always)]
+    pub const fn destination(&self) -> Ipv4Addr {
+        let [.., a, b, c, d] = *self.header;
+        Ipv4Addr::new(a, b, c, d)
     }
 }
 
@@ -297,7 +319,12 @@ pub fn decrement_ttl(header: &mut [u8]) -> bool {
     let Some(ttl) = h[8].checked_sub(1) else {
         return false;
     };
-    replace_word::<8>(h, [ttl, h[9]]);
+    h[8] = ttl;
+    // What replacing the word comes to when it becomes 0x0100 less: 0x0100 more, and the carry (RFC 1624
+    // equation 3; ip_decrease_ttl of the kernel).
+    let checksum = u32::from(u16::from_be_bytes([h[10], h[11]])) + 0x0100;
+    let checksum = checksum + u32::from(checksum >= 0xffff);
+    h[10..12].copy_from_slice(&(checksum as u16).to_be_bytes());
     true
 }
 

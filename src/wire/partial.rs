@@ -56,16 +56,18 @@ pub fn complete_ipv4(ip: &Ipv4, ip_packet: &mut [u8]) -> bool {
 /// Whether the TCP or UDP checksum of an ordinary packet seems to be partial; `segment` is what follows
 /// its IP header.
 #[inline(always)]
-pub fn is_partial(ip: &Plain, segment: &[u8]) -> bool {
-    let Some((field, least, _)) = field(ip.protocol) else {
+pub fn is_partial(ip: &Plain<'_>, segment: &[u8]) -> bool {
+    let Some((field, least, _)) = field(ip.protocol()) else {
         return false;
     };
     let Some(field) = segment.get(field..field + 2) else {
         return false;
     };
-    let (source, destination) = (ip.source.to_bits(), ip.destination.to_bits());
-    let sum =
-        u64::from(source) + u64::from(destination) + u64::from(ip.protocol) + segment.len() as u64;
+    let (source, destination) = (ip.source().to_bits(), ip.destination().to_bits());
+    let sum = u64::from(source)
+        + u64::from(destination)
+        + u64::from(ip.protocol())
+        + segment.len() as u64;
     let field = u64::from(u16::from_be_bytes([field[0], field[1]]));
     segment.len() >= least && (sum + 0xffff - field).is_multiple_of(0xffff)
 }

@@ -1,5 +1,6 @@
 //! The hot loop: receive a batch, forward it, send it; sleep when there is nothing to do.
 
+mod pace;
 mod plug;
 
 use std::io;
@@ -15,6 +16,7 @@ use super::counters::Counters;
 use super::mailbox::{Inbox, Mailbox, Message};
 use super::publish::{Published, PublishedReader, QuiescentReader};
 use super::slow_path::Punted;
+use pace::Pace;
 use crate::forward::{self, BridgeId, Flood, Place, Punt, Snapshot, Verdict, WorkerState};
 use crate::packet::{BATCH, Batch, DropReason, Frame, FramePool};
 use crate::port::{Port, PortId};
@@ -78,6 +80,8 @@ pub struct Worker {
     number: usize,
     cpu: Option<usize>,
     ports: Vec<Box<dyn Port>>,
+    /// When to look at each of them.
+    paces: Vec<Pace>,
     routes: Vec<Way>,
     outgoing: Vec<Batch>,
     incoming: Batch,
@@ -107,6 +111,10 @@ enum Way {
     None,
 }
 
+fn pace_of(port: &dyn Port) -> Pace {
+    Pace::new(port.rx_costs_a_call())
+}
+
 impl Worker {
     /// Puts a worker together and registers its ports with its poll.
     pub fn new(parts: Parts) -> io::Result<Self> {
@@ -128,6 +136,7 @@ impl Worker {
         Ok(Self {
             number: parts.number,
             cpu: parts.cpu,
+            paces: ports.iter().map(|port| pace_of(port.as_ref())).collect(),
             outgoing: ports
                 .iter()
                 .map(|_| Batch::with_capacity(4 * BATCH))
@@ -183,7 +192,11 @@ impl Worker {
         self.quiescence.quiescent();
         let mut busy = false;
         for index in 0..self.ports.len() {
-            busy |= self.receive(index);
+            if self.paces[index].is_due() {
+                let found = self.receive(index);
+                self.paces[index].note(found);
+                busy |= found;
+            }
         }
         busy |= self.read_mail();
         if self.counters.rounds.get().is_multiple_of(LOOK_AFTER_ROUNDS) {
@@ -464,6 +477,7 @@ impl Worker {
             }
             self.quiescence.online();
             self.counters.sleeps.add(1);
+            self.paces.iter_mut().for_each(Pace::reset);
         }
         self.inbox.awake();
     }

@@ -159,6 +159,7 @@ fn differences(before: &Report, after: &Report) -> Vec<String> {
             format!("{:?}", was.softirq),
             format!("{:?}", is.softirq),
         ),
+        ("AF_XDP", format!("{:?}", was.io), format!("{:?}", is.io)),
         (
             "routes",
             format!("{:?}", was.routes),

@@ -9,6 +9,7 @@ use crate::bench::load::profile::FrameSize;
 use crate::bench::options::Routes;
 use crate::bench::systems::System;
 use crate::bench::topology::Direction;
+use crate::resources::Io;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:0 auto;padding:0 1.5rem 3rem;color:#1c2733}\
@@ -418,6 +419,11 @@ fn method(report: &Report) -> String {
             method.node_cpu
         ),
     };
+    let io = match method.io {
+        Io::Auto => "",
+        Io::Native => " AF_XDP ports are in native mode.",
+        Io::Generic => " AF_XDP ports are in generic mode.",
+    };
     let realtime = if method.realtime {
         " Both have real-time priority."
     } else {
@@ -429,7 +435,7 @@ fn method(report: &Report) -> String {
         .collect();
     format!(
         "{rounds} rounds, in each of which every system has its turn; {flows} flows to {destinations} \
-         destinations, {routes}. The load comes from CPU {generator}. {place}{realtime} The generator \
+         destinations, {routes}. The load comes from CPU {generator}. {place}{io}{realtime} The generator \
          alone makes {ceilings}. NDR is the largest rate without loss, PDR that with no more than 0.5 % \
          of it, found by trials of {trial} s, up to {trials} at each rate, to {width} %. Lines on bars \
          reach from the smallest to the largest round. Costs count the node\u{2019}s processes and the \

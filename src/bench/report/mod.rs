@@ -16,6 +16,7 @@ use super::machine::Machine;
 use super::options::Routes;
 use super::systems::System;
 use super::topology::Direction;
+use crate::resources::Io;
 pub use statistics::{Spread, Verdict, spread, verdict};
 
 /// The version of the file's shape.
@@ -69,6 +70,9 @@ pub struct Method {
     pub node_cpu: usize,
     /// Where a node's receive softirq ran.
     pub softirq: Softirq,
+    /// How AF_XDP ports moved frames; reports from before it could be chosen do not say.
+    #[serde(default)]
+    pub io: Io,
     /// Whether load and nodes ran with real-time priority.
     pub realtime: bool,
     /// The interfaces that were given, if it was not on nodes of the bench's own.

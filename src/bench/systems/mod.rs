@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{BenchError, Result};
 use super::options::Routes;
 use super::topology::{Direction, Outer, Site, Topology};
+use crate::resources::Io;
 
 /// A system under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -221,6 +222,8 @@ pub struct Place {
     pub destinations: u32,
     /// The routes to them.
     pub routes: Routes,
+    /// How AF_XDP ports move frames.
+    pub io: Io,
     /// Whether what forwards has real-time priority.
     pub realtime: bool,
 }

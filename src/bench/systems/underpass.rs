@@ -11,6 +11,7 @@ use crate::bench::error::{BenchError, Result};
 use crate::bench::topology::{Direction, Site, Topology};
 use crate::observe::protocol::{Reply, Request};
 use crate::observe::report::{Encapsulation, RouteKind, RouteState};
+use crate::resources::Io;
 
 /// How long a node may take until it forwards.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +48,8 @@ pub(super) fn start(
         &each(&|site| documents::workload(site, place.addresses(site))),
     )?;
 
-    if system.has_fast_path() {
+    // What a veth without an XDP program of its own does not have by itself.
+    if system.has_fast_path() || place.io == Io::Generic {
         for site in sites {
             site.enable_napi()?;
             site.enable_workload_napi()?;
@@ -129,8 +131,8 @@ fn ask(socket: &Path, request: &Request) -> Option<Reply> {
 fn configuration(system: System, site: &Site, place: &Place, directory: &Path) -> String {
     format!(
         "node: {name}\n\
-         uplink: {{ interface: {uplink} }}\n\
-         workloads:\n- {{ interface: {port} }}\n\
+         uplink: {{ interface: {uplink}, io: {io} }}\n\
+         workloads:\n- {{ interface: {port}, io: {io} }}\n\
          workers: {{ count: 1, cpus: [{cpu}] }}\n\
          datastore: {{ directory: {datastore} }}\n\
          control: {socket}\n\
@@ -138,11 +140,20 @@ fn configuration(system: System, site: &Site, place: &Place, directory: &Path) -
         fast_path = if system.has_fast_path() { "on" } else { "off" },
         name = site.name,
         uplink = site.uplink,
+        io = name(place.io),
         port = site.port,
         cpu = place.cpu,
         datastore = directory.join("datastore").display(),
         socket = directory.join(format!("{}.sock", site.name)).display(),
     )
+}
+
+const fn name(io: Io) -> &'static str {
+    match io {
+        Io::Auto => "auto",
+        Io::Native => "native",
+        Io::Generic => "generic",
+    }
 }
 
 /// The modes of the pool: ipipMode, vxlanMode.

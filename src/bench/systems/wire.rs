@@ -15,6 +15,7 @@ use crate::port::xdp::{
     DEFAULT_RING_SIZE, Role, Steering, UmemOptions, WorkerUmem, XdpModeWanted, XdpOptions, XdpPort,
 };
 use crate::port::{Port, PortError, PortId};
+use crate::resources::Io;
 
 /// The verb by which the binary runs a wire; see [`run`].
 pub const VERB: &str = "bench-wire";
@@ -37,8 +38,17 @@ pub(super) fn start(topology: &Topology, direction: Direction, place: &Place) ->
     let own = std::env::current_exe().map_err(BenchError::io("finding this program's file"))?;
     let mut running = Running::default();
     for site in topology.nodes(direction) {
+        if place.io == Io::Generic {
+            site.enable_napi()?;
+            site.enable_workload_napi()?;
+        }
         let mut command = site.node.command(Some(place.cpu), &own)?;
         command.args([VERB, &site.port, &site.uplink]);
+        match place.io {
+            Io::Auto => {}
+            Io::Native => drop(command.arg("--native")),
+            Io::Generic => drop(command.arg("--generic")),
+        }
         let log = place.directory.join(format!("wire-{}.log", site.name));
         let mut process = Process::spawn(command, &log)?;
         process.wait_for(System::Wire, PATIENCE, || {
@@ -50,7 +60,7 @@ pub(super) fn start(topology: &Topology, direction: Direction, place: &Place) ->
 }
 
 /// Passes frames between two devices until the process is ended.
-pub fn run(devices: [&str; 2]) -> Result<()> {
+pub fn run(devices: [&str; 2], wanted: XdpModeWanted) -> Result<()> {
     let open = || -> Result<Wire, PortError> {
         let (umem, frames) = WorkerUmem::new(&UmemOptions::for_queues(2))?;
         let mut pool = FramePool::new(frames, HEADROOM);
@@ -66,7 +76,7 @@ pub fn run(devices: [&str; 2]) -> Result<()> {
         }
         let mut steering = Vec::new();
         for (device, port) in devices.into_iter().zip(&ports) {
-            let mut one = Steering::attach(device, Role::Workload, XdpModeWanted::Auto)?;
+            let mut one = Steering::attach(device, Role::Workload, wanted)?;
             for (queue, socket) in port.sockets() {
                 one.register(queue, socket)?;
             }

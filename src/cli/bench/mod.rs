@@ -19,6 +19,8 @@ use crate::bench::report::{compare, html};
 use crate::bench::systems::{System, wire};
 use crate::bench::topology::Direction;
 use crate::bench::{self, BenchError, Options, Report, Routes, Softirq, namespace};
+use crate::port::xdp::XdpModeWanted;
+use crate::resources::Io;
 use crate::wire::MacAddr;
 use bar::Bar;
 
@@ -114,6 +116,10 @@ pub struct What {
     /// work [default], or on the sender's, as the kernel does with veth by itself
     #[arg(long, value_enum, value_name = "WHERE")]
     softirq: Option<SoftirqName>,
+    /// How AF_XDP ports move frames, of underpass and of the wire: by the driver if it can [auto], by the
+    /// driver, or in the kernel's generic path
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    io: IoName,
     /// Do not run before everything else on the machine: measure with what else runs there
     #[arg(long)]
     no_realtime: bool,
@@ -145,6 +151,13 @@ enum DirectionName {
 enum RoutesName {
     Blocks,
     Hosts,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum IoName {
+    Auto,
+    Native,
+    Generic,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -190,11 +203,16 @@ pub fn enter(arguments: &EnterArguments) -> Failure {
 }
 
 /// Runs a wire between two devices.
-pub fn wire(devices: &[String]) -> Result<(), Failure> {
+pub fn wire(devices: &[String], native: bool, generic: bool) -> Result<(), Failure> {
     let [one, other] = devices else {
         return Err("name two interfaces".to_owned().into());
     };
-    wire::run([one, other]).map_err(|error| failure(&error))
+    let wanted = match (native, generic) {
+        (true, _) => XdpModeWanted::Native,
+        (_, true) => XdpModeWanted::Generic,
+        _ => XdpModeWanted::Auto,
+    };
+    wire::run([one, other], wanted).map_err(|error| failure(&error))
 }
 
 fn measure(what: &What) -> Result<(), Failure> {
@@ -281,6 +299,11 @@ fn options(what: &What) -> Result<Options, Failure> {
             SoftirqName::Node => Softirq::Node,
         };
     }
+    options.io = match what.io {
+        IoName::Auto => Io::Auto,
+        IoName::Native => Io::Native,
+        IoName::Generic => Io::Generic,
+    };
     options.realtime &= !what.no_realtime;
     options.check().map_err(|error| failure(&error))?;
     Ok(options)

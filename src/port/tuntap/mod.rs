@@ -177,6 +177,10 @@ impl Port for TunTapPort {
         }
     }
 
+    fn rx_costs_a_call(&self) -> bool {
+        true
+    }
+
     fn tx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> TxOutcome {
         match &mut self.io {
             Io::Plain(interface) => tx(interface, pool, batch),

@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
-use super::{Way, Worker};
+use super::{Way, Worker, pace_of};
 use crate::packet::{BATCH, Batch, Frame};
 use crate::port::{Port, PortId};
 use crate::worker::mailbox::{Plug, Unplugged};
@@ -26,6 +26,7 @@ impl Worker {
             log::error!("{}: packets will wait up to a nap: {error}", port.name());
         }
         *way = Way::Own(self.ports.len());
+        self.paces.push(pace_of(port.as_ref()));
         self.ports.push(port);
         self.outgoing.push(Batch::with_capacity(4 * BATCH));
     }
@@ -58,6 +59,7 @@ impl Worker {
         self.flush();
         self.look_after_ports();
         let port = self.ports.swap_remove(index);
+        self.paces.swap_remove(index);
         self.counters.forget(port.id());
         self.outgoing.swap_remove(index);
         self.routes[usize::from(port.id().0)] = Way::None;
