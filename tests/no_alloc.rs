@@ -74,6 +74,8 @@ fn the_cases_are_of_every_fate_that_the_packet_path_knows() {
         R::SlowPathFull,
         R::RateLimited,
         R::NotAnswered,
+        // Ports' own, whose cases are in tests/ports.
+        R::MalformedFrame,
         R::Oversized,
         R::TxRingFull,
         R::TxError,

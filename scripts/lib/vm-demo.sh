@@ -1,4 +1,4 @@
-# What scripts/vm-lab demo shows: both topologies, traffic in every mode, and packets as tcpdump reads them.
+# What scripts/vm-lab demo shows: the topologies without a Debian of their own, traffic in every mode, and packets as tcpdump reads them.
 # shellcheck shell=bash
 
 PAYLOAD_BYTES=3000000
@@ -7,7 +7,7 @@ vm_demo() {
     local topology
     trap 'bash "$HERE/vm-lab" down >/dev/null' EXIT
     trap 'exit 130' INT TERM HUP
-    for topology in A B; do demo_topology "$topology"; done
+    for topology in A B C; do demo_topology "$topology"; done
     [[ ${#FAILURES[@]} -eq 0 ]] || { printf 'FAILED: %s\n' "${FAILURES[@]}"; exit 1; }
     say "everything worked, in $SECONDS s"
 }
@@ -26,7 +26,7 @@ demo_topology() {
         demo_wire "$mode"
     done
     printf '\n'
-    "$(underpass_bin)" counters --socket "$(node_socket worker1)"
+    in_router worker1 counters --socket "$(node_socket worker1)"
     bash "$HERE/vm-lab" down
 }
 

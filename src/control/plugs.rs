@@ -6,12 +6,19 @@
 //! ```
 //!
 //! So what the workload sends, or is sent, meanwhile goes the old way or the new one. Frames for the
-//! kernel to receive into come from the worker's reserve and go back there.
+//! kernel to receive into come from the worker's reserve and go back there. Packet ports and unix sockets need
+//! none, and no steering.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::ports::{Description, OpenPorts, PLUGGED_RING, WorkerPorts, may_leave_checksums, steer};
+use super::ports::{
+    Description, OpenPorts, PLUGGED_RING, WorkerPorts, may_leave_checksums, open_held, open_socket,
+    steer,
+};
 use super::resolve::Wanted;
 use crate::forward::{PortConfig, PortRole, WorkloadSources};
 use crate::kernel::Mirror;
@@ -19,7 +26,7 @@ use crate::port::capture::Captured;
 use crate::port::xdp::{Role, Steering, XdpOptions, XdpPort};
 use crate::port::{Port, PortError, PortId, receive_queues};
 use crate::resources::NodeConfig;
-use crate::resources::config::{Io, PortKind};
+use crate::resources::config::{Io, PortKind, WorkloadPort};
 use crate::resources::workload_interfaces::WorkloadInterfaces;
 use crate::worker::mailbox::Unplugged;
 
@@ -34,9 +41,9 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The fewest entries of a ring.
 const LEAST_RING: u32 = 64;
 
-/// The workload ports by AF_XDP of one node.
+/// The workload ports of one node that come and go: all but the devices that it makes itself.
 pub struct Plugs {
-    /// Those of the configuration, each with its number once it has one.
+    /// Those of the configuration, each with its number.
     listed: BTreeMap<String, Listed>,
     automatic: Option<WorkloadInterfaces>,
     /// Those of the configuration that underpass makes itself: TUN and TAP devices, which stay.
@@ -49,15 +56,22 @@ pub struct Plugs {
 }
 
 struct Listed {
-    io: Io,
-    opened: Option<(PortId, PortRole)>,
+    port: WorkloadPort,
+    number: Option<(PortId, PortRole)>,
+}
+
+/// What a port is opened on, to know another one by: an interface's number in the kernel; a socket's inode in
+/// the file system, or 0 where there is none yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Interface(u32),
+    Socket(u64),
 }
 
 /// An open port.
 struct Plugged {
     id: PortId,
-    /// The interface's number in the kernel: another one is another interface.
-    index: u32,
+    place: Place,
     /// Frames that the reserve gave for it.
     frames: usize,
     steering: Option<Steering>,
@@ -97,22 +111,24 @@ pub struct Opened {
     pub port: Box<dyn Port>,
 }
 
+/// An AF_XDP port, how many frames it took, and its sockets by queue.
+type OpenedXdp = (Box<dyn Port>, usize, Vec<(u32, i32)>);
+
 impl Plugs {
     /// No port is open yet.
     pub fn new(config: &NodeConfig) -> Self {
-        let xdp = config
+        let (made, found): (Vec<_>, Vec<_>) = config
             .workloads
             .iter()
-            .filter(|port| port.kind == PortKind::Xdp);
-        let listed = xdp.map(|port| {
-            let io = port.io.unwrap_or_default();
-            (port.interface.to_string(), Listed { io, opened: None })
+            .partition(|port| port.kind.is_made());
+        let listed = found.into_iter().map(|port| {
+            let listed = Listed {
+                port: port.clone(),
+                number: None,
+            };
+            (port.interface.to_string(), listed)
         });
-        let made = config
-            .workloads
-            .iter()
-            .filter(|port| port.kind != PortKind::Xdp)
-            .map(|port| port.interface.to_string());
+        let made = made.into_iter().map(|port| port.interface.to_string());
         let host = config.host.as_ref().map(|host| host.tun.to_string());
         Self {
             listed: listed.collect(),
@@ -133,23 +149,30 @@ impl Plugs {
         self.free.insert(0, id);
     }
 
+    /// Notes the number of a port of the configuration.
+    pub(super) fn numbered(&mut self, name: &str, id: PortId, role: PortRole) {
+        if let Some(listed) = self.listed.get_mut(name) {
+            listed.number = Some((id, role));
+        }
+    }
+
     /// Notes a port of the configuration that was opened at the start.
-    pub fn opened_at_start(
+    pub(super) fn opened_at_start(
         &mut self,
         name: &str,
-        (id, role): (PortId, PortRole),
-        index: u32,
+        id: PortId,
+        mirror: &Mirror,
         frames: usize,
-        steering: Steering,
+        steering: Option<Steering>,
     ) {
-        if let Some(listed) = self.listed.get_mut(name) {
-            listed.opened = Some((id, role));
-        }
+        let Some(place) = self.place(name, mirror) else {
+            return;
+        };
         let plugged = Plugged {
             id,
-            index,
+            place,
             frames,
-            steering: Some(steering),
+            steering,
             sockets: Vec::new(),
         };
         self.open.insert(name.to_owned(), plugged);
@@ -158,10 +181,9 @@ impl Plugs {
     /// What is to be opened and closed, and notes what waits for what.
     pub fn plan(&mut self, wanted: &Wanted, mirror: &Mirror, now: Instant) -> Plan {
         let mut plan = Plan::default();
-        let named = |name: &str| mirror.link_named(name).map(|link| link.index);
         for (name, port) in &self.open {
             let kept = self.listed.contains_key(name) || wanted.workloads.contains_key(name);
-            if !kept || named(name) != Some(port.index) {
+            if !kept || self.place(name, mirror) != Some(port.place) {
                 plan.close.push(name.clone());
             }
         }
@@ -173,11 +195,9 @@ impl Plugs {
                 plan.more |= plan.close.contains(&name);
                 continue;
             }
-            match (self.refusal(&name), named(&name)) {
+            match (self.refusal(&name), self.place(&name, mirror)) {
                 (Some(reason), _) => self.waits(&name, reason),
-                (None, None) => {
-                    self.waits(&name, "there is no such interface".to_owned());
-                }
+                (None, None) => self.waits(&name, self.lacks(&name)),
                 (None, Some(_)) => {
                     let due = self.waiting.get(&name).and_then(|waiting| waiting.retry);
                     if due.is_none_or(|(at, _)| at <= now) {
@@ -241,6 +261,26 @@ impl Plugs {
         }
     }
 
+    /// Where a port is opened; nothing if what it needs is not there.
+    fn place(&self, name: &str, mirror: &Mirror) -> Option<Place> {
+        match self.listed.get(name) {
+            Some(listed) => place(&listed.port, mirror),
+            None => interface(name, mirror),
+        }
+    }
+
+    /// What a port waits for that has no place.
+    fn lacks(&self, name: &str) -> String {
+        match self
+            .listed
+            .get(name)
+            .and_then(|listed| directory(&listed.port))
+        {
+            Some(directory) => format!("there is no directory {}", directory.display()),
+            None => "there is no such interface".to_owned(),
+        }
+    }
+
     fn waits(&mut self, name: &str, reason: String) {
         let known = self.waiting.get(name);
         if known.is_none_or(|known| known.reason != reason) {
@@ -269,14 +309,16 @@ impl Plugs {
     }
 
     fn io(&self, name: &str) -> Io {
-        let listed = self.listed.get(name).map(|listed| listed.io);
-        let automatic = || self.automatic.as_ref().map(|automatic| automatic.io);
-        listed.or_else(automatic).unwrap_or_default()
+        let automatic = self.automatic.as_ref().map(|automatic| automatic.io);
+        match self.listed.get(name) {
+            Some(listed) => listed.port.io.unwrap_or_default(),
+            None => automatic.unwrap_or_default(),
+        }
     }
 
     fn number(&mut self, name: &str) -> Option<(PortId, PortRole)> {
-        match self.listed.get(name).and_then(|listed| listed.opened) {
-            Some(known) => Some(known),
+        match self.listed.get(name) {
+            Some(listed) => listed.number,
             None => self.free.pop().map(|id| (id, PortRole::Workload)),
         }
     }
@@ -286,6 +328,29 @@ impl Plugs {
             self.free.push(id);
         }
     }
+}
+
+/// Where a port of the configuration can be opened.
+pub(super) fn place(port: &WorkloadPort, mirror: &Mirror) -> Option<Place> {
+    let Some(directory) = directory(port) else {
+        return interface(&port.interface.to_string(), mirror);
+    };
+    let inode = port
+        .socket
+        .as_deref()
+        .and_then(|path| fs::metadata(path).ok());
+    let inode = inode.map_or(0, |socket| socket.ino());
+    (inode != 0 || directory.is_dir()).then_some(Place::Socket(inode))
+}
+
+fn interface(name: &str, mirror: &Mirror) -> Option<Place> {
+    let link = mirror.link_named(name)?;
+    Some(Place::Interface(link.index))
+}
+
+/// The directory of a unix socket's.
+fn directory(port: &WorkloadPort) -> Option<&Path> {
+    port.socket.as_deref()?.parent()
 }
 
 // The ports' side: sockets, steering and frames.
@@ -313,19 +378,12 @@ impl OpenPorts {
         role: PortRole,
         mirror: &Mirror,
     ) -> Result<Opened, PortError> {
-        let index = mirror.link_named(name).map_or(0, |link| link.index);
-        let queues = receive_queues(name)?;
-        let options = XdpOptions {
-            interface: name.to_owned(),
-            queues: 0..queues,
-            ring_size: (PLUGGED_RING / queues.next_power_of_two()).max(LEAST_RING),
+        let listed = self.plugs.listed.get(name).map(|listed| &listed.port);
+        let listed = listed.filter(|port| port.kind != PortKind::Xdp).cloned();
+        let (port, frames, sockets) = match &listed {
+            Some(listed) => (self.open_other(id, listed)?, 0, Vec::new()),
+            None => self.open_xdp_plug(name, id)?,
         };
-        let worker = self.owner(id);
-        let WorkerPorts { reserve, umem, .. } = &mut self.workers[worker];
-        umem.reclaim(reserve);
-        let before = reserve.available();
-        let port = XdpPort::open(id, &options, umem, reserve)?;
-        let frames = before - reserve.available();
         let capabilities = port.capabilities();
         let config = PortConfig {
             id,
@@ -339,22 +397,49 @@ impl OpenPorts {
             device: name.to_owned(),
             role,
             io: capabilities.io.clone(),
-            local: true,
+            local: listed.is_none_or(|port| !port.kind.is_socket()),
             mtu: capabilities.mtu,
         });
         let plugged = Plugged {
             id,
-            index,
+            place: self.plugs.place(name, mirror).unwrap_or(Place::Socket(0)),
             frames,
             steering: None,
-            sockets: port.sockets().collect(),
+            sockets,
         };
         self.plugs.open.insert(name.to_owned(), plugged);
-        let port = Captured::named(Box::new(port), name.to_owned(), &self.switch);
+        let port = Captured::named(port, name.to_owned(), &self.switch);
         Ok(Opened {
             config,
             port: Box::new(port),
         })
+    }
+
+    /// An AF_XDP port, the frames that it took and its sockets.
+    fn open_xdp_plug(&mut self, name: &str, id: PortId) -> Result<OpenedXdp, PortError> {
+        let queues = receive_queues(name)?;
+        let options = XdpOptions {
+            interface: name.to_owned(),
+            queues: 0..queues,
+            ring_size: (PLUGGED_RING / queues.next_power_of_two()).max(LEAST_RING),
+        };
+        let worker = self.owner(id);
+        let WorkerPorts { reserve, umem, .. } = &mut self.workers[worker];
+        umem.reclaim(reserve);
+        let before = reserve.available();
+        let port = XdpPort::open(id, &options, umem, reserve)?;
+        let sockets = port.sockets().collect();
+        Ok((Box::new(port), before - reserve.available(), sockets))
+    }
+
+    /// A port of another kind, which needs no frames of its own.
+    fn open_other(&mut self, id: PortId, port: &WorkloadPort) -> Result<Box<dyn Port>, PortError> {
+        if port.kind.is_socket() {
+            return Ok(Box::new(open_socket(id, port)?));
+        }
+        let worker = self.owner(id);
+        let held = open_held(id, port, &mut self.workers[worker].reserve)?;
+        Ok(Box::new(held))
     }
 
     /// Has what a workload sends come to its port. On failure the port is to be closed again.
@@ -363,6 +448,9 @@ impl OpenPorts {
         let Some(port) = self.plugs.open.get_mut(name) else {
             return false;
         };
+        if port.sockets.is_empty() {
+            return true;
+        }
         match steer(mirror, name, Role::Workload, io, &port.sockets) {
             Ok(steering) => {
                 if let Some(description) = &mut self.descriptions[usize::from(port.id.0)] {

@@ -1,7 +1,7 @@
 //! The node's ports: opened in one place, shared out among the workers.
 //!
-//! Ports have numbers, 0 for the uplink; those of interfaces that come and go are set aside at the
-//! start, each with the worker that will serve it, and so are the frames that they will need:
+//! Ports have numbers, 0 for the uplink; those of interfaces that are not there yet, or come and go, are set
+//! aside at the start, each with the worker that will serve it, and so are the frames that they will need:
 //! [`super::plugs`] opens and closes them.
 //!
 //! The uplink's queues go to all workers in turn; every other port has one worker. A worker's first
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::plugs::Plugs;
+use super::plugs::{Plugs, place};
 use crate::forward::{BridgeId, PortConfig, PortRole, WorkloadSources};
 use crate::kernel::{Mirror, veth};
 use crate::packet::{BATCH, FramePool, HEADROOM};
@@ -51,7 +51,7 @@ pub struct OpenPorts {
     pub workload_ports: BTreeMap<String, PortId>,
     /// The port of each workload interface that is in a bridge, open or not.
     pub bridge_ports: BTreeMap<String, PortId>,
-    /// Workload ports by AF_XDP, which come and go.
+    /// Workload ports that come and go.
     pub plugs: Plugs,
     /// The uplink's own Ethernet address.
     pub uplink_mac: MacAddr,
@@ -111,12 +111,11 @@ pub fn open(
         move |error: PortError| config.problem(Fault::new(field, error.to_string(), ""))
     };
     let uplink = || of("uplink.interface".to_owned());
-    let frame_size = frame_size(config, mirror);
     let queues = uplink_queues(config).map_err(uplink())?;
-    let memory = workload_queues(config)
+    let memory = workload_queues(config, mirror)
         .map_err(|(index, error)| of(workload_field(config, index))(error))
         .and_then(|own| {
-            open_memory(config, &queues, &own, frame_size).map_err(of("workers".to_owned()))
+            open_memory(config, mirror, &queues, &own).map_err(of("workers".to_owned()))
         })?;
     let mut opening = Opening {
         mirror,
@@ -158,7 +157,7 @@ pub fn open(
             .link_named(config.uplink.interface.as_str())
             .map_or(0, |link| link.index),
         uplink_steering,
-        largest: largest_packet(frame_size),
+        largest: largest_packet(frame_size(config, mirror)),
         switch: switch.clone(),
     })
 }
@@ -232,60 +231,56 @@ impl Opening<'_> {
             .as_ref()
             .unwrap_or(&config.interface)
             .to_string();
-        match config.kind {
+        self.plugs.numbered(&name, id, role);
+        if let PortRole::Bridge(_) = role {
+            self.bridge_ports.insert(name.clone(), id);
+        }
+        if !config.kind.is_made() && place(config, self.mirror).is_none() {
+            log::warn!("port {name} is not there yet");
+            self.comes_later(id, worker);
+            return Ok(());
+        }
+        if role == PortRole::Workload {
+            self.workload_ports.insert(name.clone(), id);
+        }
+        let (mut frames, mut steering) = (0, None);
+        let port: Box<dyn Port> = match config.kind {
             PortKind::Xdp => {
                 let queues = 0..receive_queues(&device)?;
                 let mut port = self.open_xdp(worker, id, &device, queues)?;
                 let sockets: Vec<_> = port.sockets().collect();
                 let io = config.io.unwrap_or_default();
-                let steering = self.steer(&device, Role::Workload, io, &sockets)?;
-                port.set_mode(steering.mode(), &self.workers[worker].umem);
-                let index = self.mirror.link_named(&device).map_or(0, |link| link.index);
-                self.plugs
-                    .opened_at_start(&name, (id, role), index, port.held(), steering);
-                self.describe(&name, &device, role, &port, Some(worker));
-                self.keep(worker, Box::new(port));
+                let attached = self.steer(&device, Role::Workload, io, &sockets)?;
+                port.set_mode(attached.mode(), &self.workers[worker].umem);
+                (frames, steering) = (port.held(), Some(attached));
+                Box::new(port)
             }
-            PortKind::Stream | PortKind::Dgram => {
-                let kind = match config.kind {
-                    PortKind::Dgram => SocketKind::Datagram,
-                    _ => SocketKind::Stream,
-                };
-                let path = config.socket.as_deref().unwrap_or(Path::new(""));
-                let port = SocketPort::open(id, &name, kind, path)?;
-                self.describe(&name, &device, role, &port, Some(worker));
-                if let Some(Some(description)) = self.descriptions.last_mut() {
-                    description.local = false;
-                }
-                self.keep(worker, Box::new(port));
-            }
-            PortKind::Tun | PortKind::Tap | PortKind::Packet => {
-                let kind = match config.kind {
-                    PortKind::Packet => TunTapKind::Held,
-                    PortKind::Tap => TunTapKind::Tap,
-                    _ => TunTapKind::Tun,
-                };
-                let netns = config.netns.clone();
+            PortKind::Stream | PortKind::Dgram => Box::new(open_socket(id, config)?),
+            PortKind::Packet => Box::new(open_held(id, config, &mut self.workers[worker].pool)?),
+            PortKind::Tun | PortKind::Tap => {
                 let options = TunTapOptions {
                     interface: device.clone(),
-                    kind,
-                    netns,
+                    kind: match config.kind {
+                        PortKind::Tap => TunTapKind::Tap,
+                        _ => TunTapKind::Tun,
+                    },
+                    netns: config.netns.clone(),
                     super_packets: true,
                     multi_queue: false,
                 };
-                let port = TunTapPort::open(id, &options, &mut self.workers[worker].pool)?;
-                self.describe(&name, &device, role, &port, Some(worker));
-                let in_other_netns = config.netns.is_some();
-                if let Some(Some(description)) = self.descriptions.last_mut() {
-                    description.local = !in_other_netns;
-                }
-                self.keep(worker, Box::new(port));
+                let pool = &mut self.workers[worker].pool;
+                Box::new(TunTapPort::open(id, &options, pool)?)
             }
-        }
-        match role {
-            PortRole::Bridge(_) => self.bridge_ports.insert(name, id),
-            _ => self.workload_ports.insert(name, id),
         };
+        self.describe(&name, &device, role, &*port, Some(worker));
+        if let Some(Some(description)) = self.descriptions.last_mut() {
+            description.local = config.netns.is_none() && !config.kind.is_socket();
+        }
+        if !config.kind.is_made() {
+            self.plugs
+                .opened_at_start(&name, id, self.mirror, frames, steering);
+        }
+        self.keep(worker, port);
         Ok(())
     }
 
@@ -354,11 +349,14 @@ impl Opening<'_> {
     /// Sets a number aside for a workload's port that is opened later; the workers take turns.
     fn set_aside(&mut self) {
         let id = self.next_id();
+        self.comes_later(id, usize::from(id.0) % self.workers.len());
+        self.plugs.set_aside(id);
+    }
+
+    fn comes_later(&mut self, id: PortId, owner: usize) {
         self.configs.push(PortConfig::closed(id));
         self.descriptions.push(None);
-        let owner = usize::from(id.0) % self.workers.len();
         self.owners.push(Some(owner));
-        self.plugs.set_aside(id);
     }
 
     fn describe(
@@ -405,6 +403,32 @@ impl Opening<'_> {
     fn next_id(&self) -> PortId {
         PortId(self.configs.len() as u16)
     }
+}
+
+/// Opens a unix socket for a workload.
+pub(super) fn open_socket(id: PortId, port: &WorkloadPort) -> Result<SocketPort, PortError> {
+    let kind = match port.kind {
+        PortKind::Dgram => SocketKind::Datagram,
+        _ => SocketKind::Stream,
+    };
+    let path = port.socket.as_deref().unwrap_or(Path::new(""));
+    SocketPort::open(id, &port.interface.to_string(), kind, path)
+}
+
+/// Opens a packet socket on a device that another program holds.
+pub(super) fn open_held(
+    id: PortId,
+    port: &WorkloadPort,
+    pool: &mut FramePool,
+) -> Result<TunTapPort, PortError> {
+    let options = TunTapOptions {
+        interface: port.interface.to_string(),
+        kind: TunTapKind::Held,
+        netns: None,
+        super_packets: true,
+        multi_queue: false,
+    };
+    TunTapPort::open(id, &options, pool)
 }
 
 /// Attaches a device's XDP program, which steers each queue's packets to its socket.
@@ -469,10 +493,11 @@ fn uplink_queues(config: &NodeConfig) -> Result<Vec<Range<u32>>, PortError> {
     Ok(shares(served, config.worker_count()))
 }
 
-/// How many queues each workload's port has to serve; the failing one by its place in the list.
-fn workload_queues(config: &NodeConfig) -> Result<Vec<u32>, (usize, PortError)> {
+/// How many queues each workload's port has to serve, none if it comes later; the failing one by its place in
+/// the list.
+fn workload_queues(config: &NodeConfig, mirror: &Mirror) -> Result<Vec<u32>, (usize, PortError)> {
     let queues = |(index, port): (usize, &WorkloadPort)| match port.kind {
-        PortKind::Xdp => {
+        PortKind::Xdp if place(port, mirror).is_some() => {
             receive_queues(&port.interface.to_string()).map_err(|error| (index, error))
         }
         _ => Ok(0),
@@ -494,13 +519,14 @@ fn workload_field(config: &NodeConfig, index: usize) -> String {
 /// Every worker's packet memory: enough for the queues that it will serve.
 fn open_memory(
     config: &NodeConfig,
+    mirror: &Mirror,
     uplink: &[Range<u32>],
     workloads: &[u32],
-    frame_size: u32,
 ) -> Result<Vec<WorkerPorts>, PortError> {
-    let reserved = reserved_frames(config);
-    memory_options(config, uplink, workloads, frame_size)
-        .map(|options| {
+    memory_options(config, mirror, uplink, workloads)
+        .enumerate()
+        .map(|(worker, options)| {
+            let reserved = reserved_frames(config, mirror, worker);
             let (umem, mut frames) = WorkerUmem::new(&options)?;
             let kept = frames.split_off(frames.len() - reserved as usize);
             Ok(WorkerPorts {
@@ -515,15 +541,16 @@ fn open_memory(
 
 fn memory_options(
     config: &NodeConfig,
+    mirror: &Mirror,
     uplink: &[Range<u32>],
     workloads: &[u32],
-    frame_size: u32,
 ) -> impl Iterator<Item = UmemOptions> {
     let count = config.worker_count();
-    let reserved = reserved_frames(config);
+    let frame_size = frame_size(config, mirror);
     uplink.iter().enumerate().map(move |(worker, uplink)| {
         let own: u32 = workloads.iter().skip(worker).step_by(count).sum();
         let mut options = UmemOptions::for_queues(uplink.len() as u32 + own);
+        let reserved = reserved_frames(config, mirror, worker);
         options.frames = options.frames.max(config.workers.frames) + reserved;
         options.frame_size = frame_size;
         options
@@ -540,18 +567,25 @@ pub fn packet_memory(config: &NodeConfig, mirror: &Mirror) -> u64 {
         .map(|port| queues(port.interface.to_string()))
         .collect();
     let uplink = shares(uplink, config.worker_count());
-    memory_options(config, &uplink, &workloads, frame_size(config, mirror))
+    memory_options(config, mirror, &uplink, &workloads)
         .map(|options| u64::from(options.frames) * u64::from(options.frame_size))
         .sum()
 }
 
-/// Frames that each worker's share of the ports that come later needs.
-fn reserved_frames(config: &NodeConfig) -> u32 {
-    let Some(interfaces) = &config.workload_interfaces else {
-        return 0;
-    };
-    let share = interfaces.max.div_ceil(config.worker_count()) as u32;
-    share * PLUGGED_RING + RESERVE
+/// Frames that a worker's share of the ports that come later needs.
+fn reserved_frames(config: &NodeConfig, mirror: &Mirror, worker: usize) -> u32 {
+    let count = config.worker_count();
+    let automatic = config.workload_interfaces.as_ref();
+    let automatic = automatic.map_or(0, |interfaces| interfaces.max.div_ceil(count));
+    let own = config.workloads.iter().skip(worker).step_by(count);
+    let (mut later, mut held) = (automatic as u32, false);
+    for port in own {
+        later += u32::from(port.kind == PortKind::Xdp && place(port, mirror).is_none());
+        held |= port.kind == PortKind::Packet;
+    }
+    // A packet port wants to see one, to know how large it is.
+    let reserve = if later > 0 { RESERVE } else { u32::from(held) };
+    later * PLUGGED_RING + reserve
 }
 
 /// Small frames where every device's packets fit into them, else the largest there are: opening a

@@ -328,6 +328,7 @@ impl View {
     }
 }
 
+/// Of what the kernel counts; what ports refuse is among the drops.
 fn add(sum: &mut PortStatistics, more: &PortStatistics) {
     sum.rx_dropped += more.rx_dropped;
     sum.rx_ring_full += more.rx_ring_full;

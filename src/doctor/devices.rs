@@ -21,8 +21,31 @@ pub(super) fn examine(report: &mut Report, scene: &Scene<'_>) {
             default_route(report, scene, link);
         }
         size(report, link);
+        if !wanted.by_xdp {
+            continue;
+        }
         offloads(report, link, &wanted, ethtool.as_mut());
         xdp_of(report, scene, link);
+    }
+    host_device(report, scene);
+}
+
+/// The host's device is a TUN device of the node's; Calico's, or the ipip module's own, has the same name.
+fn host_device(report: &mut Report, scene: &Scene<'_>) {
+    let host = scene.options.config.and_then(|config| config.host.as_ref());
+    let name = host.map(|host| host.tun.to_string()).unwrap_or_default();
+    let other = scene.mirror.link_named(&name);
+    let other = other.filter(|link| link.kind.as_deref() != Some("tun"));
+    if let Some(link) = other {
+        let (kind, remedy) = match link.kind.as_deref() {
+            Some("ipip") => (
+                "the kernel's own IP-in-IP device",
+                "once nothing else uses it: rmmod ipip; or name another device in host.tun",
+            ),
+            _ => ("another device", "name one in host.tun that is not there"),
+        };
+        let found = format!("{kind} has the name, and the node makes a TUN device of it");
+        report.add(Severity::Fault, "host_device", name, found, remedy);
     }
 }
 
@@ -30,11 +53,13 @@ pub(super) fn examine(report: &mut Report, scene: &Scene<'_>) {
 struct Wanted {
     name: String,
     uplink: bool,
+    /// Whether packets come and go by AF_XDP.
+    by_xdp: bool,
     /// Whether it may come later.
     optional: bool,
 }
 
-/// The configuration's AF_XDP devices; without one, all hardware.
+/// The configuration's devices that others make; without one, all hardware.
 fn wanted(scene: &Scene<'_>) -> Vec<Wanted> {
     let Some(config) = scene.options.config else {
         let hardware = scene.mirror.links().filter(|link| link.hardware.is_some());
@@ -42,6 +67,7 @@ fn wanted(scene: &Scene<'_>) -> Vec<Wanted> {
             .map(|link| Wanted {
                 name: link.name.clone(),
                 uplink: false,
+                by_xdp: true,
                 optional: false,
             })
             .collect();
@@ -49,13 +75,15 @@ fn wanted(scene: &Scene<'_>) -> Vec<Wanted> {
     let uplink = Wanted {
         name: config.uplink.interface.to_string(),
         uplink: true,
+        by_xdp: true,
         optional: false,
     };
     let ports = config.workloads.iter();
-    let ports = ports.filter(|port| port.kind == PortKind::Xdp);
+    let ports = ports.filter(|port| matches!(port.kind, PortKind::Xdp | PortKind::Packet));
     let ports = ports.map(|port| Wanted {
         name: port.interface.to_string(),
         uplink: false,
+        by_xdp: port.kind == PortKind::Xdp,
         optional: true,
     });
     std::iter::once(uplink).chain(ports).collect()
@@ -65,7 +93,7 @@ fn absent(report: &mut Report, wanted: &Wanted) {
     let (severity, remedy) = match wanted.optional {
         true => (
             Severity::Warning,
-            "make it, or remove the port; the node does not start without it",
+            "make it, or remove the port; the node opens it when it is there",
         ),
         false => (
             Severity::Fault,

@@ -19,7 +19,7 @@ use crate::control::resolve::resolve;
 use crate::datastore::{self, Selection};
 use crate::kernel::Mirror;
 use crate::observe::protocol::{Reply, Request};
-use crate::resources::{ClusterState, NodeConfig};
+use crate::resources::{ClusterState, NodeConfig, Settings};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,7 +88,8 @@ pub fn examine(options: &Options<'_>) -> Result<Report, String> {
     if let (Some(config), Some(state)) = (options.config, &state) {
         resources::examine(&mut report, config, state, &mirror);
         let wanted = resolve(state, &config.node);
-        paths::examine(&mut report, options, &wanted);
+        let vxlan = Settings::new(config, state).vxlan_port;
+        paths::examine(&mut report, options, &wanted, vxlan);
     }
     Ok(report)
 }

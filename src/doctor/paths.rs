@@ -18,7 +18,8 @@ const MOST: usize = 16;
 /// How long all probes may take together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn examine(report: &mut Report, options: &Options<'_>, wanted: &Wanted) {
+/// `vxlan` is the UDP port of the nodes' tunnels.
+pub(super) fn examine(report: &mut Report, options: &Options<'_>, wanted: &Wanted, vxlan: u16) {
     let nodes: Vec<_> = wanted.peers.iter().collect();
     if nodes.is_empty() {
         return;
@@ -43,7 +44,7 @@ pub(super) fn examine(report: &mut Report, options: &Options<'_>, wanted: &Wante
         let request = Request::ProbeWays(ProbeRequest { far: node.clone() });
         match ask(&request) {
             Ok(Reply::Ways(ways)) => {
-                if judge(report, wanted, &node, &ways) {
+                if judge(report, wanted, &node, &ways, vxlan) {
                     path_mtu(report, ask, &node);
                 }
             }
@@ -83,7 +84,7 @@ fn unprobed(report: &mut Report, address: IpAddr, node: &str, error: &str) {
 }
 
 /// Says what the outcomes mean; returns whether the way in use works.
-fn judge(report: &mut Report, wanted: &Wanted, node: &str, ways: &WaysReport) -> bool {
+fn judge(report: &mut Report, wanted: &Wanted, node: &str, ways: &WaysReport, vxlan: u16) -> bool {
     let Some((used, others)) = ways.ways.split_first() else {
         return false;
     };
@@ -92,7 +93,7 @@ fn judge(report: &mut Report, wanted: &Wanted, node: &str, ways: &WaysReport) ->
             IpAddr::V4(address) => kernel_ping(address),
             IpAddr::V6(_) => true,
         };
-        blocked(report, node, ways.far_end, used, alive);
+        blocked(report, node, ways.far_end, used, alive, vxlan);
         return false;
     }
     let name = full_name(&used.encapsulation);
@@ -108,7 +109,7 @@ fn judge(report: &mut Report, wanted: &Wanted, node: &str, ways: &WaysReport) ->
     {
         // A cluster uses several where pools differ, or by CrossSubnet.
         let used = modes.contains(&other.encapsulation.as_str());
-        let (check, cause, remedy) = cause(&other.encapsulation, node, ways.far_end);
+        let (check, cause, remedy) = cause(&other.encapsulation, node, ways.far_end, vxlan);
         report.add(
             if used {
                 Severity::Warning
@@ -127,7 +128,7 @@ fn judge(report: &mut Report, wanted: &Wanted, node: &str, ways: &WaysReport) ->
     true
 }
 
-fn blocked(report: &mut Report, node: &str, far_end: IpAddr, used: &Way, alive: bool) {
+fn blocked(report: &mut Report, node: &str, far_end: IpAddr, used: &Way, alive: bool, vxlan: u16) {
     let name = full_name(&used.encapsulation);
     let (check, found, remedy) = match used.outcome {
         // Protocol and port unreachable come from a kernel that nobody takes the packet from.
@@ -150,7 +151,7 @@ fn blocked(report: &mut Report, node: &str, far_end: IpAddr, used: &Way, alive: 
             format!("see to it that {node} is up and reached: ping {far_end}"),
         ),
         _ => {
-            let (check, cause, remedy) = cause(&used.encapsulation, node, far_end);
+            let (check, cause, remedy) = cause(&used.encapsulation, node, far_end, vxlan);
             (
                 check,
                 format!(
@@ -164,7 +165,12 @@ fn blocked(report: &mut Report, node: &str, far_end: IpAddr, used: &Way, alive: 
 }
 
 /// Why a network that carries pings drops packets of a kind, and what to do.
-fn cause(encapsulation: &str, node: &str, far_end: IpAddr) -> (&'static str, String, String) {
+fn cause(
+    encapsulation: &str,
+    node: &str,
+    far_end: IpAddr,
+    vxlan: u16,
+) -> (&'static str, String, String) {
     match encapsulation {
         "ipip" => (
             "protocol_4",
@@ -175,8 +181,8 @@ fn cause(encapsulation: &str, node: &str, far_end: IpAddr) -> (&'static str, Str
         ),
         "vxlan" => (
             "udp_4789",
-            format!("UDP port 4789 is blocked on the way to {far_end} or back"),
-            "allow UDP 4789 both ways in firewalls and security groups, or use ipipMode".to_owned(),
+            format!("UDP port {vxlan} is blocked on the way to {far_end} or back"),
+            format!("allow UDP {vxlan} both ways in firewalls and security groups, or use ipipMode"),
         ),
         _ => (
             "source_check",
@@ -263,7 +269,7 @@ mod tests {
             encapsulation: encapsulation.to_owned(),
             outcome,
         };
-        blocked(&mut report, "worker2", FAR, &way, alive);
+        blocked(&mut report, "worker2", FAR, &way, alive, 4789);
         assert!(!report.findings[0].remedy.is_empty());
         report.findings[0].check
     }

@@ -133,6 +133,8 @@ drop_reasons! {
     /// A message to the router that it does not answer.
     NotAnswered => "not_answered",
     // Ports.
+    /// What a TUN, TAP, packet or unix socket port read has a virtio header or a length that makes no sense.
+    MalformedFrame => "malformed_frame",
     /// The packet does not fit into the port's buffers or its link.
     Oversized => "oversized",
     /// The transmit ring stayed full.

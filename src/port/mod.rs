@@ -34,9 +34,11 @@ pub struct Capabilities {
     pub io: String,
 }
 
-/// What only the device or the kernel can count, since the port was opened.
+/// What only the port, the device or the kernel can count, since the port was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PortStatistics {
+    /// What the port itself has read and not handed on.
+    pub refused: Refused,
     /// Received frames that the kernel dropped for want of a buffer or of sense.
     pub rx_dropped: u64,
     /// Received frames that found the receive ring full.
@@ -47,6 +49,17 @@ pub struct PortStatistics {
     pub rx_invalid_descriptors: u64,
     /// Descriptors in the transmit ring that the kernel refused.
     pub tx_invalid_descriptors: u64,
+}
+
+/// Frames that a port has read and not handed on. No AF_XDP port's: the kernel places those.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Those whose virtio header or length makes no sense.
+    pub malformed: u64,
+    /// Those, or segments of a super-packet, that are longer than a buffer.
+    pub oversized: u64,
+    /// Those for which no buffer was free.
+    pub no_frame: u64,
 }
 
 /// One worker's side of a device: batches in, batches out, never blocking.

@@ -12,6 +12,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,8 +20,8 @@ use std::time::Duration;
 use mio::net::{UnixDatagram, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
-use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, TxOutcome};
-use crate::packet::{BATCH, Batch, Frame, FramePool};
+use super::{Capabilities, Link, Port, PortError, PortId, PortStatistics, Refused, TxOutcome};
+use crate::packet::{BATCH, Batch, FramePool};
 use crate::wire::{MacAddr, Mtu};
 
 /// The longest frame: a full packet, an Ethernet header and an 802.1Q tag.
@@ -50,6 +51,8 @@ pub struct SocketPort {
     id: PortId,
     name: String,
     path: PathBuf,
+    /// The socket's, to know it by.
+    inode: Option<u64>,
     capabilities: Capabilities,
     statistics: PortStatistics,
     /// Readable when any of the port's sockets is: the workload's changes, this does not.
@@ -93,10 +96,12 @@ impl SocketPort {
             SocketKind::Datagram => "unix dgram",
         };
         let poll = Poll::new().map_err(failed)?;
+        let ends = listen(kind, path, &poll).map_err(failed)?;
         Ok(Self {
             id,
             name: name.to_owned(),
             path: path.to_owned(),
+            inode: inode(path),
             capabilities: Capabilities {
                 // Nobody's but the router's own, as on every workload port.
                 link: Link::Ethernet(MacAddr::WORKLOAD_GATEWAY),
@@ -104,7 +109,7 @@ impl SocketPort {
                 io: io.to_owned(),
             },
             statistics: PortStatistics::default(),
-            ends: listen(kind, path, &poll).map_err(failed)?,
+            ends,
             poll,
             events: Events::with_capacity(8),
         })
@@ -150,10 +155,17 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What is at the path may be somebody else's by now.
 impl Drop for SocketPort {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if inode(&self.path) == self.inode {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|socket| socket.ino())
 }
 
 impl Port for SocketPort {
@@ -175,8 +187,10 @@ impl Port for SocketPort {
         match &mut self.ends {
             Ends::Stream { listener, workload } => {
                 if let Some(connection) = workload
-                    && let Err(error) = connection.receive(pool, batch, statistics)
+                    && let Err(error) = connection.receive(pool, batch, &mut statistics.refused)
                 {
+                    statistics.refused.malformed +=
+                        u64::from(error.kind() == ErrorKind::InvalidData);
                     log::info!(
                         "{}: the workload's connection has ended: {error}",
                         self.name
@@ -188,7 +202,7 @@ impl Port for SocketPort {
                 }
             }
             Ends::Datagram { socket, workload } => {
-                receive_datagrams(socket, workload, pool, batch, statistics);
+                receive_datagrams(socket, workload, pool, batch, &mut statistics.refused);
             }
         }
         if batch.len() == before {
@@ -268,7 +282,7 @@ impl Connection {
         &mut self,
         pool: &mut FramePool,
         batch: &mut Batch,
-        statistics: &mut PortStatistics,
+        refused: &mut Refused,
     ) -> io::Result<()> {
         loop {
             while batch.len() < BATCH {
@@ -276,10 +290,7 @@ impl Connection {
                     break;
                 };
                 let end = frame.end;
-                match take(pool, &self.received[frame]) {
-                    Some(frame) => batch.push(frame),
-                    None => statistics.rx_dropped += 1,
-                }
+                take(pool, batch, refused, &self.received[frame]);
                 self.start = end;
             }
             if batch.len() >= BATCH || !self.read_more()? {
@@ -358,7 +369,7 @@ fn receive_datagrams(
     workload: &mut Option<SocketAddr>,
     pool: &mut FramePool,
     batch: &mut Batch,
-    statistics: &mut PortStatistics,
+    refused: &mut Refused,
 ) {
     // One byte more than a frame has, by which one that was cut is known.
     let mut buffer = [0; LONGEST + 1];
@@ -370,10 +381,9 @@ fn receive_datagrams(
         if !sender.is_unnamed() {
             *workload = Some(sender);
         }
-        let frame = buffer.get(..length).filter(|frame| frame.len() <= LONGEST);
-        match frame.and_then(|frame| take(pool, frame)) {
-            Some(frame) => batch.push(frame),
-            None => statistics.rx_dropped += 1,
+        match buffer.get(..length).filter(|frame| frame.len() <= LONGEST) {
+            Some(frame) => take(pool, batch, refused, frame),
+            None => refused.malformed += 1,
         }
     }
 }
@@ -383,15 +393,19 @@ fn send_datagram(socket: &UnixDatagram, to: &SocketAddr, frame: &[u8]) -> io::Re
     socket.send_to(frame, path).map(drop)
 }
 
-/// A frame of the pool's that holds these bytes.
-fn take(pool: &mut FramePool, bytes: &[u8]) -> Option<Frame> {
+/// Puts these bytes into the batch, in a frame of the pool's.
+fn take(pool: &mut FramePool, batch: &mut Batch, refused: &mut Refused, bytes: &[u8]) {
     let headroom = pool.headroom();
-    let mut frame = pool.take()?;
+    let Some(mut frame) = pool.take() else {
+        refused.no_frame += 1;
+        return;
+    };
     if frame.fill(bytes, headroom) {
-        return Some(frame);
+        batch.push(frame);
+    } else {
+        refused.oversized += 1;
+        pool.give(frame);
     }
-    pool.give(frame);
-    None
 }
 
 fn is_transient(error: &io::Error) -> bool {

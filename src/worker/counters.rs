@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::packet::DropReason;
-use crate::port::{PortId, PortStatistics};
+use crate::port::{PortId, PortStatistics, Refused};
 
 /// A number that one thread counts up and any thread reads.
 #[derive(Debug, Default)]
@@ -85,6 +85,9 @@ pub struct PortCounters {
 /// [`PortStatistics`] as counters.
 #[derive(Debug, Default)]
 pub struct DeviceCounters {
+    malformed: Counter,
+    oversized: Counter,
+    no_frame: Counter,
     rx_dropped: Counter,
     rx_ring_full: Counter,
     rx_fill_ring_empty: Counter,
@@ -95,6 +98,9 @@ pub struct DeviceCounters {
 impl DeviceCounters {
     /// Takes over what a port says.
     pub fn set(&self, statistics: &PortStatistics) {
+        self.malformed.set(statistics.refused.malformed);
+        self.oversized.set(statistics.refused.oversized);
+        self.no_frame.set(statistics.refused.no_frame);
         self.rx_dropped.set(statistics.rx_dropped);
         self.rx_ring_full.set(statistics.rx_ring_full);
         self.rx_fill_ring_empty.set(statistics.rx_fill_ring_empty);
@@ -107,6 +113,11 @@ impl DeviceCounters {
     /// The values of the last look.
     pub fn get(&self) -> PortStatistics {
         PortStatistics {
+            refused: Refused {
+                malformed: self.malformed.get(),
+                oversized: self.oversized.get(),
+                no_frame: self.no_frame.get(),
+            },
             rx_dropped: self.rx_dropped.get(),
             rx_ring_full: self.rx_ring_full.get(),
             rx_fill_ring_empty: self.rx_fill_ring_empty.get(),
@@ -136,6 +147,28 @@ impl Counters {
     #[inline]
     pub fn dropped(&self, reason: DropReason, n: u64) {
         self.drops[reason as usize].add(n);
+    }
+
+    /// Takes over what a port says: frames that it has refused since the last look came in, and were dropped.
+    pub fn look_at(&self, id: PortId, statistics: &PortStatistics) {
+        let Some(port) = self.port(id) else { return };
+        let (before, now) = (port.device.get().refused, statistics.refused);
+        for (reason, before, now) in [
+            (DropReason::MalformedFrame, before.malformed, now.malformed),
+            (DropReason::Oversized, before.oversized, now.oversized),
+            (DropReason::NoFrame, before.no_frame, now.no_frame),
+        ] {
+            port.rx_packets.add(now - before);
+            self.dropped(reason, now - before);
+        }
+        port.device.set(statistics);
+    }
+
+    /// Another port may have this number next, and count from zero.
+    pub fn forget(&self, id: PortId) {
+        if let Some(port) = self.port(id) {
+            port.device.set(&PortStatistics::default());
+        }
     }
 
     /// Packets dropped for this reason.

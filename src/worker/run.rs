@@ -472,9 +472,7 @@ impl Worker {
     fn look_after_ports(&mut self) {
         for port in &mut self.ports {
             port.reap(&mut self.pool);
-            if let Some(counters) = self.counters.port(port.id()) {
-                counters.device.set(&port.statistics());
-            }
+            self.counters.look_at(port.id(), &port.statistics());
         }
     }
 

@@ -18,6 +18,7 @@ fn each_broken_machine_has_its_cause_named() {
         strict_reverse_path();
         no_forwarding();
         guest_that_leaves_segmentation_to_the_tap();
+        taken_name();
         wrong_address();
         no_uplink();
     });
@@ -134,6 +135,16 @@ fn guest_that_leaves_segmentation_to_the_tap() {
     assert!(remedy.contains("vnet_hdr=off"), "{remedy}");
     sh("ip -n n1 link del cali1");
     workload();
+}
+
+/// As on a machine where the kernel's ipip module made its own.
+fn taken_name() {
+    sh("ip -n n1 link add tunl0 type veth peer name other");
+    let all = Diagnosis::of("n1", CONFIG);
+    let (found, remedy) = all.trouble("host_device", "tunl0");
+    assert!(found.contains("has the name"), "{found}");
+    assert!(remedy.contains("host.tun"), "{remedy}");
+    sh("ip -n n1 link del tunl0");
 }
 
 fn wrong_address() {

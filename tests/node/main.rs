@@ -11,6 +11,7 @@ mod devices;
 mod external;
 #[path = "../common/fast_path.rs"]
 mod fast_path;
+mod guests;
 mod host_routes;
 mod late;
 mod libcni;
@@ -20,6 +21,7 @@ mod restart;
 mod running;
 mod shares;
 mod support;
+mod tap;
 mod upkeep;
 mod workers;
 mod workloads;

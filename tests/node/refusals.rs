@@ -17,10 +17,6 @@ fn a_start_that_cannot_work_is_refused_with_a_sentence() {
                 "underpass: /run/test/one.yaml:5:22: uplink.interface: there is no interface 'eth9'; there are: lo, eth0, cali0",
             ),
             (
-                "workloads: [{ interface: cali7 }]",
-                "underpass: /run/test/one.yaml:5:26: workloads[0].interface: there is no interface 'cali7'; there are: lo, eth0, cali0",
-            ),
-            (
                 "uplink: { interface: lo }",
                 "underpass: /run/test/one.yaml:5:22: uplink.interface: 'lo' is no Ethernet device; AF_XDP ports and TAPs need one",
             ),

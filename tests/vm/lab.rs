@@ -1,7 +1,10 @@
 //! `scripts/vm-lab`, and traffic between what it builds.
 
 use std::process::{Command, Output};
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use underpass::observe::report::CounterReport;
 
 use super::netns::UNDERPASS;
 
@@ -36,6 +39,12 @@ impl VmLab {
             .is_err()
         {
             println!("skipped: no qemu-system-x86_64 here: scripts/setup vm installs it");
+            return None;
+        }
+        if arguments.starts_with('D') && fs::metadata(format!("{cache}/system.stamp")).is_err() {
+            println!(
+                "skipped: no Debian for guests in {cache}: scripts/vm-lab image puts it there"
+            );
             return None;
         }
         let lab = Self;
@@ -101,6 +110,44 @@ impl VmLab {
         )
     }
 
+    /// Every packet of a node's is accounted for, and none was dropped for another reason than these.
+    pub fn lost_nothing_but(&self, node: &str, expected: &[&str]) {
+        let counted = self.quiet_counters(node);
+        assert_eq!(counted.balance().difference(), 0, "{node}: {counted:?}");
+        let lost = counted.drops.iter().filter(|drop| drop.packets > 0);
+        let lost: Vec<_> = lost
+            .filter(|drop| !expected.contains(&drop.reason.as_str()))
+            .collect();
+        assert!(lost.is_empty(), "{node}: {lost:?}");
+    }
+
+    /// A node's counters once nothing moves any more, of one in a guest too.
+    pub fn quiet_counters(&self, node: &str) -> CounterReport {
+        let ask = || -> CounterReport {
+            let text = self.script(&format!("counters {node}"));
+            serde_json::from_str(&text).expect("a counter report")
+        };
+        let mut last = ask();
+        self.wait_for("counters that stand still", || {
+            let now = ask();
+            let still = now == last;
+            last = now;
+            still.then(|| last.clone())
+        })
+    }
+
+    /// Polls until there is something: emulated guests take their time where machines are shared.
+    pub fn wait_for<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            thread::sleep(Duration::from_millis(200));
+            if let Some(found) = condition() {
+                return found;
+            }
+            assert!(Instant::now() < end, "waited in vain: {what}");
+        }
+    }
+
     pub fn pings(&self, from: &str, to: &str) {
         let output = self.try_exec(from, &format!("ping -n -c 3 -i 0.2 -W 3 {to}"));
         let text = String::from_utf8_lossy(&output.stdout);
@@ -110,7 +157,7 @@ impl VmLab {
 
 impl Drop for VmLab {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             for name in ["worker1", "worker2", "pod1", "pod2"] {
                 let log = self.run(&["logs", name]);
                 eprintln!("--- {name}\n{}---", String::from_utf8_lossy(&log.stdout));

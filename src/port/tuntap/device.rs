@@ -120,6 +120,16 @@ impl Device {
         })
     }
 
+    /// Something else in place of a device.
+    #[cfg(test)]
+    pub(super) fn of_a_test(file: File) -> Self {
+        Self {
+            file,
+            udp: true,
+            barrier: None,
+        }
+    }
+
     /// Whether another program holds the interface.
     pub(super) fn is_held(&self) -> bool {
         self.barrier.is_some()

@@ -217,7 +217,7 @@ fn rx(
             // The driver cuts what does not fit and does not say so.
             Ok(length) if length < whole && frame.place(start..start + length) => batch.push(frame),
             Ok(_) => {
-                statistics.rx_dropped += 1;
+                statistics.refused.oversized += 1;
                 pool.give(frame);
             }
             Err(error) => {

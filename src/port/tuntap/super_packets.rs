@@ -16,7 +16,7 @@ use std::io::{self, IoSlice, Read, Write};
 use super::device::Device;
 use super::is_transient;
 use crate::packet::{BATCH, Batch, Frame, FramePool};
-use crate::port::{PortStatistics, TxOutcome};
+use crate::port::{PortStatistics, Refused, TxOutcome};
 use crate::wire::coalesce::{self, MAX_HEADERS, Part, Run};
 use crate::wire::segment::{self, Segments};
 use crate::wire::virtio_net::{HEADER_LEN, VirtioNet};
@@ -105,7 +105,7 @@ impl SuperPackets {
                 Err(error)
                     if self.device.is_held() && error.raw_os_error() == Some(libc::EINVAL) =>
                 {
-                    statistics.rx_dropped += 1;
+                    statistics.refused.malformed += 1;
                 }
                 Err(error) if is_transient(&error) || batch.len() > before => break,
                 Err(error) => return Err(error),
@@ -123,33 +123,31 @@ impl SuperPackets {
         statistics: &mut PortStatistics,
     ) {
         let read = &mut self.buffer[..length];
-        let accepted = match VirtioNet::parse(read) {
-            Ok(VirtioNet {
-                gso: Some(gso),
-                checksum,
-                ..
-            }) => {
-                let segments = Segments::of(&read[HEADER_LEN..], self.network, gso, checksum);
-                self.pending = segments.ok().map(|segments| Pending {
-                    segments,
-                    end: length,
-                    next: 0,
-                });
-                self.pending.is_some()
-            }
-            Ok(VirtioNet {
-                gso: None,
-                checksum,
-                ..
-            }) => {
-                let packet = &mut read[HEADER_LEN..];
-                let finished =
-                    checksum.is_none_or(|checksum| segment::finish_checksum(packet, checksum));
-                finished && keep(pool, batch, |frame, headroom| frame.fill(packet, headroom))
-            }
-            Err(_) => false,
+        let Ok(VirtioNet { gso, checksum, .. }) = VirtioNet::parse(read) else {
+            statistics.refused.malformed += 1;
+            return;
         };
-        statistics.rx_dropped += u64::from(!accepted);
+        if let Some(gso) = gso {
+            match Segments::of(&read[HEADER_LEN..], self.network, gso, checksum) {
+                Ok(segments) => {
+                    self.pending = Some(Pending {
+                        segments,
+                        end: length,
+                        next: 0,
+                    });
+                }
+                Err(_) => statistics.refused.malformed += 1,
+            }
+            return;
+        }
+        let packet = &mut read[HEADER_LEN..];
+        if checksum.is_some_and(|checksum| !segment::finish_checksum(packet, checksum)) {
+            statistics.refused.malformed += 1;
+            return;
+        }
+        keep(pool, batch, &mut statistics.refused, |frame, headroom| {
+            frame.fill(packet, headroom)
+        });
     }
 
     /// Cuts segments off the pending super-packet as long as there is room for them.
@@ -162,12 +160,11 @@ impl SuperPackets {
             if pending.next == pending.segments.count() {
                 return;
             }
-            let kept = keep(pool, batch, |frame, headroom| {
+            keep(pool, batch, &mut statistics.refused, |frame, headroom| {
                 let room = frame.room_from(headroom);
                 let length = pending.segments.write(packet, pending.next, room);
                 length > 0 && frame.place(headroom..headroom + length)
             });
-            statistics.rx_dropped += u64::from(!kept);
             pending.next += 1;
         }
         self.pending = Some(pending);
@@ -189,22 +186,24 @@ impl SuperPackets {
     }
 }
 
-/// Puts a frame that `fill` has filled into the batch; false if it could not.
+/// Puts a frame that `fill` has filled into the batch, or counts that it could not.
 fn keep(
     pool: &mut FramePool,
     batch: &mut Batch,
+    refused: &mut Refused,
     fill: impl FnOnce(&mut Frame, usize) -> bool,
-) -> bool {
+) {
     let headroom = pool.headroom();
     let Some(mut frame) = pool.take() else {
-        return false;
+        refused.no_frame += 1;
+        return;
     };
     if fill(&mut frame, headroom) {
         batch.push(frame);
-        return true;
+        return;
     }
+    refused.oversized += 1;
     pool.give(frame);
-    false
 }
 
 impl Sending {
@@ -349,5 +348,170 @@ impl Iterator for Members<'_> {
         let index = usize::from(self.at);
         self.at = *self.next.get(index)?;
         Some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::packet::HEADROOM;
+    use crate::wire::ethernet;
+
+    /// The port's side of a socket in place of a device, and the guest's.
+    struct World {
+        io: SuperPackets,
+        guest: UnixDatagram,
+        pool: FramePool,
+        statistics: PortStatistics,
+    }
+
+    const FRAMES: usize = 64;
+
+    impl World {
+        fn new() -> Self {
+            let (ours, guest) = UnixDatagram::pair().expect("a pair");
+            ours.set_nonblocking(true).expect("a setting");
+            let device = Device::of_a_test(File::from(OwnedFd::from(ours)));
+            Self {
+                io: SuperPackets::new(device, ethernet::HEADER_LEN),
+                guest,
+                pool: FramePool::with_memory(FRAMES, 2048, HEADROOM),
+                statistics: PortStatistics::default(),
+            }
+        }
+
+        /// Sends bytes and takes all that comes of them; every frame is in its pool again.
+        fn comes_of(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+            self.guest.send(bytes).expect("send");
+            let (mut got, mut batch) = (Vec::new(), Batch::new());
+            while let Ok(1..) = self.io.rx(&mut self.pool, &mut batch, &mut self.statistics) {
+                for frame in batch.drain(..) {
+                    got.push(frame.bytes().to_vec());
+                    self.pool.give(frame);
+                }
+            }
+            assert_eq!(self.pool.available(), FRAMES);
+            got
+        }
+    }
+
+    /// Ethernet, IPv4 and TCP headers before `length` bytes.
+    fn tcp(length: usize) -> Vec<u8> {
+        let mut packet = vec![0; 54 + length];
+        packet[12] = 8;
+        packet[14] = 0x45;
+        packet[16..18].copy_from_slice(&(40 + length as u16).to_be_bytes());
+        packet[23] = 6;
+        packet[46] = 0x50;
+        packet
+    }
+
+    fn behind(header: [u16; 5], packet: &[u8]) -> Vec<u8> {
+        let words = header.iter().skip(1).flat_map(|word| word.to_ne_bytes());
+        let first = [(header[0] >> 8) as u8, header[0] as u8];
+        first
+            .into_iter()
+            .chain(words)
+            .chain(packet.iter().copied())
+            .collect()
+    }
+
+    const CHECKSUM: u16 = 1 << 8;
+
+    #[test]
+    fn headers_that_make_no_sense_are_counted_and_take_no_other_packet_with_them() {
+        let mut world = World::new();
+        let (packet, end) = (tcp(1000), 1054);
+        let mut bad = vec![Vec::new(), vec![1], vec![0; 9]];
+        // Flags and kind, header length, segment size, checksum's start and offset.
+        bad.extend(
+            [
+                [2, 0, 0, 0, 0],
+                [3, 0, 100, 34, 6],
+                [0x7f, 0, 100, 34, 16],
+                [CHECKSUM | 1, 54, 0, 34, 16],
+                [1, 54, 500, 0, 0],
+                [CHECKSUM | 4, 54, 500, 34, 16],
+                [CHECKSUM | 1, 54, 500, 14, 16],
+                [CHECKSUM | 1, 54, 500, 1050, 16],
+                [CHECKSUM | 1, 54, 500, 9000, 16],
+                [CHECKSUM, 0, 0, end - 1, 0],
+                [CHECKSUM, 0, 0, end, 0],
+                [CHECKSUM, 0, 0, 34, 2000],
+                [CHECKSUM, 0, 0, u16::MAX, u16::MAX],
+                [u16::MAX; 5],
+            ]
+            .map(|header| behind(header, &packet)),
+        );
+        for (count, bytes) in (1..).zip(&bad) {
+            assert_eq!(
+                world.comes_of(bytes),
+                [[0_u8; 0]; 0],
+                "{:?}",
+                &bytes[..bytes.len().min(10)]
+            );
+            assert_eq!(
+                world.statistics.refused.malformed,
+                count,
+                "{:?}",
+                &bytes[..bytes.len().min(10)]
+            );
+            // A header's length is a hint, true or not.
+            for hint in [0, u16::MAX] {
+                assert_eq!(
+                    world.comes_of(&behind([0, hint, 0, 0, 0], &packet)),
+                    std::slice::from_ref(&packet)
+                );
+            }
+        }
+        let refused = Refused {
+            malformed: bad.len() as u64,
+            ..Refused::default()
+        };
+        assert_eq!(world.statistics.refused, refused);
+    }
+
+    #[test]
+    fn segment_sizes_that_no_link_has_are_cut_or_counted() {
+        let mut world = World::new();
+        let packet = tcp(60_000);
+        // A byte each: many, and each is whole.
+        let got = world.comes_of(&behind([CHECKSUM | 1, 0, 1, 34, 16], &packet));
+        assert_eq!(got.len(), 60_000);
+        assert!(got.iter().all(|segment| segment.len() == 55));
+        // Longer than a buffer: counted, one for each segment.
+        let got = world.comes_of(&behind([CHECKSUM | 1, 0, 20_000, 34, 16], &packet));
+        assert_eq!(got, [[0_u8; 0]; 0]);
+        assert_eq!(world.statistics.refused.oversized, 3);
+    }
+
+    #[test]
+    fn whatever_a_guest_writes_nothing_is_lost_but_its_own() {
+        let mut world = World::new();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let good = tcp(100);
+        for _ in 0..20_000 {
+            let mut bytes = behind([CHECKSUM | 1, 54, 700, 34, 16], &tcp(random(4000) as usize));
+            for _ in 0..=random(6) {
+                let at = random(70.min(bytes.len() as u64)) as usize;
+                bytes[at] = random(256) as u8;
+            }
+            bytes.truncate(random(bytes.len() as u64 + 1) as usize);
+            world.comes_of(&bytes);
+            assert_eq!(
+                world.comes_of(&behind([0; 5], &good)),
+                std::slice::from_ref(&good)
+            );
+        }
     }
 }

@@ -58,6 +58,7 @@ impl Worker {
         self.flush();
         self.look_after_ports();
         let port = self.ports.swap_remove(index);
+        self.counters.forget(port.id());
         self.outgoing.swap_remove(index);
         self.routes[usize::from(port.id().0)] = Way::None;
         if let Some(moved) = self.ports.get(index) {
