@@ -7,7 +7,7 @@ VM_CACHE=${UNDERPASS_VM_CACHE:-/var/cache/underpass-vm}
 # The metapackages whose kernel guests boot, the first that there is: Linux 6.12, of bookworm's security
 # archive, or bookworm's own 6.1.
 VM_KERNEL=${UNDERPASS_VM_KERNEL:-linux-image-6.12-cloud-amd64 linux-image-cloud-amd64}
-VM_MODULES='virtio_net af_packet ipip vxlan veth tun bridge ip6_udp_tunnel udp_tunnel'
+VM_MODULES='virtio_pci virtio_console virtio_net af_packet ipip vxlan veth tun bridge ip6_udp_tunnel udp_tunnel'
 VM_DISK_MODULES='virtio_blk ext4'
 VM_TOOLS='ip bridge tc ping ethtool tcpdump curl socat'
 # The Debian on a disk: what underpass' package depends on, and what is needed to try it.
