@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bgp;
+mod boxed;
 mod capture;
 mod client;
 mod counters;

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Failure;
-use super::ipam::Boxed;
+use super::boxed::Boxed;
 use crate::observe::bgp::NeighborRow;
 use crate::observe::report::StatusReport;
 

@@ -16,10 +16,10 @@ use super::counters::Counters;
 use super::mailbox::{Inbox, Mailbox, Message};
 use super::publish::{Published, PublishedReader, QuiescentReader};
 use super::slow_path::Punted;
-use pace::Pace;
 use crate::forward::{self, BridgeId, Flood, Place, Punt, Snapshot, Verdict, WorkerState};
 use crate::packet::{BATCH, Batch, DropReason, Frame, FramePool};
 use crate::port::{Port, PortId};
+use pace::Pace;
 
 /// Empty rounds before a worker goes to sleep. A round over three AF_XDP rings takes well under a
 /// microsecond, one with a TUN device about a microsecond (a `read` that finds nothing).

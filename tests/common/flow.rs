@@ -24,13 +24,26 @@ pub struct Flow {
 }
 
 /// Sends numbered datagrams from one namespace to an address in another until told to stop.
+#[allow(dead_code)]
 pub fn flow(from: &str, to: &str, address: Ipv4Addr, stop: &AtomicBool) -> Flow {
+    paced_flow((from, to), address, PACE, stop)
+}
+
+/// The same with a pause of its own between two datagrams: the longer it is, the longer may a worker be
+/// without a processor before its ring overflows.
+#[allow(dead_code)]
+pub fn paced_flow(
+    (from, to): (&str, &str),
+    address: Ipv4Addr,
+    pace: Duration,
+    stop: &AtomicBool,
+) -> Flow {
     let (sender, receiver) = (udp_socket(from, 0), udp_socket(to, 7000));
     // What a receiver that is not given the processor would lose is not the routers' loss.
     setsockopt(&receiver, RcvBufForce, &(64 << 20)).expect("receive buffer");
     thread::scope(|scope| {
         let receiving = scope.spawn(move || receive(&receiver));
-        let sent = send(&sender, SocketAddrV4::new(address, 7000), stop);
+        let sent = send(&sender, SocketAddrV4::new(address, 7000), pace, stop);
         let (received, late) = receiving.join().expect("receiver");
         Flow {
             sent,
@@ -41,14 +54,14 @@ pub fn flow(from: &str, to: &str, address: Ipv4Addr, stop: &AtomicBool) -> Flow 
 }
 
 /// Sends numbers from 0 at a pace, then a last one that says it is.
-fn send(socket: &UdpSocket, to: SocketAddrV4, stop: &AtomicBool) -> u64 {
+fn send(socket: &UdpSocket, to: SocketAddrV4, pace: Duration, stop: &AtomicBool) -> u64 {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let datagram = u64::to_be_bytes(number);
         socket.send_to(&datagram, to).expect("send");
         number += 1;
         // Time that this thread was not given is not made up for: a burst would overflow a ring.
-        thread::sleep(PACE);
+        thread::sleep(pace);
     }
     thread::sleep(Duration::from_millis(100));
     socket.send_to(&u64::MAX.to_be_bytes(), to).expect("send");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use underpass::observe::report::{RouteRow, RouteState, StatusReport};
 
-use super::flow::{Flow, flow};
+use super::flow::{Flow, paced_flow};
 use super::netns::{Router, UNDERPASS, ask, isolated, sh, try_sh, wait_for};
 use super::support::*;
 
@@ -20,6 +20,9 @@ const THREE: Node = Node {
     number: 3,
     ..ONE
 };
+
+/// Between two datagrams of a flow: restarts take seconds, in which the machine may be busy with others.
+const PACE: Duration = Duration::from_millis(2);
 
 /// Long enough for whoever would forget routes to do so.
 const A_WHILE: Duration = Duration::from_millis(700);
@@ -201,7 +204,9 @@ fn meanwhile(flows: &[(&str, &str, Ipv4Addr)], what: impl FnOnce()) -> Vec<Flow>
     thread::scope(|scope| {
         let running: Vec<_> = flows
             .iter()
-            .map(|(from, to, address)| scope.spawn(|| flow(from, to, *address, &stop)))
+            .map(|(from, to, address)| {
+                scope.spawn(|| paced_flow((from, to), *address, PACE, &stop))
+            })
             .collect();
         thread::sleep(A_WHILE);
         let happened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
@@ -223,7 +228,7 @@ fn none_lost(flows: &[Flow]) {
             println!("{}", String::from_utf8_lossy(&try_sh(&counters).stdout));
             println!("{}", sh("ip -n one -s link show"));
         }
-        assert!(flow.sent > 1000 && flow.received == flow.sent, "{flow:?}");
+        assert!(flow.sent > 500 && flow.received == flow.sent, "{flow:?}");
     }
 }
 

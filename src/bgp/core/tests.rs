@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::bgp::event::NextHopGroupId;
-use crate::bgp::filter::{Action as Verdict, Filter, MatchOperator, Rule};
+use crate::bgp::filter::{Action as Verdict, Change, Community, Filter, MatchOperator, Rule};
 use crate::bgp::report::{RouteQuery, State};
 
 /// Everybody's addresses are 10.0.0.N, N from 1.
@@ -654,6 +654,53 @@ fn filters_apply_to_what_is_there_already() {
     world.pass(SOON);
     assert_eq!(world.table(0).len(), 2);
     assert_eq!(world.neighbor(0, 1).since, since);
+}
+
+/// What a filter makes of a route is made anew of what was told when the filter is another one.
+#[test]
+fn filters_change_routes_and_change_them_back() {
+    let mut world = World::new(&[64512, 64512], &[(0, 1)]);
+    world.originate(1, &["10.1.0.0/26"]);
+    world.pass(SOON);
+    let filter = |changes: Vec<Change>| Filter {
+        rules: vec![Rule {
+            changes,
+            ..Rule::all(Verdict::Accept)
+        }],
+        otherwise: Verdict::Accept,
+    };
+    let said = |world: &mut World| {
+        let said = world.received(0)[0].attributes.clone();
+        let communities = said.communities.to_vec();
+        (said.local_pref, communities, said.as_path.to_string())
+    };
+    let plain = (Some(100), vec![], String::new());
+    assert_eq!(said(&mut world), plain);
+    for value in [7, 8] {
+        world.configure(0, |settings| {
+            let community = Change::Add(Community::Standard(value));
+            settings.peers.get_mut(&name(1)).unwrap().import =
+                filter(vec![community, Change::LocalPref(300)]);
+        });
+        world.pass(SOON);
+        assert_eq!(said(&mut world), (Some(300), vec![value], String::new()));
+    }
+    world.configure(0, |settings| {
+        settings.peers.get_mut(&name(1)).unwrap().import = Filter::default()
+    });
+    world.configure(1, |settings| {
+        settings.peers.get_mut(&name(0)).unwrap().export =
+            filter(vec![Change::Prepend(vec![65001, 65002])])
+    });
+    world.pass(SOON);
+    let prepended = (Some(100), vec![], "65001 65002".to_owned());
+    assert_eq!(said(&mut world), prepended);
+    world.configure(1, |settings| {
+        settings.peers.get_mut(&name(0)).unwrap().export = Filter::default()
+    });
+    world.pass(SOON);
+    assert_eq!(said(&mut world), plain);
+    assert_eq!(world.neighbor(0, 1).counters.established, 1);
 }
 
 #[test]
