@@ -21,13 +21,16 @@ fn a_guest_routes_between_two_others_by_af_xdp_on_virtio() {
             "basename $(readlink /sys/class/net/cali1/device/driver)",
         );
         assert_eq!(driver.trim(), "virtio_net");
-        for (mode, outer) in [("ipip", "ipip"), ("vxlan", "vxlan"), ("direct", "direct")] {
+        // The other modes differ in nothing that a guest's devices see.
+        for (mode, from, address, to) in [
+            ("ipip", "pod2", POD2, "pod1"),
+            ("vxlan", "pod1", POD1, "pod2"),
+        ] {
             lab.script(&format!("mode {mode}"));
             lab.pings("pod1", POD2);
             lab.pings("pod2", POD1);
-            carries(outer, "pod1");
-            lab.fetched_whole("pod2", POD2, "pod1");
-            lab.fetched_whole("pod1", POD1, "pod2");
+            carries(mode, "pod1");
+            lab.fetched_whole(from, address, to);
         }
         lab.lost_nothing_but(
             "worker1",
