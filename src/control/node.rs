@@ -84,7 +84,9 @@ pub fn run(options: &RunOptions) -> Result<(), String> {
 /// Starts a node anew whose uplink was made again; what is not there yet may come. Nothing if it is told to
 /// stop before.
 fn start_again(config: &NodeConfig, log_is_given: bool, signals: &Receiver<i32>) -> Option<Node> {
+    let supervisor = Supervisor::from_environment();
     loop {
+        supervisor.alive();
         match Node::start(config.clone(), log_is_given, signals) {
             Ok(node) => return node,
             Err(error) => log::error!("{error}; tried again in a second"),

@@ -99,6 +99,8 @@ impl Waiting {
     fn tell(&self) {
         let detail = self.view.why();
         self.supervisor.starting(&detail, 4 * EVERY);
+        // A node that starts anew was ready before: systemd watches it.
+        self.supervisor.alive();
         log::warn!("{}: not ready: {detail}", self.view.node);
     }
 }

@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 
 use super::parse::never_forwarded_v4;
-use super::{PortConfig, PortRole, ReversePathMode, Snapshot, Tunnels, ecn};
+use super::{PortConfig, PortRole, Snapshot, Tunnels, ecn, reverse_path};
 use crate::packet::{Frame, Link};
 use crate::wire::ipv4::{self, Plain, protocol};
 use crate::wire::{MacAddr, ethernet, partial, udp, vxlan};
@@ -46,7 +46,7 @@ pub(super) fn open<const N: usize>(
             })
         }
         PortRole::Uplink => each(batch, destinations, |bytes| {
-            from_underlay(tunnels, port, own.0, bytes)
+            from_underlay(snapshot, port, own.0, bytes)
         }),
         PortRole::Host | PortRole::Bridge(_) => 0,
     }
@@ -104,15 +104,15 @@ fn from_workload(
 /// routed as it is.
 #[inline(always)]
 fn from_underlay(
-    tunnels: &Tunnels,
+    snapshot: &Snapshot,
     port: &PortConfig,
     own: [u8; 6],
     bytes: &[u8],
 ) -> Option<(usize, usize, Ipv4Addr)> {
     let head: &[u8; IPIP] = bytes.first_chunk()?;
     let outer = header(head, &[own], bytes.len())?;
-    let (ip, begin) = if tunnels.node_address == Some(outer.destination()) {
-        opened(tunnels, &outer, bytes)?
+    let (ip, begin) = if snapshot.tunnels.node_address == Some(outer.destination()) {
+        opened(snapshot, &outer, bytes)?
     } else {
         (outer, LINK)
     };
@@ -145,7 +145,12 @@ fn ipv4(header: &[u8; ipv4::HEADER_LEN], available: usize) -> Option<Plain<'_>> 
 
 /// The packet within a tunnel packet to this node from a known one, and where it begins.
 #[inline(always)]
-fn opened<'a>(tunnels: &Tunnels, outer: &Plain<'_>, bytes: &'a [u8]) -> Option<(Plain<'a>, usize)> {
+fn opened<'a>(
+    snapshot: &Snapshot,
+    outer: &Plain<'_>,
+    bytes: &'a [u8],
+) -> Option<(Plain<'a>, usize)> {
+    let tunnels = &snapshot.tunnels;
     let begin = match outer.protocol() {
         protocol::IPIP => IPIP,
         protocol::UDP => vxlan(tunnels, outer, bytes)?,
@@ -155,7 +160,7 @@ fn opened<'a>(tunnels: &Tunnels, outer: &Plain<'_>, bytes: &'a [u8]) -> Option<(
     let inner = ipv4(bytes.get(begin..)?.first_chunk()?, available)?;
     let right = tunnels.peers.knows_v4(outer.source())
         && !tunnels.local_addresses.contains_v4(inner.source())
-        && tunnels.reverse_path.mode == ReversePathMode::Off
+        && reverse_path::check(snapshot, outer.source().into(), inner.source().into()).is_ok()
         && ecn::decapsulate(outer.tos(), inner.tos()) == Ok(inner.tos());
     right.then_some((inner, begin))
 }
@@ -182,12 +187,12 @@ mod tests {
     use ipnet::IpNet;
 
     use super::super::{
-        PortRole, ReversePath, RouterAddresses, WorkloadSources,
+        LeadsTo, PortRole, ReversePath, ReversePathMode, RouterAddresses, WorkloadSources,
         parse::{Ip, Traits},
         stages_1_and_2,
     };
     use super::*;
-    use crate::fib::{Fib, Grace};
+    use crate::fib::{Fib, Grace, NextHop};
     use crate::packet::PortId;
     use crate::wire::{Vni, checksum};
 
@@ -286,7 +291,9 @@ mod tests {
     }
 
     fn snapshot(loose: bool) -> Snapshot {
-        let (fib, _) = Fib::new(AtOnce);
+        let (fib, mut writer) = Fib::new(AtOnce);
+        let of_far_pods = "192.168.2.0/24".parse().expect("a prefix");
+        writer.insert(of_far_pods, NextHop(0)).expect("room");
         let mode = if loose {
             ReversePathMode::Loose
         } else {
@@ -309,7 +316,7 @@ mod tests {
                 from_workloads: Default::default(),
                 reverse_path: ReversePath {
                     mode,
-                    leads_to: Vec::new(),
+                    leads_to: vec![LeadsTo::Nodes],
                 },
             },
             router: RouterAddresses {

@@ -26,6 +26,7 @@ mod underlay;
 pub mod veth;
 
 use std::io;
+use std::time::Duration;
 
 pub use ethtool::{Channels, Ethtool, Feature, driver, is_tx_offload, takes_redirects};
 pub use links::Veth;
@@ -38,19 +39,19 @@ pub use underlay::{Neighbour, Underlay, Unreachable};
 
 pub use netlink_packet_route::neighbour::NeighbourState;
 
-/// Waits until there is something to read from a descriptor that stays open meanwhile.
-pub fn wait_readable(descriptor: std::os::fd::RawFd) -> io::Result<()> {
+/// Waits until there is something to read from a descriptor that stays open meanwhile; false if nothing came
+/// in time.
+pub fn wait_readable(descriptor: std::os::fd::RawFd, patience: Duration) -> io::Result<bool> {
     let mut poll = mio::Poll::new()?;
     let mut events = mio::Events::with_capacity(1);
     let mut source = mio::unix::SourceFd(&descriptor);
     poll.registry()
         .register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
     loop {
-        match poll.poll(&mut events, None) {
+        match poll.poll(&mut events, Some(patience)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
-            Ok(()) if events.is_empty() => {}
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(!events.is_empty()),
         }
     }
 }

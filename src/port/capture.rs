@@ -113,11 +113,11 @@ impl<P: Port + ?Sized> Port for Captured<P> {
         outcome
     }
 
-    #[inline]
     fn rx_costs_a_call(&self) -> bool {
         self.inner.rx_costs_a_call()
     }
 
+    #[inline]
     fn tx(&mut self, pool: &mut FramePool, batch: &mut Batch) -> TxOutcome {
         if self.is_captured() {
             return self.captured_tx(pool, batch);

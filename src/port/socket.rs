@@ -288,16 +288,19 @@ impl Connection {
         batch: &mut Batch,
         refused: &mut Refused,
     ) -> io::Result<()> {
+        // Frames that are refused count, too: others have their turn whatever one sends.
+        let mut tried = batch.len();
         loop {
-            while batch.len() < BATCH {
+            while tried < BATCH {
                 let Some(frame) = self.next_frame()? else {
                     break;
                 };
                 let end = frame.end;
                 take(pool, batch, refused, &self.received[frame]);
                 self.start = end;
+                tried += 1;
             }
-            if batch.len() >= BATCH || !self.read_more()? {
+            if tried >= BATCH || !self.read_more()? {
                 return Ok(());
             }
         }
@@ -377,7 +380,8 @@ fn receive_datagrams(
 ) {
     // One byte more than a frame has, by which one that was cut is known.
     let mut buffer = [0; LONGEST + 1];
-    while batch.len() < BATCH {
+    // Those that are refused count, too: others have their turn whatever one sends.
+    for _ in batch.len()..BATCH {
         let (length, sender) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
             Err(_) => return,

@@ -96,10 +96,10 @@ pub fn adapt(plan: &LinkPlan) -> Result<MacAddr, WorkloadError> {
     Ok(veth::inside(&netns, || set(&plan.interface, plan.mtu))??)
 }
 
-/// The interface of that name, if it is there and not ours.
-pub fn made_by_others(host: &str) -> Result<Option<Link>, WorkloadError> {
+/// The interface of that name, if it is there.
+pub fn find(host: &str) -> Result<Option<Link>, WorkloadError> {
     match Netlink::open()?.link(host) {
-        Ok(link) => Ok(Some(link).filter(|link| link.mac != Some(MacAddr::WORKLOAD_GATEWAY))),
+        Ok(link) => Ok(Some(link)),
         Err(crate::kernel::Error::NoInterface(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -139,7 +139,9 @@ impl Workloads {
         if let Some(endpoint) = &before {
             refuse_other(endpoint, wish, &state)?;
         }
-        self.refuse_unserved(&self.host_interface(wish))?;
+        let host = self.host_interface(wish, before.as_ref());
+        self.refuse_unserved(&host)?;
+        self.refuse_taken(&host, &key)?;
         let addresses = match &before {
             Some(endpoint) => endpoint.addresses().collect(),
             None => self.assign(wish, &state)?,
@@ -158,7 +160,7 @@ impl Workloads {
         addresses: Vec<IpAddr>,
         (key, before): (ResourceKey, Option<&WorkloadEndpoint>),
     ) -> Result<Made, WorkloadError> {
-        let plan = self.plan(wish, state, addresses)?;
+        let plan = self.plan(wish, state, addresses, before)?;
         let (mac, taken) = link_of(wish, &plan, before)?;
         let endpoint = self.endpoint(wish, &plan, (mac, taken), key)?;
         let stored = self
@@ -287,6 +289,7 @@ impl Workloads {
         wish: &Wish,
         state: &ClusterState,
         addresses: Vec<IpAddr>,
+        before: Option<&WorkloadEndpoint>,
     ) -> Result<LinkPlan, WorkloadError> {
         let uplink = self.config.uplink.interface.to_string();
         let uplink = Netlink::open()?.link(&uplink)?.mtu;
@@ -301,7 +304,7 @@ impl Workloads {
             mtus.within(around, uplink)
         };
         Ok(LinkPlan {
-            host: self.host_interface(wish),
+            host: self.host_interface(wish, before),
             interface: wish.identity.interface.clone(),
             netns: wish.netns.clone(),
             mtu: addresses.iter().map(fits).min().unwrap_or(uplink),
@@ -354,10 +357,26 @@ impl Workloads {
         Ok(endpoint)
     }
 
-    /// The node's end of a workload's link: as wished, else the usual name.
-    fn host_interface(&self, wish: &Wish) -> String {
-        let usual = || self.usual_host_interface(&wish.identity);
-        wish.host_interface.clone().unwrap_or_else(usual)
+    /// The node's end of a workload's link: as wished, else where it was, else the usual name.
+    fn host_interface(&self, wish: &Wish, before: Option<&WorkloadEndpoint>) -> String {
+        let was = before.map(|endpoint| endpoint.spec.interface_name.to_string());
+        let wished = wish.host_interface.clone().or(was);
+        wished.unwrap_or_else(|| self.usual_host_interface(&wish.identity))
+    }
+
+    /// An interface is one workload's.
+    fn refuse_taken(&self, host: &str, key: &ResourceKey) -> Result<(), WorkloadError> {
+        let others = self.list()?;
+        let other = others.iter().find(|other| {
+            other.spec.interface_name.as_str() == host && other.metadata.name != key.name
+        });
+        match other {
+            Some(other) => Err(WorkloadError::Exists(format!(
+                "'{host}' is the interface of {}; name another, or delete that workload first",
+                other.metadata.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Of a container that is no pod as Calico's plugin names it, by the beginning of its number.
@@ -449,12 +468,13 @@ fn link_of(
     if let Some(elsewhere) = before.filter(|endpoint| !at(endpoint)) {
         undo_link(elsewhere)?;
     }
-    let ours = before
-        .filter(at)
-        .is_some_and(|endpoint| !endpoint.is_taken());
-    if wish.host_interface.is_some()
+    let here = before.filter(at);
+    let ours = here.is_some_and(|endpoint| !endpoint.is_taken());
+    // Whoever made it: what a workload is to have by its name and has not made is not taken away.
+    let named = wish.host_interface.is_some() || here.is_some();
+    if named
         && !ours
-        && let Some(there) = link::made_by_others(&plan.host)?
+        && let Some(there) = link::find(&plan.host)?
     {
         return Ok((link::take(plan, &there)?, true));
     }

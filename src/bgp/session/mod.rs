@@ -113,13 +113,13 @@ impl Config {
         self.local_as != self.remote_as
     }
 
-    /// `forwards`: what was told before the restart is still forwarded.
+    /// `forwards`: what was told in the session before this one is still forwarded.
     fn open(&self, restarted: bool, forwards: bool, plain: bool) -> Open {
         let mut capabilities = self.capabilities.clone();
         if let Some(restart) = &mut capabilities.graceful_restart {
             restart.restarted = restarted;
             for (_, forwarding) in &mut restart.families {
-                *forwarding = restarted && forwards;
+                *forwarding = forwards;
             }
         }
         Open {
@@ -176,6 +176,8 @@ pub(super) struct Session {
     pub(super) restarted: bool,
     /// What the peer was told leads through us only where we forward from the first moment on.
     pub(super) forwards: bool,
+    /// This process has had a session with the peer: what it told then is forwarded (RFC 8538 section 4).
+    was_up: bool,
     pub(super) counters: Counters,
 }
 
@@ -194,6 +196,7 @@ impl Session {
             plain: false,
             restarted: false,
             forwards: true,
+            was_up: false,
             counters: Counters::default(),
         }
     }
@@ -311,7 +314,8 @@ impl Session {
     }
 
     fn opened(&mut self, now: Time, id: ConnectionId, local: IpAddr) {
-        let open = self.config.open(self.restarted, self.forwards, self.plain);
+        let forwards = self.was_up || self.restarted && self.forwards;
+        let open = self.config.open(self.restarted, forwards, self.plain);
         if let Some(connection) = self.connections.iter_mut().find(|of| of.id == id) {
             connection.opened(now, local, &open);
             self.counters.sent.opens += 1;
@@ -349,6 +353,7 @@ impl Session {
                 Step::Nothing
             }
             Ok(Some(Heard::Established)) => {
+                self.was_up = true;
                 self.up(id, actions);
                 Step::Up
             }

@@ -56,7 +56,7 @@ impl Bench {
         let (mut bench, id) = Self::open_sent();
         let mut open = Open {
             hold_time: 90,
-            ..config(64512, 64512, THEM).open(false, true, false)
+            ..config(64512, 64512, THEM).open(false, false, false)
         };
         change(open.capabilities.graceful_restart.as_mut().expect("ours"));
         let mut bytes = Vec::new();
@@ -133,7 +133,7 @@ fn open(number: u32, hold_time: u16, router_id: Ipv4Addr) -> Vec<u8> {
     let mut bytes = Vec::new();
     let open = Open {
         hold_time,
-        ..config(number, 64512, router_id).open(false, true, false)
+        ..config(number, 64512, router_id).open(false, false, false)
     };
     open.write(&mut bytes);
     bytes
@@ -263,7 +263,7 @@ fn no_common_family_is_a_missing_capability() {
     bench.session.config.capabilities.families = Some(vec![Family::V4]);
     let mut bytes = Vec::new();
     Config::new(&Settings::new(64512, THEM), &peer)
-        .open(false, true, false)
+        .open(false, false, false)
         .write(&mut bytes);
     bench.hear(id, &bytes);
     assert_eq!(bench.last_word(id), Some((2, 7, vec![1, 4, 0, 1, 0, 1])));

@@ -39,6 +39,8 @@ pub struct BgpSide {
     /// Peers with a session.
     up: BTreeSet<PeerName>,
     handover: Handover,
+    /// Peers that have waited for this run since an earlier one, and until when they do.
+    awaited: Option<(BTreeSet<PeerName>, Instant)>,
     /// Since when there is nobody to speak with.
     idle: Option<Instant>,
 }
@@ -74,6 +76,7 @@ impl BgpSide {
             started: None,
             up: BTreeSet::new(),
             handover: Handover::beside(control_socket),
+            awaited: None,
             idle: None,
         }
     }
@@ -142,8 +145,12 @@ impl BgpSide {
     }
 
     fn start(&mut self, settings: Settings) {
-        let start = match self.handover.take(settings.graceful_restart) {
-            Some(peers) => Start::Restarted(peers),
+        let patience = settings.graceful_restart;
+        let start = match self.handover.take(patience) {
+            Some(peers) => {
+                self.awaited = Some((peers.clone(), Instant::now() + patience));
+                Start::Restarted(peers)
+            }
             None => Start::Fresh,
         };
         let restarted = match &start {
@@ -234,6 +241,9 @@ impl BgpSide {
 
     /// A session came up, or went down.
     pub fn note_session(&mut self, peer: PeerName, up: bool) {
+        if let Some((awaited, _)) = &mut self.awaited {
+            awaited.remove(&peer);
+        }
         match up {
             true => self.up.insert(peer),
             false => self.up.remove(&peer),
@@ -242,9 +252,22 @@ impl BgpSide {
     }
 
     fn keep_handover(&mut self) {
-        if self.speaker().is_some() {
-            self.handover.keep(&self.up);
+        if self.speaker().is_none() {
+            return;
         }
+        // Those that wait for this run would wait for the next one, too, were it to start now.
+        self.awaited = self
+            .awaited
+            .take()
+            .filter(|(_, until)| Instant::now() < *until);
+        let awaited = self.awaited.iter().flat_map(|(peers, _)| peers);
+        let peers = self.up.iter().chain(awaited).cloned().collect();
+        self.handover.keep(&peers);
+    }
+
+    /// Whether there are peers without a session for want of a password.
+    pub fn lacks_passwords(&self) -> bool {
+        !self.unopened.is_empty()
     }
 
     /// Whether there is a speaker.
@@ -279,6 +302,7 @@ impl BgpSide {
             self.handover.clear();
         }
         self.up.clear();
+        self.awaited = None;
         self.settings = None;
         self.idle = None;
         self.own.clear();

@@ -54,8 +54,11 @@ impl Node {
         }
     }
 
-    /// Sees to a speaker that nobody needs.
+    /// Sees to a speaker that nobody needs, and whether a password has come that was missing.
     pub(super) fn look_after_bgp(&mut self) {
+        if self.bgp.lacks_passwords() {
+            self.follow_bgp_resources();
+        }
         if self.bgp.tick() == Changed::Speaker {
             self.forget_learned();
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, TrySendError, bounded};
 
 use super::settings::{self, Networks, Services};
 use super::{Node, learned, lines};
@@ -236,13 +236,24 @@ pub(super) fn refuse_default_route(config: &NodeConfig, allowed: bool) -> Result
     Err(config.problem(fault).to_string())
 }
 
-/// Tells when the kernel has announced something. The thread ends with the process.
+/// How often the thread that waits for the kernel looks whether anybody still hears it.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
+/// Tells when the kernel has announced something. The thread ends soon after nobody hears it any more.
 fn watch_kernel(mirror: &Mirror) -> Receiver<()> {
     let descriptor = mirror.fd();
     // No room: the thread goes on only when the news were heard, so that it does not spin.
     let (news, heard) = crossbeam_channel::bounded(0);
     std::thread::spawn(move || {
-        while crate::kernel::wait_readable(descriptor).is_ok() && news.send(()).is_ok() {
+        loop {
+            let told = match crate::kernel::wait_readable(descriptor, LOOK_UP) {
+                Ok(true) => news.send(()).is_ok(),
+                Ok(false) => news.try_send(()) != Err(TrySendError::Disconnected(())),
+                Err(_) => false,
+            };
+            if !told {
+                return;
+            }
             // A burst is taken in at once rather than one by one.
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -94,11 +94,17 @@ impl SuperPackets {
         statistics: &mut PortStatistics,
     ) -> io::Result<usize> {
         let before = batch.len();
+        // What is refused counts, too: others have their turn whatever one sends.
+        let mut reads = 0;
         while batch.len() < BATCH && pool.available() > 0 {
             if self.pending.is_some() {
                 self.cut(pool, batch, statistics);
                 continue;
             }
+            if reads == BATCH {
+                break;
+            }
+            reads += 1;
             match (&self.device.file).read(&mut self.buffer) {
                 Ok(length) => self.accept(length, pool, batch, statistics),
                 // A packet that the header cannot tell of, which is gone with that.

@@ -7,8 +7,8 @@ const LONGEST: u8 = 15;
 ///
 /// An AF_XDP ring that is empty is seen to be so in memory; a device that is read from takes a system
 /// call to say so, half a microsecond of each round in which other ports are busy. So one that had nothing
-/// is passed over, for a round, then three, up to [`LONGEST`]; what comes meanwhile waits for a few
-/// microseconds at most.
+/// is passed over, for a round, then three, up to [`LONGEST`]; what comes meanwhile waits for so many batches
+/// of the other ports at most, some 50 microseconds each where these are full.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     costs_a_call: bool,

@@ -169,9 +169,10 @@ fn own_v6(port: &PortConfig) -> Option<IpAddr> {
 /// The largest packet that gets from a workload to everybody: the least of the ways to the host, to other
 /// nodes and back.
 fn mtu(snapshot: &Snapshot, port: &PortConfig) -> Mtu {
-    let ways = snapshot.adjacencies.iter().filter_map(|way| match way {
-        Adjacency::Forward(egress) => Some(egress),
-        _ => None,
+    let ways = snapshot.adjacencies.iter().flat_map(|way| match way {
+        Adjacency::Forward(egress) => std::slice::from_ref(egress),
+        Adjacency::Several(several) => several.ways(),
+        _ => &[],
     });
     let of_others = |id: PortId| {
         let role = snapshot.ports.get(usize::from(id.0)).map(|port| port.role);
