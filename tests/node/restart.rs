@@ -153,11 +153,18 @@ fn start_gobgp(name: &str, number: u8, local_as: u32, prefix: &str, arguments: &
     let line = format!(
         "/usr/bin/gobgpd -f /run/{name}.toml --api-hosts 127.0.0.1:50051 --pprof-disable {arguments}"
     );
+    // It has no file for its routes: a session that came up before this one is told would end with none.
+    let inside = format!("ip netns exec {name}");
+    sh(&format!(
+        "{inside} nft 'add table ip hold; add chain ip hold in {{ type filter hook input priority 0; }}; \
+         add rule ip hold in tcp dport 179 drop; add rule ip hold in tcp sport 179 drop'"
+    ));
     let daemon = Daemon::start(name, &line);
     wait_for("the prefix", || {
-        let add = format!("ip netns exec {name} gobgp -u 127.0.0.1 global rib add {prefix}");
+        let add = format!("{inside} gobgp -u 127.0.0.1 global rib add {prefix}");
         try_sh(&add).status.success().then_some(())
     });
+    sh(&format!("{inside} nft delete table ip hold"));
     daemon
 }
 
