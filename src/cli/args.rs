@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::bench::{BenchArguments, EnterArguments};
+use super::bench::{BenchArguments, EnterArguments, IoName};
 use super::bgp::BgpVerb;
 use super::ipam::IpamArguments;
 use super::resource::ResourceVerb;
@@ -147,12 +147,9 @@ pub enum Verb {
         /// The interfaces
         #[arg(num_args = 2)]
         interfaces: Vec<String>,
-        /// By their drivers
-        #[arg(long, conflicts_with = "generic")]
-        native: bool,
-        /// In the kernel's generic path
-        #[arg(long)]
-        generic: bool,
+        /// How they move frames
+        #[arg(long, value_enum, default_value = "auto")]
+        io: IoName,
     },
     /// Print the version
     Version,

@@ -160,11 +160,7 @@ fn dispatch(functions: &Functions, verb: Verb) -> Result<(), Failure> {
         Verb::Ipam(arguments) => ipam::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::BenchEnter(arguments) => Err(bench::enter(&arguments)),
-        Verb::BenchWire {
-            interfaces,
-            native,
-            generic,
-        } => bench::wire(&interfaces, native, generic),
+        Verb::BenchWire { interfaces, io } => bench::wire(&interfaces, io),
         Verb::Resource(verb) => resource::run(verb),
         Verb::Completions { shell } => documents::completions(shell),
         Verb::Man { directory } => documents::manual(&directory),

@@ -53,8 +53,7 @@ impl OutgoingNat {
     }
 
     /// Makes the kernel's rules what the pools ask for.
-    pub fn update(&mut self, state: &ClusterState, exclusions: NatOutgoingExclusions) {
-        let wanted = wanted(state, exclusions);
+    pub fn update(&mut self, wanted: MasqueradeRules) {
         if wanted != self.wanted {
             self.wanted = wanted;
             self.apply();

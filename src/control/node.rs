@@ -3,6 +3,21 @@
 //! Start: ports open, nothing steered → routes resolved and published → workers run → steering on.
 //! End: steering off → workers drain and join → slow path joins → sockets and devices close.
 
+/// What a node knows of its surroundings: [`Node::facts`] where the rest of the node is changed meanwhile. A
+/// method would borrow all of it, this does the parts that know.
+macro_rules! facts {
+    ($node:expr) => {{
+        let host_mtu = $node.host_mtu();
+        $crate::control::facts::Known::new(
+            &$node.mirror,
+            &$node.ports,
+            &$node.links,
+            &$node.paths,
+            host_mtu,
+        )
+    }};
+}
+
 mod answers;
 mod bgp;
 mod host_routes;
@@ -20,7 +35,6 @@ use crossbeam_channel::{Receiver, Sender, select, tick};
 
 use super::apply::{Forwarding, is_steered, node_addresses, steered_prefixes};
 use super::bgp::{BgpSide, Farewell};
-use super::facts::Known;
 use super::fast_path::FastPathSide;
 use super::host::HostSide;
 use super::kernel_routes::KernelRoutes;
@@ -176,21 +190,20 @@ impl Node {
         let mut end = End::Told;
         let more = self.more_plugs.1.clone();
         loop {
-            if self.uplink_is_new() {
-                log::warn!(
-                    "{}: the uplink was made again: it starts anew",
-                    self.config.node
-                );
-                end = End::UplinkIsNew;
-                break;
-            }
             let spoken = self.bgp.events();
             select! {
                 recv(updates) -> update => match update {
                     Ok(update) => changed = self.take(update, changed),
                     Err(_) => { failure = Some("the datastore's watch has ended".to_owned()); break }
                 },
-                recv(self.announcements) -> _ => self.follow_kernel(),
+                recv(self.announcements) -> _ => {
+                    self.follow_kernel();
+                    if self.uplink_is_new() {
+                        log::warn!("{}: the uplink was made again: it starts anew", self.config.node);
+                        end = End::UplinkIsNew;
+                        break;
+                    }
+                },
                 recv(events) -> event => if let Ok(event) = event { self.heed(event) },
                 recv(measured) -> path => if let Ok(path) = path { self.take_measurement(&path) },
                 recv(self.questions) -> question => if let Ok(question) = question {
@@ -294,14 +307,8 @@ impl Node {
         let wanted = self.resolver.wanted();
         let workload_ports = &self.forwarding.fixed().workload_ports;
         self.links.configure(wanted, workload_ports);
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
+        let facts = facts!(self);
+        let host_mtu = facts.host_mtu;
         let before = self.forwarding.routes().len();
         self.forwarding.set_pools(learned_pools(&self.state));
         for refused in self.forwarding.update(wanted, delta, &facts) {
@@ -325,17 +332,10 @@ impl Node {
 
     /// Has the kernel translate what the pools say, and what is to be translated go to the kernel.
     pub(super) fn follow_nat(&mut self) {
-        self.nat.update(&self.state, self.settings.nat_exclusions);
         let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions);
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
-        let sources = wanted.sources.into_iter().collect();
+        let sources = wanted.sources.iter().copied().collect();
+        self.nat.update(wanted);
+        let facts = facts!(self);
         self.forwarding.set_translated(sources, &facts);
     }
 

@@ -111,6 +111,17 @@ pub enum Io {
     Generic,
 }
 
+impl Io {
+    /// As configurations have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 /// A port that a workload sits behind.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

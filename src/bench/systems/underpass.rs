@@ -140,20 +140,12 @@ fn configuration(system: System, site: &Site, place: &Place, directory: &Path) -
         fast_path = if system.has_fast_path() { "on" } else { "off" },
         name = site.name,
         uplink = site.uplink,
-        io = name(place.io),
+        io = place.io.name(),
         port = site.port,
         cpu = place.cpu,
         datastore = directory.join("datastore").display(),
         socket = directory.join(format!("{}.sock", site.name)).display(),
     )
-}
-
-const fn name(io: Io) -> &'static str {
-    match io {
-        Io::Auto => "auto",
-        Io::Native => "native",
-        Io::Generic => "generic",
-    }
 }
 
 /// The modes of the pool: ipipMode, vxlanMode.

@@ -44,11 +44,7 @@ pub(super) fn start(topology: &Topology, direction: Direction, place: &Place) ->
         }
         let mut command = site.node.command(Some(place.cpu), &own)?;
         command.args([VERB, &site.port, &site.uplink]);
-        match place.io {
-            Io::Auto => {}
-            Io::Native => drop(command.arg("--native")),
-            Io::Generic => drop(command.arg("--generic")),
-        }
+        command.args(["--io", place.io.name()]);
         let log = place.directory.join(format!("wire-{}.log", site.name));
         let mut process = Process::spawn(command, &log)?;
         process.wait_for(System::Wire, PATIENCE, || {
@@ -60,7 +56,12 @@ pub(super) fn start(topology: &Topology, direction: Direction, place: &Place) ->
 }
 
 /// Passes frames between two devices until the process is ended.
-pub fn run(devices: [&str; 2], wanted: XdpModeWanted) -> Result<()> {
+pub fn run(devices: [&str; 2], io: Io) -> Result<()> {
+    let wanted = match io {
+        Io::Auto => XdpModeWanted::Auto,
+        Io::Native => XdpModeWanted::Native,
+        Io::Generic => XdpModeWanted::Generic,
+    };
     let open = || -> Result<Wire, PortError> {
         let (umem, frames) = WorkerUmem::new(&UmemOptions::for_queues(2))?;
         let mut pool = FramePool::new(frames, HEADROOM);

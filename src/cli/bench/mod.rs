@@ -19,7 +19,6 @@ use crate::bench::report::{compare, html};
 use crate::bench::systems::{System, wire};
 use crate::bench::topology::Direction;
 use crate::bench::{self, BenchError, Options, Report, Routes, Softirq, namespace};
-use crate::port::xdp::XdpModeWanted;
 use crate::resources::Io;
 use crate::wire::MacAddr;
 use bar::Bar;
@@ -154,10 +153,20 @@ enum RoutesName {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum IoName {
+pub enum IoName {
     Auto,
     Native,
     Generic,
+}
+
+impl From<IoName> for Io {
+    fn from(name: IoName) -> Self {
+        match name {
+            IoName::Auto => Self::Auto,
+            IoName::Native => Self::Native,
+            IoName::Generic => Self::Generic,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -203,16 +212,11 @@ pub fn enter(arguments: &EnterArguments) -> Failure {
 }
 
 /// Runs a wire between two devices.
-pub fn wire(devices: &[String], native: bool, generic: bool) -> Result<(), Failure> {
+pub fn wire(devices: &[String], io: IoName) -> Result<(), Failure> {
     let [one, other] = devices else {
         return Err("name two interfaces".to_owned().into());
     };
-    let wanted = match (native, generic) {
-        (true, _) => XdpModeWanted::Native,
-        (_, true) => XdpModeWanted::Generic,
-        _ => XdpModeWanted::Auto,
-    };
-    wire::run([one, other], wanted).map_err(|error| failure(&error))
+    wire::run([one, other], io.into()).map_err(|error| failure(&error))
 }
 
 fn measure(what: &What) -> Result<(), Failure> {
@@ -299,11 +303,7 @@ fn options(what: &What) -> Result<Options, Failure> {
             SoftirqName::Node => Softirq::Node,
         };
     }
-    options.io = match what.io {
-        IoName::Auto => Io::Auto,
-        IoName::Native => Io::Native,
-        IoName::Generic => Io::Generic,
-    };
+    options.io = what.io.into();
     options.realtime &= !what.no_realtime;
     options.check().map_err(|error| failure(&error))?;
     Ok(options)

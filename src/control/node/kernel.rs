@@ -77,17 +77,10 @@ impl Node {
     }
 
     pub(super) fn refresh(&mut self) {
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
+        let facts = facts!(self);
         self.forwarding.refresh(&facts);
         if let Some(host) = &mut self.host {
-            host.set_mtu(host_mtu);
+            host.set_mtu(facts.host_mtu);
         }
         self.follow_next_hops();
         self.show_learned_routes();
@@ -158,13 +151,7 @@ impl Node {
     }
 
     pub(super) fn facts(&self) -> Known<'_> {
-        Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            self.host_mtu(),
-        )
+        facts!(self)
     }
 
     /// The TUN device's MTU: as configured, else what the largest encapsulation in use leaves.

@@ -1,7 +1,6 @@
 //! What a node does with routes that others tell.
 
 use super::Node;
-use crate::control::facts::Known;
 use crate::control::kernel_routes::{KernelRoutes, RouteChanges};
 use crate::control::learned::{GroupId, NextHops};
 use crate::kernel::{Mirror, Touched};
@@ -70,14 +69,7 @@ impl Node {
 
     /// Has memory given back that a large table took which is gone.
     pub(super) fn give_memory_back(&mut self) {
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
+        let facts = facts!(self);
         if self.forwarding.give_memory_back(&facts) {
             self.trim_in = TRIM_AFTER;
         }
@@ -91,14 +83,7 @@ impl Node {
     }
 
     pub(super) fn set_group(&mut self, group: GroupId, next_hops: NextHops) {
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
+        let facts = facts!(self);
         self.forwarding.set_group(group, next_hops, &facts);
     }
 
@@ -106,14 +91,7 @@ impl Node {
         &mut self,
         routes: Vec<(ipnet::IpNet, Option<GroupId>)>,
     ) -> Vec<String> {
-        let host_mtu = self.host_mtu();
-        let facts = Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
+        let facts = facts!(self);
         self.forwarding.learn(routes, &facts)
     }
 }

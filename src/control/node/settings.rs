@@ -181,14 +181,7 @@ impl Node {
     }
 
     fn reconfigure(&mut self) {
-        let host_mtu = self.host_mtu();
-        let facts = super::Known::new(
-            &self.mirror,
-            &self.ports,
-            &self.links,
-            &self.paths,
-            host_mtu,
-        );
+        let facts = facts!(self);
         let (settings, networks) = (&self.settings, self.networks);
         self.forwarding
             .reconfigure(|fixed| configure(fixed, settings, networks), &facts);
