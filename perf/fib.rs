@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::Random;
 use ipnet::IpNet;
-use underpass::fib::{Fib, FibWriter, NextHop};
+use underpass::fib::{Answer, Fib, FibWriter, NextHop};
 use underpass::worker::publish::Quiescence;
 
 const KEYS: usize = 1 << 21;
@@ -163,9 +163,9 @@ fn time_single<K: Copy>(keys: &[K], look_up: impl Fn(K) -> Option<NextHop>) -> V
 }
 
 /// Independent look-ups, [`BATCH`] a call.
-fn time_batches<K>(keys: &[K], look_up: impl Fn(&[K], &mut [Option<NextHop>])) -> Vec<Duration> {
+fn time_batches<K>(keys: &[K], look_up: impl Fn(&[K], &mut [Answer])) -> Vec<Duration> {
     rounds(|| {
-        let mut answers = [None; BATCH];
+        let mut answers = [Answer::NONE; BATCH];
         for keys in keys.chunks_exact(BATCH) {
             look_up(keys, &mut answers);
             black_box(&answers);
@@ -254,15 +254,18 @@ fn distinct<K: Ord + Copy>(mut key: impl FnMut() -> K) -> Vec<K> {
     keys
 }
 
-/// Bytes of both tables: the first levels, if they were touched everywhere, and the blocks.
+/// Bytes of both tables: the first levels and IPv4's answers by 24 bits, if they were touched everywhere,
+/// and the blocks.
 fn table_bytes(writer: &FibWriter) -> usize {
     const FIRST_LEVEL: usize = 4 << 16;
+    const DIRECT: usize = 2 << 24;
     const BLOCK: usize = (256 + 1 + 4) * 4;
     let stats = writer.stats();
     let blocks = stats.blocks_v4 + stats.blocks_v6 + stats.blocks_waiting + stats.blocks_free;
     let families = [stats.blocks_v4, stats.blocks_v6];
     let first_levels = families.iter().filter(|blocks| **blocks > 0).count();
-    first_levels * FIRST_LEVEL + blocks * BLOCK
+    let direct = usize::from(stats.blocks_v4 > 0) * DIRECT;
+    first_levels * FIRST_LEVEL + direct + blocks * BLOCK
 }
 
 /// Bytes of this process in memory.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use naive::{Family, Oracle, Random, internet};
-use underpass::fib::{Fib, FibError, FibWriter, NextHop};
+use underpass::fib::{Answer, Fib, FibError, FibWriter, NextHop};
 use underpass::worker::publish::{Quiescence, QuiescentReader};
 
 #[test]
@@ -139,11 +139,12 @@ fn a_batch_of_unequal_slices_answers_the_shorter() {
     let default = "0.0.0.0/0".parse().expect("a prefix");
     writer.insert(default, NextHop(1)).expect("room");
     let destinations = [Ipv4Addr::LOCALHOST; 70];
-    let mut answers = [None; 45];
+    let mut answers = [Answer::NONE; 45];
     fib.lookup_v4_batch(&destinations, &mut answers);
-    assert_eq!(answers, [Some(NextHop(1)); 45]);
-    let mut answers = [None; 100];
+    assert_eq!(answers.map(Answer::next_hop), [Some(NextHop(1)); 45]);
+    let mut answers = [Answer::NONE; 100];
     fib.lookup_v4_batch(&destinations, &mut answers);
+    let answers = answers.map(Answer::next_hop);
     let answered = answers.iter().filter(|a| a.is_some()).count();
     assert_eq!(
         (answered, answers[69], answers[70]),
@@ -504,7 +505,7 @@ fn look_up_batch(fib: &Fib, addresses: &[IpAddr]) -> Vec<Option<NextHop>> {
             IpAddr::V6(address) => v6.push(*address),
         }
     }
-    let (mut to_v4, mut to_v6) = (vec![None; v4.len()], vec![None; v6.len()]);
+    let (mut to_v4, mut to_v6) = (vec![Answer::NONE; v4.len()], vec![Answer::NONE; v6.len()]);
     fib.lookup_v4_batch(&v4, &mut to_v4);
     fib.lookup_v6_batch(&v6, &mut to_v6);
     let (mut to_v4, mut to_v6) = (to_v4.into_iter(), to_v6.into_iter());
@@ -518,6 +519,6 @@ fn look_up_batch(fib: &Fib, addresses: &[IpAddr]) -> Vec<Option<NextHop>> {
     addresses
         .iter()
         .map(answer)
-        .map(|a| a.expect("as many"))
+        .map(|a| a.expect("as many").next_hop())
         .collect()
 }

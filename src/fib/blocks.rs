@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::FromZeros;
 
 use super::entry::Entry;
+use super::pages::{zeroed, zeroed_in_huge_pages};
 
 /// Entries of a block: one for each value of the 8 address bits that its level decides on.
 const ENTRIES: usize = 256;
@@ -83,8 +84,8 @@ impl Blocks {
 impl Chunk {
     fn new() -> Self {
         Self {
-            entries: zeroed(),
-            heads: zeroed(),
+            entries: zeroed_in_huge_pages("blocks"),
+            heads: zeroed("heads of blocks"),
         }
     }
 
@@ -142,13 +143,6 @@ impl Block<'_> {
         let entries = self.entries.iter();
         entries.chain([self.fallback]).chain(self.key)
     }
-}
-
-fn zeroed<T: FromZeros>() -> Box<T> {
-    T::new_box_zeroed().unwrap_or_else(|_| {
-        let size = size_of::<T>();
-        panic!("fib: out of memory: no {size} bytes of address space for {CHUNK} blocks")
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One entry of a table: 32 bits, read and written whole.
 
-use super::NextHop;
+use super::{Answer, NextHop};
 
 /// A leaf, a block or nothing.
 ///
@@ -92,14 +92,13 @@ impl Entry {
         (self.0 >> LENGTH_SHIFT & 0xff) as u8
     }
 
-    /// A leaf's next hop.
+    /// What a leaf says. Both sides of the branch are free: it becomes a conditional move.
     #[inline]
-    pub(super) const fn next_hop(self) -> Option<NextHop> {
-        // Both sides of the branch are free: it becomes a conditional move.
+    pub(super) const fn answer(self) -> Answer {
         if self.is_none() {
-            None
+            Answer::NONE
         } else {
-            Some(NextHop(self.0 & NextHop::MAX.0))
+            Answer((self.0 & NextHop::MAX.0) + 1)
         }
     }
 }
@@ -114,7 +113,10 @@ mod tests {
             for next_hop in [NextHop(0), NextHop(1), NextHop::MAX] {
                 let entry = Entry::leaf(length, next_hop);
                 assert!(!entry.is_block() && !entry.is_none());
-                assert_eq!((entry.length(), entry.next_hop()), (length, Some(next_hop)));
+                assert_eq!(
+                    (entry.length(), entry.answer().next_hop()),
+                    (length, Some(next_hop))
+                );
             }
         }
         for (from, level) in [(0, 0), (0, 1), (0, 13), (12, 13), (13, 13)] {
@@ -126,6 +128,6 @@ mod tests {
             }
         }
         assert!(!Entry::leaf(128, NextHop::MAX).skips());
-        assert_eq!(Entry::NONE.next_hop(), None);
+        assert_eq!(Entry::NONE.answer().next_hop(), None);
     }
 }

@@ -9,9 +9,10 @@
 //! is nothing to decide, so a look-up of a /128 in an otherwise empty /48 reads three entries and
 //! not fifteen.
 //!
-//! DIR-24-8 (Gupta, Lin, McKeown, "Routing Lookups in Hardware at Memory Access Speeds", INFOCOM
-//! 1998) saves IPv4 one level and takes 64 MiB for it. In batches it is about as fast: what the one
-//! load more costs, the smaller table gives back (perf/README.md has the figures).
+//! Beside the table, IPv4's answers by the first 24 bits are in an array, as in DIR-24-8 (Gupta, Lin,
+//! McKeown, "Routing Lookups in Hardware at Memory Access Speeds", INFOCOM 1998), but of two bytes each:
+//! [`direct`] is where IPv4 look-ups begin, and where almost all of them end. The table is what the
+//! array follows from (perf/README.md has the figures of both).
 //!
 //! An entry is either a leaf (next hop and the length of the prefix that it comes from) or a block.
 //! Leaves are pushed down: the entry that a look-up ends at is its answer. The prefix length tells
@@ -27,14 +28,18 @@
 
 mod address;
 mod blocks;
+mod direct;
 mod entry;
+mod pages;
 mod table;
 mod update;
 mod writer;
 
+use std::hint::select_unpredictable;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use direct::Direct;
 use entry::Entry;
 use table::Table;
 pub use writer::{FibStats, FibWriter};
@@ -46,6 +51,30 @@ pub struct NextHop(pub u32);
 impl NextHop {
     /// The largest next hop that a table can hold: an entry has 23 bits for it.
     pub const MAX: Self = Self((1 << 23) - 1);
+}
+
+/// What a look-up in a batch found: four bytes, of which zero is that there is no route.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer(u32);
+
+impl Answer {
+    /// There is no route.
+    pub const NONE: Self = Self(0);
+
+    /// Where the route points to, if there is one.
+    #[inline]
+    pub const fn next_hop(self) -> Option<NextHop> {
+        match self.0.checked_sub(1) {
+            Some(index) => Some(NextHop(index)),
+            None => None,
+        }
+    }
+
+    /// This one, or the other if this is none. Without a branch: which it is, is often unpredictable.
+    #[inline]
+    fn or(self, other: Self) -> Self {
+        select_unpredictable(self.0 == 0, other, self)
+    }
 }
 
 /// Why a route could not be inserted. The tables are as they were before.
@@ -82,6 +111,7 @@ pub trait Grace: Send {
 #[derive(Debug)]
 pub struct Fib {
     v4: Table,
+    direct: Direct,
     v6: Table,
 }
 
@@ -90,6 +120,7 @@ impl Fib {
     pub fn new(grace: impl Grace + 'static) -> (Arc<Self>, FibWriter) {
         let fib = Arc::new(Self {
             v4: Table::new(),
+            direct: Direct::new(),
             v6: Table::new(),
         });
         let writer = FibWriter::new(Arc::clone(&fib), Box::new(grace));
@@ -101,23 +132,23 @@ impl Fib {
     /// What the writer's thread wrote before it inserted that route is visible to the caller.
     #[inline]
     pub fn lookup_v4(&self, destination: Ipv4Addr) -> Option<NextHop> {
-        self.v4.look_up(destination)
+        self.direct.look_up(&self.v4, destination).next_hop()
     }
 
     /// As [`Fib::lookup_v4`].
     #[inline]
     pub fn lookup_v6(&self, destination: Ipv6Addr) -> Option<NextHop> {
-        self.v6.look_up(destination)
+        self.v6.look_up(destination).next_hop()
     }
 
     /// Looks up many destinations at once, so that their cache misses overlap: `answers[i]` is what
     /// [`Fib::lookup_v4`] says of `destinations[i]`. The shorter slice decides how many.
-    pub fn lookup_v4_batch(&self, destinations: &[Ipv4Addr], answers: &mut [Option<NextHop>]) {
-        self.v4.look_up_batch(destinations, answers);
+    pub fn lookup_v4_batch(&self, destinations: &[Ipv4Addr], answers: &mut [Answer]) {
+        self.direct.look_up_batch(&self.v4, destinations, answers);
     }
 
     /// As [`Fib::lookup_v4_batch`].
-    pub fn lookup_v6_batch(&self, destinations: &[Ipv6Addr], answers: &mut [Option<NextHop>]) {
+    pub fn lookup_v6_batch(&self, destinations: &[Ipv6Addr], answers: &mut [Answer]) {
         self.v6.look_up_batch(destinations, answers);
     }
 }

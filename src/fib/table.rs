@@ -3,11 +3,10 @@
 use std::hint::select_unpredictable;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-use zerocopy::FromZeros;
-
 use super::address::Address;
 use super::blocks::{Blocks, Chunk, HOME_BITS};
-use super::{Entry, NextHop};
+use super::pages::zeroed;
+use super::{Answer, Entry};
 
 /// Address bits that index the first level.
 pub(super) const FIRST_LEVEL_BITS: u8 = 16;
@@ -36,23 +35,32 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new() -> Self {
         Self {
-            first_level: <[AtomicU32; FIRST_LEVEL]>::new_box_zeroed()
-                .unwrap_or_else(|_| panic!("fib: out of memory: 256 KiB for a first level")),
+            first_level: zeroed("a first level"),
             blocks: Blocks::new(),
             default: AtomicU32::new(0),
         }
     }
 
     #[inline]
-    pub(super) fn look_up<A: Address>(&self, address: A) -> Option<NextHop> {
-        let entry = self.finish(self.first(address, Ordering::Acquire), address);
-        let default = Entry(self.default.load(Ordering::Acquire));
-        select_unpredictable(entry.is_none(), default, entry).next_hop()
+    pub(super) fn look_up<A: Address>(&self, address: A) -> Answer {
+        self.find(address).answer().or(self.default())
+    }
+
+    /// The leaf of an address, of which the default route is none.
+    #[inline]
+    pub(super) fn find<A: Address>(&self, address: A) -> Entry {
+        self.finish(self.first(address, Ordering::Acquire), address)
+    }
+
+    /// The default route's answer.
+    #[inline]
+    pub(super) fn default(&self) -> Answer {
+        Entry(self.default.load(Ordering::Acquire)).answer()
     }
 
     /// Answers as many as the shorter slice holds.
     #[inline]
-    pub(super) fn look_up_batch<A: Address>(&self, from: &[A], to: &mut [Option<NextHop>]) {
+    pub(super) fn look_up_batch<A: Address>(&self, from: &[A], to: &mut [Answer]) {
         for (from, to) in from.chunks(GROUP).zip(to.chunks_mut(GROUP)) {
             self.look_up_group(from, to);
         }
@@ -66,7 +74,7 @@ impl Table {
     /// it. So a look-up that has its answer goes through the levels with the others: it reads a
     /// place that is always at hand, and keeps its answer.
     #[inline]
-    fn look_up_group<A: Address>(&self, from: &[A], to: &mut [Option<NextHop>]) {
+    fn look_up_group<A: Address>(&self, from: &[A], to: &mut [Answer]) {
         let mut entries = [Entry::NONE; GROUP];
         for (entry, &address) in entries.iter_mut().zip(from) {
             *entry = self.first(address, Ordering::Relaxed);
@@ -80,9 +88,9 @@ impl Table {
                 }
             }
         }
-        let default = Entry(self.default.load(Ordering::Acquire));
+        let default = self.default();
         for ((&entry, _), answer) in entries.iter().zip(from).zip(to) {
-            *answer = select_unpredictable(entry.is_none(), default, entry).next_hop();
+            *answer = entry.answer().or(default);
         }
     }
 
@@ -133,6 +141,11 @@ impl Table {
         }
         entry
     }
+}
+
+/// The writer's own view of a slot: nobody else stores to it.
+pub(super) fn load(slot: &AtomicU32) -> Entry {
+    Entry(slot.load(Ordering::Relaxed))
 }
 
 /// The first address bit that a block of this level decides on.

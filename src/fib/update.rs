@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::blocks::Block;
-use super::table::{FIRST_LEVEL_BITS, STRIDE, Table, bit_of_level};
+use super::direct::Direct;
+use super::table::{FIRST_LEVEL_BITS, STRIDE, Table, bit_of_level, load};
 use super::{Entry, Grace, NextHop};
 
 /// A prefix: its bits, left-aligned, those after the first `length` zero.
@@ -48,6 +49,8 @@ struct Slot<'a> {
 /// One update of a table.
 pub(super) struct Update<'a> {
     pub(super) table: &'a Table,
+    /// What follows from the table, in IPv4.
+    pub(super) direct: Option<&'a Direct>,
     pub(super) pool: &'a mut Pool,
     pub(super) grace: &'a dyn Grace,
 }
@@ -73,10 +76,10 @@ impl<'a> Update<'a> {
             let number = self.block_for(prefix.bits, level);
             self.pool.uses_mut(number).prefixes += u16::from(is_new);
             overlay_all(self.table, block_slots(self.block(number), prefix), leaf);
-            self.pool.retire(self.grace);
         } else {
             overlay_all(self.table, first_level_slots(self.table, prefix), leaf);
         }
+        self.finish(prefix);
     }
 
     /// Takes a prefix out. `covering` is the longest other prefix that covers it.
@@ -99,6 +102,22 @@ impl<'a> Update<'a> {
             let slots = first_level_slots(self.table, prefix);
             restore_all(self.table, slots, prefix.length, leaf);
         }
+        self.finish(prefix);
+    }
+
+    /// Has the direct answers follow the table, and then lets go of the blocks that were taken out of it:
+    /// none of the answers leads to one any more. A block that moved need not be within the prefix.
+    fn finish(&mut self, prefix: Prefix) {
+        if let Some(direct) = self.direct
+            && prefix.length > 0
+        {
+            direct.follow(self.table, prefix);
+            for &number in &self.pool.unlinked {
+                let bits = self.block(number).key();
+                direct.follow(self.table, Prefix { bits, length: 24 });
+            }
+        }
+        self.pool.retire(self.grace);
     }
 
     fn set_default(&self, leaf: Entry) {
@@ -200,7 +219,6 @@ impl<'a> Update<'a> {
                 self.pool.uses_mut(parent).children -= 1;
             }
         }
-        self.pool.retire(self.grace);
     }
 
     fn block(&self, number: u32) -> Block<'a> {
@@ -329,11 +347,6 @@ fn path_to(table: &Table, bits: u128, level: u8) -> Vec<(Slot<'_>, u32)> {
         }
         at = Slot::below(table, entry, bits);
     }
-}
-
-/// The writer's own view of a slot: nobody else stores to it.
-fn load(slot: &AtomicU32) -> Entry {
-    Entry(slot.load(Ordering::Relaxed))
 }
 
 /// Release: whoever acquires this entry sees what was written before, a block's content above all.

@@ -158,12 +158,16 @@ impl FibWriter {
     }
 
     fn update_of(&mut self, net: &IpNet) -> Update<'_> {
-        let (table, pool) = match net {
-            IpNet::V4(_) => (&self.fib.v4, &mut self.pool_v4),
-            IpNet::V6(_) => (&self.fib.v6, &mut self.pool_v6),
+        let (table, direct, pool) = match net {
+            IpNet::V4(_) => (&self.fib.v4, Some(&self.fib.direct), &mut self.pool_v4),
+            IpNet::V6(_) => (&self.fib.v6, None, &mut self.pool_v6),
         };
-        let grace = &*self.grace;
-        Update { table, pool, grace }
+        Update {
+            table,
+            direct,
+            pool,
+            grace: &*self.grace,
+        }
     }
 }
 

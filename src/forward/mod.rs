@@ -53,7 +53,7 @@ pub use verdict::{Punt, Verdict};
 
 use std::net::Ipv4Addr;
 
-use crate::fib::NextHop;
+use crate::fib::{Answer, NextHop};
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
 use crate::wire::Mtu;
@@ -97,14 +97,14 @@ pub fn forward(
             verdicts,
         );
     }
-    let mut next_hops = [None; BATCH];
+    let mut next_hops = [Answer::NONE; BATCH];
     snapshot
         .fib
         .lookup_v4_batch(&destinations[..count], &mut next_hops[..count]);
     let each = batch.iter_mut().zip(&next_hops);
     verdicts.extend(
         each.map(|(frame, next_hop)| match Traits::of_ipv4(frame.bytes()) {
-            Some(ip) => send(snapshot, state, Some(port), ip, *next_hop, frame),
+            Some(ip) => send(snapshot, state, Some(port), ip, next_hop.next_hop(), frame),
             None => Verdict::Drop(DropReason::Ipv4Truncated),
         }),
     );
@@ -232,7 +232,7 @@ fn lookup(snapshot: &Snapshot, state: &mut WorkerState, flights: &mut [Flight]) 
     let Destinations { v4, v6 } = &state.destinations;
     let next_hops = &mut state.next_hops;
     next_hops.clear();
-    next_hops.resize(v4.len() + v6.len(), None);
+    next_hops.resize(v4.len() + v6.len(), Answer::NONE);
     let (v4_hops, v6_hops) = next_hops.split_at_mut(v4.len());
     snapshot.fib.lookup_v4_batch(v4, v4_hops);
     snapshot.fib.lookup_v6_batch(v6, v6_hops);
@@ -244,7 +244,7 @@ fn lookup(snapshot: &Snapshot, state: &mut WorkerState, flights: &mut [Flight]) 
             } else {
                 v4_hops.next()
             };
-            *next_hop = found.copied().flatten();
+            *next_hop = found.and_then(|answer| answer.next_hop());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Verdict;
 use super::parse::Traits;
-use crate::fib::NextHop;
+use crate::fib::{Answer, NextHop};
 use crate::packet::BATCH;
 
 /// One worker's own state: scratch space, allocated once, and the outer identification counter.
@@ -12,7 +12,7 @@ use crate::packet::BATCH;
 pub struct WorkerState {
     pub(super) flights: Vec<Flight>,
     pub(super) destinations: Destinations,
-    pub(super) next_hops: Vec<Option<NextHop>>,
+    pub(super) next_hops: Vec<Answer>,
     identification: u16,
     identification_step: u16,
 }
