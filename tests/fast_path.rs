@@ -29,11 +29,12 @@ const XDP_REDIRECT: u32 = 4;
 const NODE_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x11);
 const FAR_NODE_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x12);
 
-/// The ports that have devices; the host's is a TUN device, which the fast path does not serve.
-const DEVICES: [(PortId, &str); 3] = [
-    (UPLINK, "uplink0"),
-    (WORKLOAD, "pod0"),
-    (OTHER_WORKLOAD, "pod1"),
+/// The ports that have devices, with their interfaces' indices: the last is one that the program finds by
+/// hashing. The host's is a TUN device, which the fast path does not serve.
+const DEVICES: [(PortId, &str, u32); 3] = [
+    (UPLINK, "uplink0", 11),
+    (WORKLOAD, "pod0", 16383),
+    (OTHER_WORKLOAD, "pod1", 16384),
 ];
 
 /// A node whose packets go both ways.
@@ -60,11 +61,10 @@ impl Twin {
     fn new(snapshot: Snapshot) -> Self {
         let mut mirror = FastPathMirror::new(FastPath::load().unwrap(), 1);
         let mut indexes = BTreeMap::new();
-        for (id, device) in DEVICES {
+        for (id, device, index) in DEVICES {
             sh(&format!(
-                "ip link show {device} >/dev/null 2>&1 || ip link add {device} type veth peer name {device}p"
+                "ip link show {device} >/dev/null 2>&1 || ip link add {device} index {index} type veth peer name {device}p"
             ));
-            let index = nix::net::if_::if_nametoindex(device).unwrap();
             indexes.insert(id, index);
             let port = FastPort {
                 id,
@@ -163,7 +163,7 @@ impl Twin {
     fn sent_by(&mut self) -> PortId {
         let counters = self.mirror.fast_path().counters();
         let mut by = None;
-        for (id, _) in DEVICES {
+        for (id, ..) in DEVICES {
             let now = counters.port(id).tx_packets;
             if self.sent.insert(id, now).unwrap_or(0) != now {
                 by = Some(id);
@@ -566,7 +566,7 @@ fn what_is_in_order_takes_the_fast_path() {
     isolated(|| {
         let mut twin = Twin::new(snapshot());
         for case in fates::all() {
-            let served = |port: PortId| DEVICES.iter().any(|(id, _)| *id == port);
+            let served = |port: PortId| DEVICES.iter().any(|(id, ..)| *id == port);
             if !served(case.port) || case.frame.len() < 14 {
                 continue;
             }

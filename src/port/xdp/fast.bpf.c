@@ -12,10 +12,20 @@
 #include "kernel.bpf.h"
 #include "fast_parse.bpf.h"
 
+INLINE const u32 *host_ipv4(u32 address)
+{
+    u32 first = 0, bit = address >> 16; // the last 16 bits of what is in network order
+    const struct host_bits *bits = bpf_map_lookup_elem(&host_bits_ipv4, &first);
+
+    if (!bits || !(bits->words[bit / 64] >> bit % 64 & 1))
+        return 0;
+    return bpf_map_lookup_elem(&hosts_ipv4, &address);
+}
+
 INLINE const u32 *route_ipv4(u32 address)
 {
     struct ipv4_prefix key = {32, address};
-    const u32 *host = bpf_map_lookup_elem(&hosts_ipv4, &address);
+    const u32 *host = host_ipv4(address);
     return host ? host : bpf_map_lookup_elem(&routes_ipv4, &key);
 }
 
@@ -353,14 +363,20 @@ INLINE int forward(struct xdp_md *frame, u32 ingress, const struct port *port)
     return send(frame, settings_now, ingress, received, to, &p);
 }
 
+// The port of an interface, plus one; 0 if it is none.
+INLINE u32 port_of(u32 interface)
+{
+    const u32 *number = interface < INTERFACES ? bpf_map_lookup_elem(&interfaces, &interface)
+                                               : bpf_map_lookup_elem(&interfaces_beyond, &interface);
+    return number ? *number : 0;
+}
+
 SEC("xdp")
 int fast_path(struct xdp_md *frame)
 {
-    u32 interface = frame->ingress_ifindex;
-    const u32 *number = bpf_map_lookup_elem(&interfaces, &interface);
-    if (!number)
+    u32 ingress = port_of(frame->ingress_ifindex);
+    if (!ingress--)
         return XDP_PASS;
-    u32 ingress = *number;
     const struct port *port = bpf_map_lookup_elem(&ports, &ingress);
     if (!port)
         return XDP_PASS;

@@ -88,6 +88,7 @@ struct counters {
 };
 
 enum { PORTS = 1024, QUEUES = 64, NEXT_HOPS = 65536, ADJACENCIES = 16384, HOSTS = 65536, ROUTES = 1 << 21 };
+enum { INTERFACES = 16384, HOST_BITS = 65536 };
 
 // The slot of `settings` that is in force in the lower half; 0 switches the fast path off. So does
 // anything in the upper half: an operator's wish, which other settings leave as it is.
@@ -106,13 +107,20 @@ struct {
     __uint(max_entries, 3);
 } settings SEC(".maps");
 
-// The port's number of an interface.
+// The port's number of an interface, plus one; 0 is none. Indices beyond are in a map that costs more.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __type(key, u32);
+    __type(value, u32);
+    __uint(max_entries, INTERFACES);
+} interfaces SEC(".maps");
+
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __type(key, u32);
     __type(value, u32);
     __uint(max_entries, PORTS);
-} interfaces SEC(".maps");
+} interfaces_beyond SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -147,6 +155,20 @@ struct {
     __uint(max_entries, HOSTS);
     __uint(map_flags, BPF_F_NO_PREALLOC);
 } hosts_ipv4 SEC(".maps");
+
+// A bit for each value of an IPv4 address's last 16 bits: without it no such address was ever among the
+// single ones, and most packets go to blocks.
+struct host_bits {
+    u64 words[HOST_BITS / 64];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __type(key, u32);
+    __type(value, struct host_bits);
+    __uint(max_entries, 1);
+    __uint(map_flags, BPF_F_MMAPABLE);
+} host_bits_ipv4 SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);

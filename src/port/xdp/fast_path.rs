@@ -8,7 +8,7 @@
 //! into memory that the program reads too: [`FastPath::set_next_hop`], [`FastPath::set_settings`].
 //! Where a place is to be written again, [`grace`] waits until no program can be reading it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,6 +38,7 @@ pub struct FastPath {
     gate: Arc<Mapped>,
     ports: Arc<Mapped>,
     next_hops: Mapped,
+    host_bits: Mapped,
     counters: Arc<PerCpuArray<MapData, PortCounts>>,
     /// The slot of the settings that were written last.
     slot: u32,
@@ -49,6 +50,10 @@ pub const PORTS: usize = 1024;
 pub const QUEUES: u32 = 64;
 /// Next hops that the maps have room for.
 pub const NEXT_HOPS: usize = 65536;
+/// Interface indices that the program finds without hashing.
+const INTERFACES: u32 = 16384;
+/// Values of an IPv4 address's last 16 bits.
+const HOST_BITS: usize = 1 << 16;
 /// Slots for adjacencies; slot 0 is none.
 pub const ADJACENCIES: usize = 16384;
 
@@ -231,6 +236,7 @@ impl FastPath {
             gate: Arc::new(mapped(&ebpf, "gate", 8)?),
             ports: Arc::new(mapped(&ebpf, "ports", PORTS * PORT_SIZE)?),
             next_hops: mapped(&ebpf, "next_hops", NEXT_HOPS * 8)?,
+            host_bits: mapped(&ebpf, "host_bits_ipv4", HOST_BITS / 8)?,
             counters: Arc::new(counters),
             ebpf,
             slot: 0,
@@ -302,18 +308,24 @@ impl FastPath {
         targets
             .set(number, device.index, None, 0)
             .map_err(|error| refused(format!("cannot aim at {}: {error}", port.device)))?;
-        let mut interfaces: HashMap<_, u32, u32> = self.map("interfaces")?;
-        interfaces
-            .insert(device.index, number, 0)
-            .map_err(|error| map_error("enter an interface", &error))
+        self.set_interface(device.index, Some(number))
     }
 
     /// Forgets a port, whose device may be gone: nothing is sent by it any more.
     pub fn remove_port(&mut self, port: PortId, interface: u32) -> Result<(), PortError> {
         self.ports().open(port, false, false);
-        let mut interfaces: HashMap<_, u32, u32> = self.map("interfaces")?;
-        ignore_absent(interfaces.remove(&interface))
-            .map_err(|error| map_error("forget an interface", &error))
+        self.set_interface(interface, None)
+    }
+
+    fn set_interface(&mut self, index: u32, port: Option<u32>) -> Result<(), PortError> {
+        let number = port.map(|port| port + 1);
+        if index >= INTERFACES {
+            return self.put("interfaces_beyond", index, number);
+        }
+        let mut interfaces: Array<_, u32> = self.map("interfaces")?;
+        interfaces
+            .set(index, number.unwrap_or(0), 0)
+            .map_err(|error| map_error("enter an interface", &error))
     }
 
     /// The Ethernet address that frames to a port carry, workloads' gateway address apart.
@@ -353,6 +365,7 @@ impl FastPath {
     fn insert_host(&mut self, host: IpNet, next_hop: u32) -> Result<bool, PortError> {
         let result = match host.addr() {
             IpAddr::V4(address) => {
+                self.announce_host(address);
                 let mut hosts: HashMap<_, [u8; 4], u32> = self.map("hosts_ipv4")?;
                 hosts.insert(address.octets(), next_hop, 0)
             }
@@ -371,6 +384,15 @@ impl FastPath {
                 .map(|()| true)
                 .map_err(|error| map_error(&format!("insert the route {host}"), &error)),
         }
+    }
+
+    /// Has the program look among the single addresses for those that end as this one. It stays so.
+    fn announce_host(&self, address: Ipv4Addr) {
+        let [.., a, b] = address.octets();
+        let bit = usize::from(u16::from_le_bytes([a, b]));
+        self.host_bits
+            .long(bit / 64 * 8)
+            .fetch_or(1 << (bit % 64), Ordering::Release);
     }
 
     /// Removes a route, if it is there.
