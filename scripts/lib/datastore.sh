@@ -72,6 +72,7 @@ ETCD=http://${NODE_IP[master]}:2379
 
 # One etcd for the cluster, on the master: reached over the underlay, as underpass carries none of it.
 start_etcd() {
+    command -v etcd >/dev/null || die "--datastore etcd needs etcd on the master: apt-get install etcd-server"
     mkdir -p "$LAB_DIR/etcd" "$PID_DIR" "$LOG_DIR"
     setsid ip netns exec "$(namespace_of master)" etcd --data-dir "$LAB_DIR/etcd" \
         --listen-client-urls "$ETCD" --advertise-client-urls "$ETCD" --listen-peer-urls http://127.0.0.1:2380 \

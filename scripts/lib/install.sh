@@ -1,8 +1,12 @@
 # Files to install, of Cargo.toml's [package.metadata.deb]. Source it after common.sh.
 # shellcheck shell=bash
 
-build_if_missing() {
-    underpass_bin >/dev/null 2>&1 && return
+# What is installed: UNDERPASS_BIN, else a release of the tree as it is now. Where there is no cargo (under
+# sudo, a user's own), a release that is there already does.
+build_release() {
+    [[ -z ${UNDERPASS_BIN:-} ]] || return 0
+    cargo_on_path
+    command -v cargo >/dev/null || [[ ! -x $(target_dir)/release/underpass ]] || return 0
     bash "$ROOT/scripts/setup" build
     cargo_on_path
     (cd "$ROOT" && cargo build --release --locked)
