@@ -341,6 +341,11 @@ impl SlowPath {
                 error::Kind::TooBig(path.less(found.overhead))
             }
             Trouble::Unreachable => error::Kind::HostUnreachable,
+            // Who gave the outer header its TTL asked for no more hops than it had, as Linux sees it.
+            Trouble::TimeExceeded if quote::inherits_ttl(snapshot, found.inner) => {
+                return Fate::Absorbed;
+            }
+            Trouble::TimeExceeded => error::Kind::HostUnreachable,
         };
         if quote::inner_is_ours(snapshot, found.inner) {
             let router = voice(snapshot, found.inner);
