@@ -46,7 +46,8 @@ pub const QUEUE: usize = 1024;
 /// A packet handed to the slow path.
 #[derive(Debug)]
 pub struct Punted {
-    /// The port that it came in by.
+    /// The port that it came in by; none for what the router itself sends, and for what has waited: it
+    /// is charged no hop here.
     pub ingress: Option<PortId>,
     /// Why it was punted; says what `packet` begins with.
     pub punt: Punt,
@@ -117,7 +118,7 @@ impl SlowPath {
             punt,
             packet,
         } = punted;
-        let from_host = ingress.is_some_and(|id| is_host(snapshot, id));
+        let hop = ingress.is_some_and(|id| !is_host(snapshot, id));
         match punt {
             Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
             Punt::NeighbourDiscovery if router::solicitation(&packet).is_some() => {
@@ -130,11 +131,9 @@ impl SlowPath {
                 lease::dhcp(now, limiter, snapshot, ingress, &packet, actions)
             }
             Punt::ToRouter => self.for_router(now, snapshot, ingress, packet, actions),
-            Punt::Unresolved(next_hop) => {
-                self.waiting.add(now, next_hop, packet, !from_host, actions)
-            }
+            Punt::Unresolved(next_hop) => self.waiting.add(now, next_hop, packet, hop, actions),
             Punt::TooBig(mtu) if fragment::allowed(&packet) => {
-                match fragment::fragment(packet, mtu, !from_host) {
+                match fragment::fragment(packet, mtu, hop) {
                     Some(fragments) => {
                         actions.extend(fragments.into_iter().map(Action::Originate));
                         Fate::Absorbed
