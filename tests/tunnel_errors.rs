@@ -173,6 +173,33 @@ fn a_narrow_link_is_learnt_and_told_to_the_inner_sender() {
     }
 }
 
+/// Where errors have lied before, nobody is told what the next one says until it has been measured; that
+/// the far end is not reached is no such claim.
+#[test]
+fn where_lies_were_told_about_the_path_the_inner_sender_hears_of_none() {
+    let mut snapshot = snapshot();
+    let mut inner = udp(POD, FAR_IPIP, 64, &[0x5a; 1400]);
+    rewrite(&mut inner, |header| header.dont_fragment = true);
+    let outer = sent(&snapshot, &inner);
+    let why = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1280 };
+    let claim = error(why, &outer[..548]);
+    let event = Action::Tell(Event::PathMtu(FAR_NODE.into(), Mtu(1280)));
+    let peers = snapshot.tunnels.peers.clone();
+    snapshot.tunnels.peers = peers.clone().doubting([FAR_NODE.into()]);
+    assert_eq!(heard(&snapshot, &claim), (Fate::Absorbed, vec![event]));
+    let (_, actions) = heard(&snapshot, &error(DestUnreachableHeader::Host, &outer));
+    assert!(matches!(actions[..], [Action::Originate(_)]), "{actions:?}");
+    // About others, and when the lie is forgotten, it is told as fast as ever.
+    for doubted in [vec![STRANGER.into()], vec![]] {
+        snapshot.tunnels.peers = peers.clone().doubting(doubted);
+        let (_, actions) = heard(&snapshot, &claim);
+        assert!(
+            matches!(actions[..], [Action::Tell(_), Action::Originate(_)]),
+            "{actions:?}"
+        );
+    }
+}
+
 #[test]
 fn an_ipv6_sender_is_told_packet_too_big() {
     let snapshot = snapshot();

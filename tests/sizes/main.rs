@@ -486,6 +486,16 @@ fn lies_about_the_path_are_found_out() {
         );
         wait_for("1480 again", || route() == Some(1480));
 
+        // The first lie was told to the pod, too; the next ones are not.
+        let told = || {
+            let icmp = sh("ip netns exec pod1 grep ^IcmpMsg: /proc/net/snmp");
+            let (names, values) = icmp.split_once('\n').expect("two lines");
+            let mut counts = names.split(' ').zip(values.trim_end().split(' '));
+            let found = counts.find(|(name, _)| *name == "InType3");
+            found.map_or(0, |(_, count)| count.parse::<u64>().expect("a number"))
+        };
+        let before = told();
+        assert!(before >= 1);
         for mtu in [1280, 600, 552, 68] {
             lie(mtu);
             let end = Instant::now() + Duration::from_secs(3);
@@ -494,6 +504,11 @@ fn lies_about_the_path_are_found_out() {
                 thread::sleep(Duration::from_millis(100));
             }
         }
+        assert_eq!(
+            told(),
+            before,
+            "the pod was told a lie that was not believed"
+        );
         assert_eq!(measured(), 1, "{}", lab.read_log(1));
         assert!(pings("pod1", "192.168.2.10", "-c 3 -M dont -s 1452"));
     });

@@ -332,9 +332,10 @@ impl SlowPath {
             Trouble::TooBig(path) => {
                 let event = Event::PathMtu(found.far_end, path);
                 actions.push(Action::Tell(event));
-                // What hardly any link has is believed only when the control side says so; the inner
-                // sender then hears of it by its next packet.
-                if usize::from(path.0) < ipv6::MIN_MTU {
+                // What hardly any link has, and what is said where lies were told, is believed only when
+                // the control side says so; the inner sender then hears of it by its next packet.
+                let doubted = snapshot.tunnels.peers.is_doubted(found.far_end);
+                if doubted || usize::from(path.0) < ipv6::MIN_MTU {
                     return Fate::Absorbed;
                 }
                 error::Kind::TooBig(path.less(found.overhead))
