@@ -29,6 +29,12 @@ pub(super) fn decapsulate(outer_tos: u8, inner_tos: u8) -> Result<u8, DropReason
     Ok(inner_tos & !MASK | ecn)
 }
 
+/// Whether the inner packet goes on with the TOS that it has: always after an outer Not-ECT or ECT(0).
+#[inline(always)]
+pub(super) fn leaves_the_inner(outer_tos: u8, inner_tos: u8) -> bool {
+    outer_tos & 1 == 0 || decapsulate(outer_tos, inner_tos) == Ok(inner_tos)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +58,8 @@ mod tests {
                     outcome.map(|ecn| 0b1010_1000 | ecn),
                     "{inner:02b} {outer:02b}"
                 );
+                let stays = leaves_the_inner(0b1111_1100 | outer, 0b1010_1000 | inner);
+                assert_eq!(stays, outcome == Some(inner), "{inner:02b} {outer:02b}");
             }
         }
     }

@@ -13,9 +13,6 @@ const IPIP: usize = LINK + Encapsulation::Ipip.overhead() as usize;
 const VXLAN: usize = LINK + Encapsulation::Vxlan.overhead() as usize;
 
 /// Pushes the header of `egress` before the packet in the frame.
-///
-/// What almost all packets need is one of three headers before IPv4, each of a length that the compiler
-/// knows.
 #[inline(always)]
 pub(super) fn push(
     egress: &Egress,
@@ -23,45 +20,72 @@ pub(super) fn push(
     ip: Traits,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
-    let pushed = match egress.encapsulation {
-        _ if ip.is_v6 => return push_any(egress, state, ip, frame),
+    if !ip.is_v6 && push_before_ipv4::<false>(egress, state, frame) {
+        return Ok(());
+    }
+    push_any(egress, state, ip, frame)
+}
+
+/// What almost all packets need: one of three headers before IPv4, each of a length that the compiler
+/// knows; with `HOP`, after a hop was taken off. False, and nothing changed, if it is another header, there
+/// is no room for it, or the packet has no IPv4 header.
+#[inline(always)]
+pub(super) fn push_before_ipv4<const HOP: bool>(
+    egress: &Egress,
+    state: &mut WorkerState,
+    frame: &mut Frame,
+) -> bool {
+    match egress.encapsulation {
+        _ if frame.len() < ipv4::HEADER_LEN => false,
         Encapsulation::Vxlan => {
-            push_ipv4::<VXLAN>(egress, state, ip, frame).map(|(header, length, packet)| {
+            let pushed = push_outer_ipv4::<VXLAN, HOP>(egress, state, frame);
+            pushed.is_some_and(|(header, length, packet)| {
                 let udp = &mut header[IPIP..];
                 let port = flow::vxlan_source_port(flow::flow_hash_ipv4(packet));
                 udp[0..2].copy_from_slice(&port.to_be_bytes());
                 udp[4..6].copy_from_slice(&(length - ipv4::HEADER_LEN as u16).to_be_bytes());
+                true
             })
         }
-        Encapsulation::Ipip => push_ipv4::<IPIP>(egress, state, ip, frame).map(drop),
+        Encapsulation::Ipip => push_outer_ipv4::<IPIP, HOP>(egress, state, frame).is_some(),
         Encapsulation::None if egress.header_len() == LINK => {
-            let pushed = egress
-                .header_end()
-                .and_then(|header| frame.push_array::<LINK>(header));
-            pushed.map(drop)
+            push_template::<LINK, HOP>(egress, frame).is_some()
         }
-        Encapsulation::None | Encapsulation::VxlanOverIpv6 => {
-            return push_any(egress, state, ip, frame);
-        }
-    };
-    pushed.ok_or(DropReason::NoHeadroom)
+        Encapsulation::None | Encapsulation::VxlanOverIpv6 => false,
+    }
+}
+
+/// Pushes a header as it is before a packet's own values are patched in; the header and the packet.
+#[inline(always)]
+fn push_template<'a, const N: usize, const HOP: bool>(
+    egress: &Egress,
+    frame: &'a mut Frame,
+) -> Option<(&'a mut [u8; N], &'a mut [u8])> {
+    let (header, packet) = frame.push_array::<N>(egress.header_end()?)?;
+    if HOP {
+        let decremented = ipv4::decrement_ttl(packet);
+        debug_assert!(
+            decremented,
+            "a packet without a hop left must not come here"
+        );
+    }
+    Some((header, packet))
 }
 
 /// Pushes a header that is outer IPv4 behind the link's, and fills that in; the header, the length in
 /// the outer header, and the packet.
 #[inline(always)]
-fn push_ipv4<'a, const N: usize>(
+fn push_outer_ipv4<'a, const N: usize, const HOP: bool>(
     egress: &Egress,
     state: &mut WorkerState,
-    ip: Traits,
     frame: &'a mut Frame,
 ) -> Option<(&'a mut [u8; N], u16, &'a mut [u8])> {
-    let (header, packet) = frame.push_array::<N>(egress.header_end()?)?;
+    let (header, packet) = push_template::<N, HOP>(egress, frame)?;
+    let inner: &[u8; ipv4::HEADER_LEN] = packet.first_chunk()?;
     let inherited = Inherited {
-        tos: ip.tos,
-        // Read again: the hop was taken off since the header was parsed.
-        ttl: *packet.get(8)?,
-        dont_fragment: ip.dont_fragment,
+        tos: inner[1],
+        ttl: inner[8],
+        dont_fragment: inner[6] & 0x40 != 0,
     };
     let total_len = (N - LINK + packet.len()) as u16;
     patch_ipv4(egress, state, &inherited, total_len, &mut header[LINK..]);

@@ -56,7 +56,7 @@ use std::net::Ipv4Addr;
 use crate::fib::{Answer, NextHop};
 use crate::packet::PortId;
 use crate::packet::{BATCH, DropReason, Frame};
-use crate::wire::Mtu;
+use crate::wire::{Mtu, ipv4};
 use parse::{Ip, Traits};
 use state::{Destinations, Flight};
 
@@ -102,12 +102,8 @@ pub fn forward(
         .fib
         .lookup_v4_batch(&destinations[..count], &mut next_hops[..count]);
     let each = batch.iter_mut().zip(&next_hops);
-    verdicts.extend(
-        each.map(|(frame, next_hop)| match Traits::of_ipv4(frame.bytes()) {
-            Some(ip) => send(snapshot, state, Some(port), ip, next_hop.next_hop(), frame),
-            None => Verdict::Drop(DropReason::Ipv4Truncated),
-        }),
-    );
+    verdicts
+        .extend(each.map(|(frame, answer)| send_ordinary(snapshot, state, port, *answer, frame)));
 }
 
 /// Any batch; its first packets are ordinary and have been opened, and these are their destinations.
@@ -155,7 +151,7 @@ fn forward_any(
 /// one packet's work is longer than what a core looks ahead.
 #[inline]
 fn fetch(batch: &[Frame]) {
-    let touched = batch.iter().map(Frame::first_byte);
+    let touched = batch.iter().map(|frame| frame.byte(0));
     std::hint::black_box(touched.fold(0, |all, byte| all ^ byte));
 }
 
@@ -246,6 +242,43 @@ fn lookup(snapshot: &Snapshot, state: &mut WorkerState, flights: &mut [Flight]) 
             };
             *next_hop = found.and_then(|answer| answer.next_hop());
         }
+    }
+}
+
+/// Stages 5 to 7 for an ordinary packet: at once, if there is one way, which takes it.
+#[inline(always)]
+fn send_ordinary(
+    snapshot: &Snapshot,
+    state: &mut WorkerState,
+    ingress: &PortConfig,
+    answer: Answer,
+    frame: &mut Frame,
+) -> Verdict {
+    let next_hop = answer.next_hop();
+    let adjacency = next_hop.and_then(|to| snapshot.adjacencies.get(to.0 as usize));
+    if let Some(Adjacency::Forward(egress)) = adjacency {
+        let leaves = ingress.id != egress.port || ingress.role == PortRole::Uplink;
+        let is_hop = ingress.role != PortRole::Host && !egress.to_host;
+        let fits = frame.len() <= usize::from(egress.mtu.0);
+        let goes = leaves && is_hop && fits && frame.byte(ipv4::TTL) > 1;
+        if goes && encap::push_before_ipv4::<true>(egress, state, frame) {
+            return Verdict::Transmit(egress.port);
+        }
+    }
+    send_by_stages(snapshot, state, ingress, next_hop, frame)
+}
+
+#[inline(never)]
+fn send_by_stages(
+    snapshot: &Snapshot,
+    state: &mut WorkerState,
+    ingress: &PortConfig,
+    next_hop: Option<NextHop>,
+    frame: &mut Frame,
+) -> Verdict {
+    match Traits::of_ipv4(frame.bytes()) {
+        Some(ip) => send(snapshot, state, Some(ingress), ip, next_hop, frame),
+        None => Verdict::Drop(DropReason::Ipv4Truncated),
     }
 }
 

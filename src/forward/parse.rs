@@ -260,7 +260,18 @@ pub(super) fn refuse_link_local(ip: &Ipv6) -> Result<(), DropReason> {
 /// Whether an address is neither a sender's nor a receiver's: "this network", loopback, multicast, class E.
 #[inline]
 pub(super) fn never_forwarded_v4(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    // 0 wraps to 255.
-    first.wrapping_sub(1) >= 223 || first == 127
+    const NEVER: [bool; 256] = never_first();
+    NEVER[usize::from(address.octets()[0])]
+}
+
+const fn never_first() -> [bool; 256] {
+    let mut never = [false; 256];
+    never[0] = true;
+    never[127] = true;
+    let mut first = 224;
+    while first < never.len() {
+        never[first] = true;
+        first += 1;
+    }
+    never
 }

@@ -189,6 +189,8 @@ pub struct TunnelsV6 {
 pub struct Addresses {
     v4: FxHashSet<u32>,
     v6: FxHashSet<u128>,
+    /// A bit for each value that [`Addresses::place_v4`] has for one of them.
+    may_be_v4: [u64; 4],
 }
 
 impl Addresses {
@@ -201,10 +203,17 @@ impl Addresses {
         }
     }
 
-    /// Whether the IPv4 address is one of them.
+    /// Whether the IPv4 address is one of them. Most that are asked for are not, which a bit tells.
     #[inline]
     pub fn contains_v4(&self, address: Ipv4Addr) -> bool {
-        self.v4.contains(&address.to_bits())
+        let (word, bit) = Self::place_v4(address.to_bits());
+        self.may_be_v4[word] >> bit & 1 != 0 && self.v4.contains(&address.to_bits())
+    }
+
+    #[inline]
+    const fn place_v4(bits: u32) -> (usize, u32) {
+        let byte = (bits ^ bits >> 8) & 0xff;
+        ((byte >> 6) as usize, byte & 63)
     }
 
     /// All of them, in no order.
@@ -217,6 +226,7 @@ impl Addresses {
     pub fn clear(&mut self) {
         self.v4.clear();
         self.v6.clear();
+        self.may_be_v4 = [0; 4];
     }
 }
 
@@ -224,7 +234,11 @@ impl Extend<IpAddr> for Addresses {
     fn extend<I: IntoIterator<Item = IpAddr>>(&mut self, addresses: I) {
         for address in addresses {
             match address {
-                IpAddr::V4(address) => self.v4.insert(address.to_bits()),
+                IpAddr::V4(address) => {
+                    let (word, bit) = Self::place_v4(address.to_bits());
+                    self.may_be_v4[word] |= 1 << bit;
+                    self.v4.insert(address.to_bits())
+                }
                 IpAddr::V6(address) => self.v6.insert(address.to_bits()),
             };
         }

@@ -41,10 +41,10 @@ impl Frame {
         &self.buffer[self.start..self.end]
     }
 
-    /// The packet's first byte, or some value: read to bring its cache line to hand.
+    /// A byte of the packet; 0 or some value if it is not that long.
     #[inline(always)]
-    pub fn first_byte(&self) -> u8 {
-        self.buffer.get(self.start).copied().unwrap_or(0)
+    pub fn byte(&self, at: usize) -> u8 {
+        self.buffer.get(self.start + at).copied().unwrap_or(0)
     }
 
     /// The packet, to change in place.

@@ -34,6 +34,8 @@ use super::checksum;
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
+/// Where the TTL lies in a header.
+pub const TTL: usize = 8;
 
 /// What an IP packet carries (IANA, protocol numbers), for IPv4's protocol and IPv6's next header.
 pub mod protocol {
