@@ -11,6 +11,8 @@ mod harness;
 mod model;
 #[path = "bridge/paper.rs"]
 mod paper;
+#[path = "bridge/sizes.rs"]
+mod sizes;
 #[path = "bridge/table.rs"]
 mod table;
 #[path = "bridge/workers.rs"]
