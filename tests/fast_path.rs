@@ -420,13 +420,14 @@ fn generate(random: &mut Random) -> (PortId, Vec<u8>) {
         fates::UNRESOLVED.into(),
         NODE.into(),
     ];
-    let odd: [IpAddr; 8] = [
+    let odd: [IpAddr; 9] = [
         fates::WORLD.into(),
         fates::NOWHERE.into(),
         fates::NOBODY.into(),
         fates::GATEWAY.into(),
         "ff02::1".parse().unwrap(),
         "::1".parse().unwrap(),
+        "fe80::9".parse().unwrap(),
         FAR_NODE.into(),
         stranger,
     ];

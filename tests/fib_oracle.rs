@@ -29,6 +29,11 @@ fn v6_random_updates() {
 /// emptied, and no block must remain.
 fn random_updates(family: Family, rounds: usize, updates: usize, look_ups: usize) {
     let mut random = Random::seeded();
+    // Around the largest that the answers by 24 bits have room for, and beyond, too.
+    let hops: Vec<u32> = (0..40)
+        .chain(0x7ffc..0x8004)
+        .chain([0xfffe, 0xffff, 0x1_0000, NextHop::MAX.0])
+        .collect();
     let mut both = Both::new(&Quiescence::new());
     for _ in 0..rounds {
         let mut nets = family.cluster(&mut random, updates / 2);
@@ -36,7 +41,7 @@ fn random_updates(family: Family, rounds: usize, updates: usize, look_ups: usize
         for _ in 0..updates {
             let net = random.pick(&nets);
             match random.below(5) {
-                0..3 => both.insert(net, NextHop(random.below(50) as u32)),
+                0..3 => both.insert(net, NextHop(hops[random.below(hops.len() as u64) as usize])),
                 _ => both.remove(net),
             }
         }
@@ -378,7 +383,8 @@ impl Region {
         let length = if family.v6 { 40 } else { 20 };
         let top = u128::from(number + 1) << (128 - u32::from(length));
         let address = |random: &mut Random| top | random.wide() >> length & family.mask();
-        let hop = |i| NextHop(number * 100 + i);
+        // Every other region's are beyond what the answers by 24 bits have room for.
+        let hop = |i| NextHop(number % 2 * 0x8000 + number * 100 + i);
         let mut stable = vec![(family.net(top, length), hop(0))];
         while stable.len() < 5 {
             let host = family.net(address(random), family.bits());

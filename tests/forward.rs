@@ -260,6 +260,62 @@ fn each_bad_packet_has_its_reason() {
             R::UnknownEthertype,
         ),
         (
+            "a VLAN's",
+            WORKLOAD,
+            tagged(&from_pod(&good), 100),
+            R::VlanTag,
+        ),
+        (
+            "a VLAN's, by uplink",
+            UPLINK,
+            tagged(&from_uplink(&from_far), 4094),
+            R::VlanTag,
+        ),
+        (
+            "to all stations, for one address",
+            WORKLOAD,
+            ethernet(POD_MAC, MacAddr([0xff; 6]), &good),
+            R::Multicast,
+        ),
+        (
+            "to a group of stations, its last hop",
+            WORKLOAD,
+            ethernet(
+                POD_MAC,
+                MacAddr([1, 0, 0x5e, 0, 0, 9]),
+                &udp(POD, FAR_IPIP, 1, b""),
+            ),
+            R::Multicast,
+        ),
+        (
+            "to all stations, IPv6",
+            WORKLOAD,
+            ethernet(
+                POD_MAC,
+                MacAddr([0x33, 0x33, 0, 0, 0, 1]),
+                &udp6(POD_V6, FAR_VXLAN_V6, 64, b""),
+            ),
+            R::Multicast,
+        ),
+        (
+            "to all stations, by uplink",
+            UPLINK,
+            ethernet(FAR_UPLINK_MAC, MacAddr([0xff; 6]), &from_far),
+            R::Multicast,
+        ),
+        (
+            "inner tag",
+            UPLINK,
+            vx(CALICO_VXLAN, &tagged(&far_frame, 100)),
+            R::VlanTag,
+        ),
+        (
+            "inner priority tag",
+            UPLINK,
+            vx(CALICO_VXLAN, &tagged(&far_frame, 0)),
+            R::VlanTag,
+        ),
+        (
             "ARP by uplink",
             UPLINK,
             ethernet_of(FAR_UPLINK_MAC, UPLINK_MAC, 0x0806, &good),

@@ -98,8 +98,8 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
-    /// Searches the throughput, then measures latency and cost at parts of it.
-    pub fn measure(&mut self, size: FrameSize, ceiling: &Ceiling) -> Result<Round> {
+    /// Searches the throughput, then measures latency and cost at parts of it, as the round `number`.
+    pub fn measure(&mut self, number: usize, size: FrameSize, ceiling: &Ceiling) -> Result<Round> {
         self.load.set_profile(Profile {
             size,
             ..self.ends.profile.clone()
@@ -116,10 +116,12 @@ impl<'a> Bench<'a> {
         let found = search(self, &[Goal::NDR, Goal::PDR], &plan)?;
         let (ndr, pdr) = (found.bounds[0], found.bounds[1]);
         let mut round = Round {
+            number: Some(number),
             ndr: ndr.lower,
             pdr: pdr.lower,
             overload: found.overload,
-            pdr_width: pdr.width(),
+            pdr_width: pdr.width(plan.most),
+            ndr_width: ndr.width(plan.most),
             trials: found.trials,
             latency: Vec::new(),
             cost: None,

@@ -149,7 +149,7 @@ impl Run<'_> {
                 if round == 0 {
                     self.report.generator.push(most);
                 }
-                let found = bench.measure(*size, &most)?;
+                let found = bench.measure(round + 1, *size, &most)?;
                 let cell = self.report.cell(System::Given, Direction::Path, *size);
                 cell.rounds.push(found);
             }
@@ -254,7 +254,7 @@ impl Run<'_> {
                     round + 1,
                     direction.name()
                 ))?;
-                let found = bench.measure(size, &ceiling)?;
+                let found = bench.measure(round + 1, size, &ceiling)?;
                 self.report.cell(system, direction, size).rounds.push(found);
             }
         }

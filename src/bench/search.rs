@@ -106,13 +106,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// How far the bounds are apart, relative to the upper one; 0 where there is no upper one.
-    pub fn width(&self) -> f64 {
-        match (self.lower, self.upper) {
-            (Some(lower), Some(upper)) => (upper - lower) / upper,
-            (None, Some(_)) => 1.0,
-            (_, None) => 0.0,
-        }
+    /// How far the bounds are apart, relative to the upper one; where there is none, that is `most`, the
+    /// largest rate that was searched at.
+    pub fn width(&self, most: f64) -> f64 {
+        let upper = self.upper.unwrap_or(most);
+        self.lower.map_or(1.0, |lower| (upper - lower) / upper)
     }
 }
 
@@ -367,7 +365,7 @@ mod tests {
             lower <= wanted * 1.0001 && upper >= wanted * 0.9999,
             "{bounds:?} {wanted}"
         );
-        assert!(bounds.width() <= 0.01, "{bounds:?}");
+        assert!(bounds.width(plan().most) <= 0.01, "{bounds:?}");
     }
 
     #[test]
@@ -394,6 +392,7 @@ mod tests {
         let found = find(&mut device);
         for bounds in found.bounds {
             assert_eq!((bounds.lower, bounds.upper), (Some(2e6), None));
+            assert_eq!(bounds.width(plan().most), 0.0);
         }
     }
 
@@ -451,5 +450,18 @@ mod tests {
         };
         let found = search(&mut device, &[Goal::NDR], &plan).unwrap();
         assert!(found.trials <= 7 + plan.trials, "{}", found.trials);
+        assert!(
+            found.bounds[0].width(plan.most) > plan.width,
+            "{:?}",
+            found.bounds
+        );
+    }
+
+    #[test]
+    fn bounds_without_an_upper_one_are_as_wide_as_what_was_not_tried() {
+        let bounds = |lower| Bounds { lower, upper: None };
+        assert_eq!(bounds(Some(150.0)).width(200.0), 0.25);
+        assert_eq!(bounds(Some(200.0)).width(200.0), 0.0);
+        assert_eq!(bounds(None).width(200.0), 1.0);
     }
 }

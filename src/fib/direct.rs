@@ -3,7 +3,8 @@
 //! This is DIR-24-8's first level (see [`super`]) with entries of two bytes, for speed alone: what it
 //! says follows from the table, and where two bytes do not hold that, it refers to the table. The writer
 //! changes the table first, then what follows here, and only then gives blocks back that it took out;
-//! so an address's answer changes once, from what it was before an update to what it is after it.
+//! so an address's answer changes once, from what it was before an update to what it is after it. (But for
+//! an answer that refers to the table: who has read it just before may find there what comes next.)
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering, fence};

@@ -21,7 +21,8 @@
 //!
 //! # What a reader sees
 //!
-//! Each update changes what an address resolves to by exactly one atomic store. A reader gets, for
+//! Each update changes what an address resolves to by exactly one atomic store ([`direct`] has the one
+//! exception: next hops and blocks of numbers that two bytes do not hold). A reader gets, for
 //! each address, the answer from before or after each update; never a miss in between. A block that
 //! was taken out of the table is filled anew only after every reader has passed a quiescent state,
 //! which the writer learns from a [`Grace`].

@@ -12,8 +12,8 @@ use super::{Fib, FibError, Grace, NextHop};
 /// Inserts and removes routes. It is neither `Clone` nor shared: there is one writer.
 ///
 /// An update takes time in proportion to the table entries that the prefix covers: under a
-/// microsecond for most, up to 65,536 entries and the blocks below for a /1. Bulk loading is a loop
-/// of [`FibWriter::insert`].
+/// microsecond for most, up to 65,536 entries and the blocks below for a /1, and, in IPv4, the 8,388,608
+/// answers by 24 bits (some 10 ms). Bulk loading is a loop of [`FibWriter::insert`].
 ///
 /// A next hop must be usable by every reader before a route to it is inserted, and as long as a
 /// reader may still hold it: insert after all workers have passed a batch with the adjacency in

@@ -222,6 +222,10 @@ fn strip_vxlan(
     if ethernet.destination != outer.vtep_mac {
         return Err(DropReason::VxlanInnerNotForUs.into());
     }
+    // RFC 7348 section 6.1: not even a priority tag.
+    if ethernet.vlan.is_some() {
+        return Err(DropReason::VlanTag.into());
+    }
     frame.trim(outer_len + udp.length);
     frame.strip(outer_len + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet.header_len());
     Ok(ethernet.ethertype)

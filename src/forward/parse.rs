@@ -86,12 +86,12 @@ impl From<&Ip> for Traits {
 /// kernel left to hardware is completed.
 #[inline]
 pub(super) fn receive(port: &PortConfig, frame: &mut Frame) -> Result<Ip, Verdict> {
-    let ethertype = match port.link {
+    let link = match port.link {
         Link::Ethernet(own) => Some(ethernet(port.role, own, frame)?),
         Link::Ip => None,
     };
     let ip = ip(frame)?;
-    if ethertype.is_some_and(|ethertype| ethertype != ethertype_of(&ip)) {
+    if link.is_some_and(|link| link.ethertype != ethertype_of(&ip)) {
         return Err(DropReason::IpVersion.into());
     }
     if port.role == PortRole::Workload {
@@ -105,6 +105,11 @@ pub(super) fn receive(port: &PortConfig, frame: &mut Frame) -> Result<Ip, Verdic
     }
     if let Err(reason) = refuse_destination(ip.destination()) {
         return Err(asks_for_address(port, &ip, frame).unwrap_or(reason.into()));
+    }
+    // A router must not forward to one station what the link brought to all, nor answer it
+    // (RFC 1812 sections 5.3.4 and 4.3.2.7).
+    if link.is_some_and(|link| link.destination.is_multicast()) {
+        return Err(DropReason::Multicast.into());
     }
     Ok(ip)
 }
@@ -140,8 +145,11 @@ pub(super) fn ip(frame: &mut Frame) -> Result<Ip, Verdict> {
 
 /// Takes the Ethernet header off, if the frame is for us and carries IP.
 #[inline]
-fn ethernet(role: PortRole, own: MacAddr, frame: &mut Frame) -> Result<EtherType, Verdict> {
+fn ethernet(role: PortRole, own: MacAddr, frame: &mut Frame) -> Result<Ethernet, Verdict> {
     let header = Ethernet::parse(frame.bytes()).map_err(|_| DropReason::EthernetTruncated)?;
+    if header.vlan.is_some_and(|tag| tag.id != 0) {
+        return Err(DropReason::VlanTag.into());
+    }
     match header.ethertype {
         EtherType::ARP if role == PortRole::Workload => return Err(Verdict::Punt(Punt::Arp)),
         EtherType::IPV4 | EtherType::IPV6 => {}
@@ -154,7 +162,7 @@ fn ethernet(role: PortRole, own: MacAddr, frame: &mut Frame) -> Result<EtherType
         return Err(DropReason::NotForUs.into());
     }
     frame.strip(header.header_len());
-    Ok(header.ethertype)
+    Ok(header)
 }
 
 /// Completes a checksum that the sender's kernel left to hardware.

@@ -39,6 +39,8 @@ drop_reasons! {
     NotForUs => "not_for_us",
     /// Broadcast or multicast that no rule lets through.
     Multicast => "multicast",
+    /// The frame is a VLAN's, of which no port here is one, or the one in VXLAN is tagged.
+    VlanTag => "vlan_tag",
     /// Neither IPv4, IPv6 nor ARP.
     UnknownEthertype => "unknown_ethertype",
     // Stage 1, parse: IPv4 (RFC 791, RFC 1812 section 5.2.2) and IPv6 (RFC 8200).

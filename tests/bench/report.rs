@@ -4,14 +4,14 @@ use proptest::prelude::*;
 use underpass::bench::Report;
 use underpass::bench::load::profile::FrameSize;
 use underpass::bench::report::compare::{Change, compare};
-use underpass::bench::report::html;
+use underpass::bench::report::{GivenInterfaces, Round, Verdict, html};
 use underpass::bench::systems::System;
 use underpass::bench::topology::Direction;
 
 /// A report of two systems, with the rounds' PDRs.
 fn report(native: &[f64], vxlan: &[f64]) -> Report {
     let cell = |system: &str, rates: &[f64]| {
-        let rounds: Vec<_> = rates.iter().map(|rate| round(*rate)).collect();
+        let rounds: Vec<_> = rates.iter().map(|rate| round_of(*rate)).collect();
         serde_json::json!({
             "system": system, "direction": "encap", "size": {"bytes": 64}, "rounds": rounds
         })
@@ -39,7 +39,7 @@ fn report(native: &[f64], vxlan: &[f64]) -> Report {
     serde_json::from_value(text).unwrap()
 }
 
-fn round(rate: f64) -> serde_json::Value {
+fn round_of(rate: f64) -> serde_json::Value {
     serde_json::json!({
         "ndr": (rate * 0.9).round(), "pdr": rate, "overload": (rate * 0.8).round(), "pdr_width": 0.005, "trials": 20,
         "latency": [
@@ -118,11 +118,119 @@ fn another_machine_or_method_is_named() {
     let mut new = old.clone();
     new.machine.cpu = "another".to_owned();
     new.method.flows = 4096;
+    new.version = "0.2.0".to_owned();
+    new.method.width = 0.03;
+    new.method.trials = 1;
+    new.method.node_cpu = 3;
+    new.method.interfaces = Some(GivenInterfaces {
+        from: "eth1".to_owned(),
+        to: "eth2".to_owned(),
+        source: [198, 18, 0, 1].into(),
+        destination: [198, 19, 0, 0].into(),
+    });
     let differences = compare(&old, &new).differences;
     assert_eq!(
         differences,
-        ["CPU: A <CPU> & more, then another", "flows: 64, then 4096"]
+        [
+            "underpass: 0.1.0, then 0.2.0",
+            "CPU: A <CPU> & more, then another",
+            "the nodes' CPU: 1, then 3",
+            "between: the bench's own nodes, then eth1 to eth2, 198.18.0.1 to 198.19.0.0",
+            "flows: 64, then 4096",
+            "trials at each rate: 3, then 1",
+            "the search's width: 0.01, then 0.03",
+        ]
     );
+}
+
+/// What failed in one of the runs has a line, too.
+#[test]
+fn a_system_that_is_missing_or_carries_nothing_is_named() {
+    let whole = report(&[1e6, 1.01e6], &[0.5e6, 0.51e6]);
+    let mut without = whole.clone();
+    without.cells.pop();
+    without.tcp.clear();
+    let lost = compare(&whole, &without);
+    assert_eq!(
+        *verdict_of(&lost, "vxlan encap 64 PDR"),
+        Change::OnlyInFirst
+    );
+    assert_eq!(
+        *verdict_of(&lost, "native TCP, offloads off"),
+        Change::OnlyInFirst
+    );
+    let won = compare(&without, &whole);
+    assert_eq!(
+        *verdict_of(&won, "vxlan encap 64 PDR"),
+        Change::OnlyInSecond
+    );
+
+    let mut fails = whole.clone();
+    for round in &mut fails.cells[1].rounds {
+        (round.pdr, round.ndr, round.cost) = (None, None, None);
+        round.latency.clear();
+    }
+    let found = compare(&whole, &fails);
+    for figure in ["PDR", "NDR", "cost", "p99 at half load"] {
+        let what = format!("vxlan encap 64 {figure}");
+        assert_eq!(*verdict_of(&found, &what), Change::NoneFound);
+    }
+    // One round that found nothing is not as good as the others.
+    let mut better = report(&[1e6, 1.01e6], &[0.7e6, 0.71e6]);
+    better.cells[1].rounds[0].pdr = None;
+    let found = compare(&whole, &better);
+    assert_eq!(
+        *verdict_of(&found, "vxlan encap 64 PDR"),
+        Change::NotConclusive
+    );
+    assert_eq!(found.notes, ["both: ovs left out: it is <not> installed"]);
+}
+
+#[test]
+fn rounds_pair_by_their_numbers() {
+    let setting = (Direction::Encap, FrameSize::Bytes(64));
+    let mut found = report(&[2e6, 4e6], &[1e6, 2e6]);
+    let against = |found: &Report| {
+        let by_pdr = |round: &Round| round.pdr;
+        found.against(System::Vxlan, System::Native, setting, by_pdr)
+    };
+    // Reports from before rounds had numbers.
+    assert_eq!(against(&found), Some(Verdict::Lower(0.5)));
+    // native failed in the first round, vxlan in the third.
+    for (cell, numbers) in [(0, [2, 3]), (1, [1, 2])] {
+        for (round, number) in found.cells[cell].rounds.iter_mut().zip(numbers) {
+            round.number = Some(number);
+        }
+    }
+    assert_eq!(against(&found), Some(Verdict::NotConclusive(1.0)));
+}
+
+#[test]
+fn a_median_of_some_rounds_says_so() {
+    let mut found = report(&[1e6, 1e6, 1e6], &[0.5e6, 0.5e6, 0.4e6]);
+    let rounds = &mut found.cells[1].rounds;
+    (rounds[0].ndr, rounds[1].ndr) = (None, None);
+    assert_eq!(found.ndr(&found.cells[1]), "0.360 (1 of 3)");
+    assert_eq!(found.pdr(&found.cells[1]), "0.500");
+    assert!(html::page(&found).contains("<td>0.360 (1 of 3)</td>"));
+    found.cells[1].rounds[2].ndr = None;
+    assert_eq!(found.ndr(&found.cells[1]), "none");
+}
+
+#[test]
+fn a_search_that_ended_early_is_marked_and_decides_nothing() {
+    let setting = (Direction::Encap, FrameSize::Bytes(64));
+    let mut found = report(&[1e6, 1e6], &[0.8e6, 0.8e6]);
+    let by_pdr = |round: &Round| round.pdr;
+    let against = |found: &Report| found.against(System::Vxlan, System::Native, setting, by_pdr);
+    assert_eq!(against(&found), Some(Verdict::Lower(0.8)));
+    assert_eq!(found.footnote(setting), None);
+    found.cells[1].rounds[1].pdr_width = 0.25;
+    assert_eq!(against(&found), Some(Verdict::NotConclusive(0.8)));
+    assert_eq!(found.pdr(&found.cells[1]), "0.800 *");
+    let footnote = found.footnote(setting).unwrap();
+    assert!(footnote.contains("up to 25 %"), "{footnote}");
+    assert!(html::page(&found).contains(&footnote));
 }
 
 proptest! {

@@ -77,7 +77,7 @@ proptest! {
             // A packet more or less at the lowest rates.
             prop_assert!(lower <= truth * 1.001, "{bounds:?} {truth}");
             match bounds.upper {
-                Some(upper) => prop_assert!(upper >= truth * 0.999 && bounds.width() <= PLAN.width),
+                Some(upper) => prop_assert!(upper >= truth * 0.999 && bounds.width(PLAN.most) <= PLAN.width),
                 None => prop_assert!(lower >= PLAN.most),
             }
         }
@@ -90,7 +90,7 @@ proptest! {
         for bounds in &found.bounds {
             let (lower, upper) = (bounds.lower.unwrap(), bounds.upper.unwrap());
             prop_assert!(lower <= device.clean * 1.001 && upper >= device.clean * 0.999, "{bounds:?}");
-            prop_assert!(bounds.width() <= PLAN.width);
+            prop_assert!(bounds.width(PLAN.most) <= PLAN.width);
         }
     }
 

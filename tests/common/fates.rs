@@ -237,6 +237,12 @@ fn bad_links() -> Vec<Bad> {
             R::UnknownEthertype,
         ),
         (
+            "VLAN 100",
+            WORKLOAD,
+            tagged(&from_pod(&good), 100),
+            R::VlanTag,
+        ),
+        (
             "IPv6's type, IPv4's packet",
             WORKLOAD,
             from(WORKLOAD_DEVICE_MAC, 0x86dd),

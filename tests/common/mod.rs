@@ -214,6 +214,12 @@ pub fn ethernet(source: MacAddr, destination: MacAddr, packet: &[u8]) -> Vec<u8>
     ethernet_of(source, destination, ethertype, packet)
 }
 
+/// The frame with an 802.1Q tag of this VLAN (0: a priority tag).
+pub fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
+    let (stations, rest) = frame.split_at(12);
+    [stations, &[0x81, 0], &vlan.to_be_bytes(), rest].concat()
+}
+
 /// `packet` behind an Ethernet header of the given type.
 pub fn ethernet_of(
     source: MacAddr,

@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 
 use super::plots::{Bars, Lines, PARTS, colour};
-use super::{Cell, Cost, Latency, Report, Round, Spread, TcpCell, spread};
+use super::{Cell, Cost, Latency, Pair, Report, Round, Spread, TcpCell, spread};
 use crate::bench::load::profile::FrameSize;
 use crate::bench::systems::System;
 use crate::bench::topology::Direction;
@@ -20,10 +20,8 @@ pub(super) fn ratios(report: &Report, direction: Direction) -> Option<Bars> {
     report.cells.iter().find(|cell| is_native(cell))?;
     let ratio = |cell: &Cell| {
         let native = report.find(System::Native, direction, cell.size)?;
-        let pairs = cell.rounds.iter().zip(&native.rounds);
-        let ratios: Vec<_> = pairs
-            .filter_map(|(own, native)| Some(own.pdr? / native.pdr?))
-            .collect();
+        let pairs = cell.pairs(native, |round| round.pdr);
+        let ratios: Vec<_> = pairs.iter().filter_map(Pair::ratio).collect();
         spread(&ratios)
     };
     let title = "throughput against native routing of the same round";
@@ -103,11 +101,9 @@ pub(super) fn tcp(cells: &[TcpCell]) -> Bars {
     };
     let group = |offloads: bool| {
         let of = |system: &System| {
-            goodput(
-                cells
-                    .iter()
-                    .find(|c| (c.system, c.offloads) == (*system, offloads))?,
-            )
+            let mut cells = cells.iter();
+            let cell = cells.find(|c| (c.system, c.offloads) == (*system, offloads))?;
+            Some(cell.goodput()?.scaled(1e-9))
         };
         let name = if offloads {
             "links with offloads"
@@ -125,12 +121,6 @@ pub(super) fn tcp(cells: &[TcpCell]) -> Bars {
         stacked: false,
         line: None,
     }
-}
-
-/// Over its rounds, in Gb/s.
-pub(super) fn goodput(cell: &TcpCell) -> Option<Spread> {
-    let values: Vec<_> = cell.rounds.iter().map(|round| round.bits / 1e9).collect();
-    spread(&values)
 }
 
 fn by_size(

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::figures::{self, goodput, of_cost};
-use super::{Cell, Latency, Report, Round, Softirq, Spread, TcpCell, Verdict};
+use super::figures::{self, of_cost};
+use super::{Cell, Latency, Report, Round, Setting, Softirq, Spread, Verdict};
 use crate::bench::cpu::CoreTime;
 use crate::bench::load::profile::FrameSize;
 use crate::bench::options::Routes;
@@ -48,7 +48,7 @@ pub fn page(report: &Report) -> String {
     for direction in Direction::ALL {
         of_direction(&mut page, report, direction);
     }
-    tcp(&mut page, &report.tcp);
+    tcp(&mut page, report);
     systems(&mut page, report);
     machine_and_method(&mut page, report);
     page += "</body></html>\n";
@@ -76,7 +76,7 @@ fn summary(page: &mut String, report: &Report) {
         let mut row = vec![name(system)];
         for (direction, size) in &settings {
             let cell = report.find(system, *direction, *size);
-            row.push(number(cell.and_then(|c| c.figure(|r| r.pdr)), 1e-6, 3));
+            row.push(cell.map_or(String::new(), |cell| report.pdr(cell)));
             row.push(against(
                 report,
                 system,
@@ -89,7 +89,8 @@ fn summary(page: &mut String, report: &Report) {
     }
     *page += "</tbody></table></div>\n<p class=\"note\">PDR: the largest rate with no more than 0.5 % \
               loss, the median over rounds. <span class=\"open\">?</span>: not conclusive, as the \
-              rounds disagree about which is faster.</p>\n";
+              rounds disagree about which is faster, or searches ended too early to tell. (1 of 3): of so \
+              many rounds, as others found none.</p>\n";
 }
 
 fn of_direction(page: &mut String, report: &Report, direction: Direction) {
@@ -157,9 +158,9 @@ fn throughput_table(page: &mut String, report: &Report, direction: Direction, si
             page,
             &[
                 name(system),
-                number(pdr, 1e-6, 3),
+                report.pdr(cell),
                 percent(pdr),
-                number(cell.figure(|round| round.ndr), 1e-6, 3),
+                report.ndr(cell),
                 number(cell.figure(|round| Some(round.overload)), 1e-6, 3),
                 number(
                     cell.figure(|round| of_cost(round, |cost| cost.packet_ns)),
@@ -174,6 +175,9 @@ fn throughput_table(page: &mut String, report: &Report, direction: Direction, si
         );
     }
     *page += "</tbody></table></div>\n";
+    if let Some(footnote) = report.footnote((direction, size)) {
+        let _ = writeln!(page, "<p class=\"note\">{}</p>", escape(&footnote));
+    }
 }
 
 /// What every core did meanwhile, for whomever: what is neither the load's nor the system's shows here.
@@ -313,7 +317,8 @@ fn latency_table(page: &mut String, report: &Report, direction: Direction, size:
               Latency: from the generator to the sink.</p>\n";
 }
 
-fn tcp(page: &mut String, cells: &[TcpCell]) {
+fn tcp(page: &mut String, report: &Report) {
+    let cells = &report.tcp;
     if cells.is_empty() {
         return;
     }
@@ -322,7 +327,6 @@ fn tcp(page: &mut String, cells: &[TcpCell]) {
     head(page, &["system", "links", "Gb/s", "spread", "retransmits"]);
     for cell in cells {
         let again: u64 = cell.rounds.iter().map(|round| round.retransmits).sum();
-        let value = goodput(cell);
         let links = if cell.offloads {
             "with offloads"
         } else {
@@ -333,8 +337,8 @@ fn tcp(page: &mut String, cells: &[TcpCell]) {
             &[
                 name(cell.system),
                 links.to_owned(),
-                number(value, 1.0, 2),
-                percent(value),
+                report.goodput(cell),
+                percent(cell.goodput()),
                 again.to_string(),
             ],
         );
@@ -457,7 +461,7 @@ fn against(
     report: &Report,
     system: System,
     base: System,
-    setting: (Direction, FrameSize),
+    setting: Setting,
     figure: impl Fn(&Round) -> Option<f64>,
 ) -> String {
     let verdict = report.against(system, base, setting, figure);

@@ -4,8 +4,10 @@ pub mod compare;
 mod figures;
 pub mod html;
 mod plots;
+mod shown;
 mod statistics;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -17,10 +19,14 @@ use super::options::Routes;
 use super::systems::System;
 use super::topology::Direction;
 use crate::resources::Io;
-pub use statistics::{Spread, Verdict, spread, verdict};
+pub use shown::of_rounds;
+pub use statistics::{Pair, Spread, Verdict, spread, verdict};
 
 /// The version of the file's shape.
 pub const FORMAT: u32 = 2;
+
+/// What is measured of every system: a direction and a size.
+pub type Setting = (Direction, FrameSize);
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,14 +138,21 @@ pub struct Cell {
 /// What one round found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Round {
+    /// Which round it is, from 1 on; reports from before this was written have no rounds left out.
+    #[serde(default)]
+    pub number: Option<usize>,
     /// No-drop rate in packets a second; none if the smallest rate lost some.
     pub ndr: Option<f64>,
     /// Rate with no more than 0.5 % loss.
     pub pdr: Option<f64>,
     /// Packets a second that arrive under overload.
     pub overload: f64,
-    /// How far the PDR's bounds are apart, relative.
+    /// How far the PDR's bounds are apart, relative: more than was asked for where the search had made
+    /// all trials that it may.
     pub pdr_width: f64,
+    /// The same of the NDR; reports from before this was written do not say.
+    #[serde(default)]
+    pub ndr_width: f64,
     /// Trials that the search made.
     pub trials: usize,
     /// One-way latency at parts of the PDR.
@@ -244,7 +257,7 @@ impl Report {
     }
 
     /// The directions and sizes that were measured.
-    pub fn settings(&self) -> Vec<(Direction, FrameSize)> {
+    pub fn settings(&self) -> Vec<Setting> {
         let mut settings: Vec<_> = self
             .cells
             .iter()
@@ -270,14 +283,14 @@ impl Report {
         &self,
         system: System,
         base: System,
-        (direction, size): (Direction, FrameSize),
+        (direction, size): Setting,
         figure: impl Fn(&Round) -> Option<f64>,
     ) -> Option<Verdict> {
-        let values = |system| {
-            let cell = self.find(system, direction, size)?;
-            Some(cell.rounds.iter().map(&figure).collect::<Vec<_>>())
-        };
-        verdict(&values(system)?, &values(base)?, self.method.width)
+        let (own, base) = (
+            self.find(system, direction, size)?,
+            self.find(base, direction, size)?,
+        );
+        verdict(&own.pairs(base, figure), self.method.width)
     }
 
     /// What others are compared with, as far as it was measured.
@@ -306,6 +319,31 @@ impl Round {
 }
 
 impl Cell {
+    /// A figure of this and of another system, by rounds; those that only one of both has, too.
+    pub fn pairs(&self, other: &Self, figure: impl Fn(&Round) -> Option<f64>) -> Vec<Pair> {
+        let (own, other) = (self.numbered(), other.numbered());
+        let numbers: BTreeSet<_> = own.keys().chain(other.keys()).collect();
+        let pair = |number| {
+            let both = [&own, &other].map(|rounds| rounds.get(number).copied());
+            let [own, other] = both.map(|round| round.and_then(&figure));
+            let widths = both.into_iter().flatten().map(|round| round.pdr_width);
+            Pair {
+                own,
+                other,
+                open: widths.fold(0.0, f64::max),
+            }
+        };
+        numbers.into_iter().map(pair).collect()
+    }
+
+    /// The rounds by their numbers.
+    fn numbered(&self) -> BTreeMap<usize, &Round> {
+        let rounds = self.rounds.iter().enumerate();
+        rounds
+            .map(|(place, round)| (round.number.unwrap_or(place + 1), round))
+            .collect()
+    }
+
     /// Median and spread of a figure over the rounds that have it.
     pub fn figure(&self, figure: impl Fn(&Round) -> Option<f64>) -> Option<Spread> {
         let values: Vec<_> = self.rounds.iter().filter_map(figure).collect();

@@ -2,10 +2,8 @@
 
 use super::super::table::{Column, Table};
 use crate::bench::Report;
-use crate::bench::load::profile::FrameSize;
-use crate::bench::report::{self, Cell, Round, Spread, Verdict, compare};
+use crate::bench::report::{self, Cell, Round, Setting, Spread, Verdict, compare};
 use crate::bench::systems::System;
-use crate::bench::topology::Direction;
 
 /// A whole run.
 pub(super) fn report(report: &Report) -> String {
@@ -19,9 +17,9 @@ pub(super) fn report(report: &Report) -> String {
     );
     for ceiling in &report.generator {
         text += &format!(
-            "generator alone, {}: {} Mpps\n",
+            "generator alone, {}: {:.3} Mpps\n",
             ceiling.size.in_words(),
-            mpps(Some(ceiling.rate))
+            ceiling.rate / 1e6
         );
     }
     for setting in report.settings() {
@@ -29,10 +27,15 @@ pub(super) fn report(report: &Report) -> String {
         let what = format!("{}, {}", direction.name(), size.in_words());
         text += &format!("\n{what}\n");
         text += &throughput(report, setting).text();
+        if let Some(footnote) = report.footnote(setting) {
+            text += &format!("{footnote}\n");
+        }
         text += &format!("\n{what}: one-way latency in us at parts of the PDR\n");
         text += &latency(report, setting).text();
         if report.systems().len() > 1 {
-            text += &format!("\n{what}: ratios; ? where rounds disagree: not conclusive\n");
+            text += &format!(
+                "\n{what}: ratios; ? where rounds disagree, or searches ended too early: not conclusive\n"
+            );
             text += &ratios(report, setting).text();
         }
     }
@@ -60,12 +63,19 @@ pub(super) fn comparison(comparison: &compare::Comparison) -> String {
         Column::Left("VERDICT"),
     ]);
     for row in &comparison.rows {
+        let figure = |side: usize| match (row.change, side) {
+            (compare::Change::OnlyInFirst, 1) | (compare::Change::OnlyInSecond, 0) => String::new(),
+            _ => report::of_rounds([row.before, row.after][side], row.rounds[side], 1.0, 3),
+        };
+        let ratio = row.before.zip(row.after);
         table.row(vec![
             row.what.clone(),
-            format!("{:.3}", row.before),
-            format!("{:.3}", row.after),
+            figure(0),
+            figure(1),
             row.unit.to_owned(),
-            format!("{:.3}", row.after / row.before),
+            ratio.map_or(String::new(), |(before, after)| {
+                format!("{:.3}", after.median / before.median)
+            }),
             row.change.name().to_owned(),
         ]);
     }
@@ -74,10 +84,14 @@ pub(super) fn comparison(comparison: &compare::Comparison) -> String {
         .iter()
         .map(|difference| format!("not the same: {difference}\n"))
         .collect();
-    warnings + &table.text()
+    let notes: String = comparison
+        .notes
+        .iter()
+        .map(|note| format!("\nnote of {note}"))
+        .collect();
+    let end = if notes.is_empty() { "" } else { "\n" };
+    warnings + &table.text() + &notes + end
 }
-
-type Setting = (Direction, FrameSize);
 
 fn throughput(report: &Report, setting: Setting) -> Table {
     let mut table = Table::new(&[
@@ -106,10 +120,10 @@ fn throughput(report: &Report, setting: Setting) -> Table {
         let sum = |count: fn(&Round) -> u64| cell.rounds.iter().map(count).sum::<u64>().to_string();
         table.row(vec![
             system.name().to_owned(),
-            mpps(median(pdr)),
+            report.pdr(cell),
             spread(pdr),
-            mpps(median(cell.figure(|round| round.ndr))),
-            mpps(median(cell.figure(|round| Some(round.overload)))),
+            report.ndr(cell),
+            number(cell.figure(|round| Some(round.overload)), 1e-6, 3),
             against.map_or(String::new(), against_text),
             number(
                 cell.figure(|round| Some(round.cost.as_ref()?.packet_ns)),
@@ -206,14 +220,12 @@ fn tcp(found: &Report) -> Table {
         Column::Right("RETRANSMITS"),
     ]);
     for cell in &found.tcp {
-        let values: Vec<_> = cell.rounds.iter().map(|round| round.bits / 1e9).collect();
-        let goodput = report::spread(&values);
         let again: u64 = cell.rounds.iter().map(|round| round.retransmits).sum();
         table.row(vec![
             cell.system.name().to_owned(),
             if cell.offloads { "on" } else { "off" }.to_owned(),
-            number(goodput, 1.0, 2),
-            spread(goodput),
+            found.goodput(cell),
+            spread(cell.goodput()),
             again.to_string(),
         ]);
     }
@@ -234,14 +246,6 @@ fn against_text(verdict: Verdict) -> String {
     } else {
         format!("{ratio:.2} not conclusive")
     }
-}
-
-fn median(spread: Option<Spread>) -> Option<f64> {
-    spread.map(|spread| spread.median)
-}
-
-fn mpps(rate: Option<f64>) -> String {
-    rate.map_or(String::new(), |rate| format!("{:.3}", rate / 1e6))
 }
 
 fn number(value: Option<Spread>, scale: f64, digits: usize) -> String {

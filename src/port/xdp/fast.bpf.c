@@ -366,8 +366,13 @@ INLINE int forward(struct xdp_md *frame, u32 ingress, const struct port *port)
 // The port of an interface, plus one; 0 if it is none.
 INLINE u32 port_of(u32 interface)
 {
-    const u32 *number = interface < INTERFACES ? bpf_map_lookup_elem(&interfaces, &interface)
-                                               : bpf_map_lookup_elem(&interfaces_beyond, &interface);
+    if (interface >= INTERFACES) {
+        const u32 *number = bpf_map_lookup_elem(&interfaces_beyond, &interface);
+        return number ? *number : 0;
+    }
+    // Two calls, or the verifier does not know which map it is, and does not look into the array in place.
+    asm volatile("" ::: "memory");
+    const u32 *number = bpf_map_lookup_elem(&interfaces, &interface);
     return number ? *number : 0;
 }
 

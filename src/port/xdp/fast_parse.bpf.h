@@ -12,6 +12,7 @@ enum {
     IPV6_ROUTING = 43,
     IPV6_FRAGMENT = 44,
     IPV6_DESTINATION_OPTIONS = 60,
+    ICMPV6_FIRST_INFORMATIONAL = 128,
     ICMPV6_ROUTER_SOLICITATION = 133,
     ICMPV6_REDIRECT = 137,
     IPV4_DONT_FRAGMENT = 0x4000,
@@ -108,11 +109,12 @@ INLINE int is_martian_ipv4(u32 address)
     return first == 0 || first == 127 || first >= 224;
 }
 
-// Multicast, loopback, unspecified.
+// Multicast, loopback, unspecified; and link-local, which stays on its link.
 INLINE int is_martian_ipv6(const u32 *a)
 {
     u32 last = a[3] & ~(u32)__builtin_bswap32(1);
-    return (u8)a[0] == 0xff || (a[0] | a[1] | a[2] | last) == 0;
+    u16 first = be16((u16)a[0]);
+    return first >> 8 == 0xff || first >> 6 == 0xfe80 >> 6 || (a[0] | a[1] | a[2] | last) == 0;
 }
 
 INLINE struct address mapped(u32 ipv4)
@@ -248,12 +250,14 @@ INLINE int read_ipv6(const struct port *port, const struct settings *settings, c
     if (p->protocol == IPV6_HOP_BY_HOP || p->protocol == IPV6_ROUTING ||
         p->protocol == IPV6_FRAGMENT || p->protocol == IPV6_DESTINATION_OPTIONS)
         return UP;
-    // Neighbour discovery is the router's to answer.
+    // Neighbour discovery is the router's to answer, and a workload's error may be about a tunnel packet.
     if (p->protocol == PROTOCOL_ICMPV6) {
         if (header + 1 > end)
             return UP;
         u8 type = *(const u8 *)header;
         if (type >= ICMPV6_ROUTER_SOLICITATION && type <= ICMPV6_REDIRECT)
+            return UP;
+        if (port->flags & PORT_WORKLOAD && type < ICMPV6_FIRST_INFORMATIONAL)
             return UP;
     }
     u64 pseudo = (u64)a[0] + a[1] + a[2] + a[3] + b[0] + b[1] + b[2] + b[3];

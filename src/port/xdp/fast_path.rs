@@ -346,7 +346,8 @@ impl FastPath {
     pub fn insert_route(&mut self, prefix: IpNet, next_hop: u32) -> Result<(), PortError> {
         let length = u32::from(prefix.prefix_len());
         if prefix.prefix_len() == prefix.max_prefix_len() && self.insert_host(prefix, next_hop)? {
-            return Ok(());
+            // It may have gone there while there was no room.
+            return self.remove_prefix(prefix);
         }
         let result = match prefix.network() {
             IpAddr::V4(address) => {
@@ -397,20 +398,23 @@ impl FastPath {
 
     /// Removes a route, if it is there.
     pub fn remove_route(&mut self, prefix: IpNet) -> Result<(), PortError> {
+        // First from among the prefixes, which must not come to light by what is removed after.
+        self.remove_prefix(prefix)?;
+        match prefix.network() {
+            _ if prefix.prefix_len() < prefix.max_prefix_len() => Ok(()),
+            IpAddr::V4(address) => self.put("hosts_ipv4", address.octets(), None::<u32>),
+            IpAddr::V6(address) => self.put("hosts_ipv6", address.octets(), None::<u32>),
+        }
+    }
+
+    fn remove_prefix(&mut self, prefix: IpNet) -> Result<(), PortError> {
         let length = u32::from(prefix.prefix_len());
-        let host = prefix.prefix_len() == prefix.max_prefix_len();
         let result = match prefix.network() {
             IpAddr::V4(address) => {
-                if host {
-                    self.put("hosts_ipv4", address.octets(), None::<u32>)?;
-                }
                 let mut routes: LpmTrie<_, [u8; 4], u32> = self.map("routes_ipv4")?;
                 routes.remove(&Key::new(length, address.octets()))
             }
             IpAddr::V6(address) => {
-                if host {
-                    self.put("hosts_ipv6", address.octets(), None::<u32>)?;
-                }
                 let mut routes: LpmTrie<_, [u8; 16], u32> = self.map("routes_ipv6")?;
                 routes.remove(&Key::new(length, address.octets()))
             }
