@@ -55,6 +55,8 @@ pub struct Target {
     /// The far node's name and address.
     node: Option<String>,
     far_end: IpAddr,
+    /// Whether the far node itself answers, not a workload of its.
+    own: bool,
     egress: Egress,
     /// The encapsulations that are not in use.
     others: Vec<Egress>,
@@ -74,7 +76,7 @@ pub fn target(
         Ok(address) => address,
         Err(_) => tunnel_address(state, far, None)?,
     };
-    way_to(forwarding, uplink, destination)
+    way_to(forwarding, state, uplink, destination)
 }
 
 /// Finds where to send to learn of the path to a node's underlay address, if it has a tunnel address
@@ -88,7 +90,7 @@ pub fn target_by(
     let peer = forwarding.wanted().peers.get(&far_end);
     let peer = peer.ok_or_else(|| format!("{far_end} is no known node's"))?;
     let destination = tunnel_address(state, peer.node.as_str(), Some(far_end.is_ipv4()))?;
-    let target = way_to(forwarding, uplink, destination)?;
+    let target = way_to(forwarding, state, uplink, destination)?;
     if target.far_end != far_end {
         return Err(format!("{destination} is reached by {}", target.far_end));
     }
@@ -97,6 +99,7 @@ pub fn target_by(
 
 fn way_to(
     forwarding: &Forwarding,
+    state: &ClusterState,
     uplink: (String, Mtu),
     destination: IpAddr,
 ) -> Result<Target, String> {
@@ -124,11 +127,13 @@ fn way_to(
     let source = own_address(forwarding, destination.is_ipv4())
         .ok_or("this node has neither a tunnel address nor a workload to send from")?;
     let node = forwarding.wanted().peers.get(&far_end);
+    let mut nodes = state.nodes.values();
     Ok(Target {
         source,
         destination,
         node: node.map(|peer| peer.node.to_string()),
         far_end,
+        own: nodes.any(|node| node.tunnel_addrs().any(|own| own == destination)),
         others: ways::others(forwarding, &snapshot, &egress, far_end),
         egress,
         uplink: uplink.0,
@@ -232,7 +237,7 @@ impl Prober {
         let mut probe = self.probe_of(target, &capture, &mut frame);
         while let Some(size) = sweep.next() {
             let outcome = probe.try_size(size)?;
-            sweep.note(size, outcome);
+            sweep.note(size, outcome.at(target.own.then_some(target.far_end)));
         }
         sweep.report(target)
     }
@@ -269,6 +274,17 @@ enum Outcome {
     /// Somebody says by ICMP, with this code of "unreachable", that it goes no further.
     Refused(IpAddr, u8),
     Lost,
+}
+
+impl Outcome {
+    /// What is too large for the far node's own address has come all the way to that node: its TUN
+    /// device takes less than its uplink, and workloads' packets do not go there.
+    fn at(self, node: Option<IpAddr>) -> Self {
+        match self {
+            Self::TooBig(by, _) if node == Some(by) => Self::Answered,
+            other => other,
+        }
+    }
 }
 
 /// Which sizes are tried: the least, the largest, what a router names and one more, and halves where
@@ -521,6 +537,15 @@ mod tests {
             assert_eq!((fits, refused), (Some(path), Some(path + 1)));
             assert!(steps <= 13, "{path}: {steps}");
         }
+    }
+
+    #[test]
+    fn what_the_far_node_itself_finds_too_large_has_arrived() {
+        let (node, other) = ([10, 30, 0, 12].into(), Outcome::TooBig(ROUTER, 1380));
+        let own = Outcome::TooBig(node, 1480);
+        assert_eq!(own.at(Some(node)), Outcome::Answered);
+        assert_eq!(own.at(None), own, "a workload's device counts");
+        assert_eq!(other.at(Some(node)), other);
     }
 
     #[test]
