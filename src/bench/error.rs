@@ -52,6 +52,9 @@ pub enum BenchError {
         /// Why not, and what would be right.
         reason: String,
     },
+    /// Every system was left out, or failed in every round.
+    #[error("nothing was measured: {0}")]
+    Nothing(String),
     /// The user's wish.
     #[error("interrupted")]
     Interrupted,

@@ -119,6 +119,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn all_systems(&mut self) -> Result<()> {
         self.choose_systems();
+        if self.systems.is_empty() {
+            return Ok(());
+        }
         self.raise_priority();
         self.ceilings()?;
         for round in 0..self.options.rounds {

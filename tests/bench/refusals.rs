@@ -27,6 +27,7 @@ fn wrong_options_say_what_would_be_right() {
         (&["--systems", "nativ"][..], "write one of native"),
         (&["--sizes", "63"], "from 64 to 1468"),
         (&["--flows", "63"], "power of two"),
+        (&["--flows", "65536"], "up to 32768"),
         (&["--destinations", "32768"], "up to 16384"),
         (&["--rounds", "0"], "at least one round"),
         (&["--width", "0"], "0.001 to 0.5"),
@@ -94,6 +95,15 @@ fn interfaces_that_cannot_or_should_not_be_used_are_refused() {
                 said(interfaces)
             );
         }
+        let files = tempfile::tempdir().unwrap();
+        let json = files.path().join("a.json");
+        refused(&[
+            "--interfaces",
+            "nowhere,two",
+            "--json",
+            json.to_str().unwrap(),
+        ]);
+        assert!(!json.exists(), "an empty file is left");
         sh("ip addr add 10.9.0.1/24 dev two");
         assert!(said("one,two").contains("'two': it is in use: it has the address 10.9.0.1/24"));
         sh("ip route add default via 10.9.0.2");
@@ -143,12 +153,16 @@ fn a_run_that_is_stopped_leaves_nothing_behind() {
 }
 
 fn stop(signal: Signal, after: Duration) {
+    let files = tempfile::tempdir().unwrap();
+    let json = files.path().join("a.json");
     let arguments = [
         "bench",
         "--quick",
         "--no-realtime",
         "--systems",
         "vxlan,wire",
+        "--json",
+        json.to_str().unwrap(),
     ];
     let child = Command::new(UNDERPASS)
         .args(arguments)
@@ -168,6 +182,7 @@ fn stop(signal: Signal, after: Duration) {
             said.contains("interrupted"),
             "{signal} after {after:?}: {said}"
         );
+        assert!(!json.exists(), "{signal} after {after:?}: an empty file");
     }
     assert_nothing_is_left();
 }

@@ -187,6 +187,51 @@ fn a_system_that_is_missing_or_carries_nothing_is_named() {
 }
 
 #[test]
+fn a_run_that_measured_nothing_says_why() {
+    let mut found = report(&[1e6], &[0.5e6]);
+    assert_eq!(found.nothing(), None);
+    found.cells.clear();
+    assert_eq!(found.nothing(), None, "there is TCP");
+    found.tcp.clear();
+    let reason = "ovs left out: it is <not> installed";
+    assert_eq!(found.nothing().as_deref(), Some(reason));
+}
+
+#[test]
+fn what_another_version_wrote_is_said_or_read_as_far_as_it_is_known() {
+    let mut value = serde_json::to_value(report(&[1e6], &[0.5e6])).unwrap();
+    let read = |value: &serde_json::Value| Report::read(&value.to_string());
+    assert_eq!(read(&value).unwrap(), report(&[1e6], &[0.5e6]));
+
+    value["version"] = "0.9.0".into();
+    value["cells"][1]["system"] = "teleport".into();
+    let known = read(&value).unwrap();
+    assert_eq!(known.systems(), [System::Native]);
+    let note = known.notes.last().unwrap();
+    assert!(
+        note.starts_with("teleport left out: underpass 0.9.0"),
+        "{note}"
+    );
+
+    let newer = serde_json::json!({"format": 99, "version": "0.9.0", "results": {}});
+    let error = read(&newer).unwrap_err();
+    assert!(
+        error.contains("of format 99, written by underpass 0.9.0"),
+        "{error}"
+    );
+    for (text, part) in [("{", "not a bench's JSON"), ("{}", "it has no 'format'")] {
+        let error = Report::read(text).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+    value["cells"] = 7.into();
+    let error = read(&value).unwrap_err();
+    assert!(
+        error.contains("cannot read what underpass 0.9.0 wrote"),
+        "{error}"
+    );
+}
+
+#[test]
 fn rounds_pair_by_their_numbers() {
     let setting = (Direction::Encap, FrameSize::Bytes(64));
     let mut found = report(&[2e6, 4e6], &[1e6, 2e6]);

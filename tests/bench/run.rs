@@ -158,6 +158,37 @@ fn a_short_run_tells_what_each_system_did_and_leaves_nothing_behind() {
     });
 }
 
+/// Every system is missing: that is no success, and the report says why all the same.
+#[test]
+fn a_run_that_measures_nothing_fails() {
+    isolated(|| {
+        let files = tempfile::tempdir().unwrap();
+        let json = files.path().join("a.json").display().to_string();
+        // Without their tools, whatever this machine has.
+        let output = Command::new(UNDERPASS)
+            .args(["bench", "--systems", "ovs", "--json", &json])
+            .args(SHORT)
+            .env("PATH", "/nowhere")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = text(&output);
+        assert!(!output.status.success(), "{said}");
+        assert!(
+            said.contains("nothing was measured: ovs left out: "),
+            "{said}"
+        );
+        let found = report(&json);
+        assert!(found.cells.is_empty());
+        assert!(
+            found
+                .notes
+                .iter()
+                .any(|note| note.starts_with("ovs left out: "))
+        );
+    });
+}
+
 /// A kernel that routes between two given interfaces.
 #[test]
 fn between_given_interfaces_a_router_is_measured() {

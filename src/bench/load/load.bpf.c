@@ -151,7 +151,7 @@ struct seen {
     u32 unused;
 };
 
-enum { FLOWS = 65536, WINDOW_WORDS = 16384, WINDOW_BITS = 20, BUCKETS = 1728 };
+enum { FLOWS = 32768, WINDOW_WORDS = 16384, WINDOW_BITS = 20, BUCKETS = 1728 };
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -275,7 +275,7 @@ INLINE int generate(struct xdp_md *packet, const u32 inner)
     ip->destination[0] = (u16)destination;
     ip->destination[1] = (u16)(destination >> 16);
     ip->checksum = folded(g->inner_sum + total + (destination & 0xffff) + (destination >> 16));
-    udp->source = be16((u16)(1024 + (flow & 0x7fff)));
+    udp->source = be16((u16)(1024 + (flow & (FLOWS - 1))));
     udp->length = be16((u16)(length - inner - IPV4));
     stamp->magic = MAGIC;
     stamp->trial = measured ? g->trial : NO_TRIAL;

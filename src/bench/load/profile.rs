@@ -11,6 +11,9 @@ use crate::wire::{MacAddr, Vni};
 /// The UDP port that the load is sent to: discard (RFC 863).
 pub const PORT: u16 = 9;
 
+/// As many flows have source ports of their own, from 1024 on; `FLOWS` of the program.
+pub const MOST_FLOWS: u32 = 32768;
+
 /// VXLAN's UDP port (RFC 7348).
 const VXLAN_PORT: u16 = 4789;
 
@@ -31,7 +34,7 @@ pub struct Profile {
     pub destination: Ipv4Addr,
     /// How many destinations there are: a power of two, no more than flows.
     pub destinations: u32,
-    /// How many flows: a power of two, up to 65536. Each has its own UDP source port or destination.
+    /// How many flows: a power of two, up to [`MOST_FLOWS`]. Each has a UDP source port of its own.
     pub flows: u32,
     /// Frame lengths.
     pub size: FrameSize,
@@ -147,8 +150,10 @@ impl std::str::FromStr for FrameSize {
 /// Whether the programs can follow these numbers.
 pub fn check(flows: u32, destinations: u32) -> Result<()> {
     let wrong = |what: &str| Err(BenchError::Option(what.to_owned()));
-    if !flows.is_power_of_two() || flows > 65536 {
-        return wrong("flows: write a power of two up to 65536");
+    if !flows.is_power_of_two() || flows > MOST_FLOWS {
+        return Err(BenchError::Option(format!(
+            "flows: write a power of two up to {MOST_FLOWS}"
+        )));
     }
     if !destinations.is_power_of_two() || destinations > flows {
         return wrong("destinations: write a power of two, no more than there are flows");
@@ -246,6 +251,17 @@ mod tests {
         for wrong in ["63", "1469", "1518", "", "large"] {
             assert!(wrong.parse::<FrameSize>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn as_many_flows_are_accepted_as_have_ports_of_their_own() {
+        assert!(check(MOST_FLOWS, 1).is_ok());
+        let error = check(2 * MOST_FLOWS, 1).unwrap_err().to_string();
+        assert!(error.contains("up to 32768"), "{error}");
+        // The last one's port; the program takes as many bits of a flow's number.
+        assert!(u16::try_from(1024 + MOST_FLOWS - 1).is_ok());
+        let program = include_str!("load.bpf.c");
+        assert!(program.contains(&format!("FLOWS = {MOST_FLOWS},")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod compare;
 mod figures;
 pub mod html;
 mod plots;
+mod reading;
 mod shown;
 mod statistics;
 
@@ -247,6 +248,21 @@ impl Report {
             self.cells.len() - 1
         });
         &mut self.cells[index]
+    }
+
+    /// Why nothing was measured, if nothing was.
+    pub fn nothing(&self) -> Option<String> {
+        /// More reasons than these are left to the notes.
+        const REASONS: usize = 3;
+        if !self.cells.is_empty() || !self.tcp.is_empty() {
+            return None;
+        }
+        let reasons = self.notes.iter().take(REASONS).map(String::as_str);
+        let mut text = reasons.collect::<Vec<_>>().join("; ");
+        if self.notes.len() > REASONS {
+            text += "; …";
+        }
+        Some(text)
     }
 
     /// The cell, if it was measured.

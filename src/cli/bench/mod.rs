@@ -1,6 +1,7 @@
 //! The verb `bench`: options, progress while it runs, the table at its end.
 
 mod bar;
+mod output;
 mod tables;
 
 use std::fs;
@@ -15,13 +16,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{Failure, print};
 use crate::bench::given::{self, Given};
 use crate::bench::load::profile::FrameSize;
-use crate::bench::report::{compare, html};
+use crate::bench::report::{self, compare};
 use crate::bench::systems::{System, wire};
 use crate::bench::topology::Direction;
 use crate::bench::{self, BenchError, Options, Report, Routes, Softirq, namespace};
 use crate::resources::Io;
 use crate::wire::MacAddr;
 use bar::Bar;
+use output::Output;
 
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -70,7 +72,7 @@ pub struct What {
     /// How often each system has its turn
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// Flows: a power of two, up to 65536
+    /// Flows: a power of two, up to 32768
     #[arg(long, value_name = "COUNT")]
     flows: Option<u32>,
     /// Destination addresses: a power of two up to 16384, no more than flows
@@ -196,7 +198,10 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Failure> {
             let comparison = compare::compare(&read(before)?, &read(after)?);
             print(&tables::comparison(&comparison))
         }
-        Some(BenchVerb::Html { json, html: page }) => write(page, &html::page(&read(json)?)),
+        Some(BenchVerb::Html { json, html: page }) => {
+            let text = report::html::page(&read(json)?);
+            Ok(Output::new(page)?.write(&text)?)
+        }
     }
 }
 
@@ -223,27 +228,30 @@ fn measure(what: &What) -> Result<(), Failure> {
     super::start_log();
     log::set_max_level(what.log);
     let options = options(what)?;
-    // Found out now rather than after all the work.
-    for file in [&what.json, &what.html].into_iter().flatten() {
-        can_write(file)?;
-    }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in signal_hook::consts::TERM_SIGNALS {
         signal_hook::flag::register(*signal, interrupted.clone())
             .map_err(|error| format!("cannot listen for signals: {error}"))?;
     }
+    // Found out now rather than after all the work, and once signals no longer end this process.
+    let json = what.json.as_deref().map(Output::new).transpose()?;
+    let html = what.html.as_deref().map(Output::new).transpose()?;
     let mut bar = Bar::new();
     let measured = bench::run(&options, &mut |progress| bar.show(progress), &interrupted);
     bar.clear();
     let report = measured.map_err(|error| failure(&error))?;
-    if let Some(file) = &what.json {
+    if let Some(file) = json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        write(file, &format!("{text}\n"))?;
+        file.write(&format!("{text}\n"))?;
     }
-    if let Some(file) = &what.html {
-        write(file, &html::page(&report))?;
+    if let Some(file) = html {
+        file.write(&report::html::page(&report))?;
     }
-    print(&tables::report(&report))
+    print(&tables::report(&report))?;
+    match report.nothing() {
+        Some(reason) => Err(failure(&BenchError::Nothing(reason))),
+        None => Ok(()),
+    }
 }
 
 fn options(what: &What) -> Result<Options, Failure> {
@@ -357,30 +365,7 @@ impl From<DirectionName> for Direction {
 
 fn read(file: &Path) -> Result<Report, Failure> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let report: Report = serde_json::from_str(&text)
-        .map_err(|error| format!("{}: not a bench's JSON: {error}", file.display()))?;
-    if report.format != bench::report::FORMAT {
-        return Err(format!(
-            "{}: of format {}; this version reads {}",
-            file.display(),
-            report.format,
-            bench::report::FORMAT
-        )
-        .into());
-    }
-    Ok(report)
-}
-
-fn can_write(file: &Path) -> Result<(), Failure> {
-    let opened = fs::OpenOptions::new().create(true).append(true).open(file);
-    opened
-        .map(drop)
-        .map_err(|error| format!("cannot write {}: {error}", file.display()).into())
-}
-
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(file, text)
-        .map_err(|error| format!("cannot write {}: {error}", file.display()).into())
+    Report::read(&text).map_err(|error| format!("{}: {error}", file.display()).into())
 }
 
 fn failure(error: &BenchError) -> Failure {
