@@ -296,7 +296,7 @@ impl Worker {
         match (verdict, flood.from) {
             (Verdict::Punt(punt), Place::Port(port)) if !*told => {
                 *told = true;
-                self.punt(port, frame, punt);
+                self.punt(Some(port), frame, punt);
             }
             _ => self.dispose_of_own(frame, verdict),
         }
