@@ -11,6 +11,8 @@ mod harness;
 mod model;
 #[path = "bridge/paper.rs"]
 mod paper;
+#[path = "bridge/sizes.rs"]
+mod sizes;
 #[path = "bridge/table.rs"]
 mod table;
 #[path = "bridge/workers.rs"]
@@ -277,6 +279,37 @@ fn a_bridged_frame_is_carried_whole_behind_an_outer_header_of_its_own() {
     assert!(ports.len() > 15, "{ports:?}");
 }
 
+/// No link of the underlay is too narrow for a frame, whatever it carries: routers may fragment.
+#[test]
+fn the_underlay_may_fragment_whatever_a_bridged_packet_says() {
+    let paper = Paper::new();
+    paper.receive(UPLINK, &tunnelled(FAR_NODE, 77, &frame(CAROL, ALICE, b"")));
+    let [alices, carols] = [1, 3].map(|n| std::net::Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, n));
+    let mut cut_never = udp(POD, OTHER_POD, 64, &[7; 1400]);
+    let (mut header, _) = etherparse::Ipv4Header::from_slice(&cut_never).unwrap();
+    header.dont_fragment = true;
+    header.header_checksum = header.calc_header_checksum();
+    cut_never[..20].copy_from_slice(&header.to_bytes());
+    for sent in [
+        ethernet(ALICE, CAROL, &cut_never),
+        ethernet(ALICE, CAROL, &udp6(alices, carols, 64, &[7; 1400])),
+    ] {
+        // One worker's packets, one after the other: what may be fragmented is told apart.
+        let mut state = WorkerState::new(0, 1);
+        let identifications = [0, 1].map(|_| {
+            let mut copy = Frame::leak(2048, HEADROOM);
+            assert!(copy.fill(&sent, HEADROOM));
+            let verdict = deliver(&paper.snapshot, &mut state, TENANTS, remote(0), &mut copy);
+            assert_eq!(verdict, Verdict::Transmit(UPLINK));
+            let seen = outer(copy.bytes());
+            assert_eq!(seen.frame, sent, "DF within stays");
+            assert!(!seen.dont_fragment);
+            seen.identification
+        });
+        assert_ne!(identifications[0], identifications[1]);
+    }
+}
+
 #[test]
 fn a_tagged_frame_keeps_its_tag_and_pays_for_it() {
     let paper = Paper::new();
@@ -399,6 +432,8 @@ struct Outer {
     destination: IpAddr,
     tos: u8,
     ttl: u8,
+    dont_fragment: bool,
+    identification: u16,
     source_port: u16,
     udp_port: u16,
     vxlan: [u8; 8],
@@ -421,6 +456,8 @@ fn outer(frame: &[u8]) -> Outer {
         destination: header.destination_addr().into(),
         tos: header.dcp().value() << 2 | header.ecn().value(),
         ttl: header.ttl(),
+        dont_fragment: header.dont_fragment(),
+        identification: header.identification(),
         source_port: udp.source_port(),
         udp_port: udp.destination_port(),
         vxlan: udp.payload()[..8].try_into().unwrap(),

@@ -120,7 +120,7 @@ fn push_any(
 }
 
 /// Pushes the header of `egress` before the bridged Ethernet frame. What is inside is not checked: what
-/// is not there to be read counts as zero, and where nothing forbids it the underlay may fragment.
+/// is not there to be read counts as zero.
 pub(super) fn push_frame(
     egress: &Egress,
     state: &mut WorkerState,
@@ -180,25 +180,27 @@ impl Inherited {
     }
 
     /// What the packet in a bridged frame gives, and its flow's hash. A bridge is no hop, so the TTL
-    /// is not the inner one's: that of a group may well be 1.
+    /// is not the inner one's: that of a group may well be 1. Nor is DF: no path MTU is learnt from errors
+    /// about bridged frames, so a narrow link would swallow them; the underlay fragments, and the far end
+    /// puts together (as with Linux' vxlan device).
     fn from_frame(frame: &[u8]) -> (Self, u32) {
         const TTL: u8 = 64;
-        let (tos, dont_fragment, hash) = match ethernet::network(frame) {
+        let (tos, hash) = match ethernet::network(frame) {
             Some((EtherType::IPV4, at)) if frame.len() >= at + ipv4::HEADER_LEN => {
                 let packet = &frame[at..];
-                (packet[1], packet[6] & 0x40 != 0, flow::flow_hash(packet))
+                (packet[1], flow::flow_hash(packet))
             }
             Some((EtherType::IPV6, at)) if frame.len() >= at + ipv6::HEADER_LEN => {
                 let packet = &frame[at..];
                 let class = packet[0] << 4 | packet[1] >> 4;
-                (class, true, flow::flow_hash(packet))
+                (class, flow::flow_hash(packet))
             }
-            _ => (0, false, flow::station_hash(frame)),
+            _ => (0, flow::station_hash(frame)),
         };
         let inherited = Self {
             tos,
             ttl: TTL,
-            dont_fragment,
+            dont_fragment: false,
         };
         (inherited, hash)
     }

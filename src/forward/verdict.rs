@@ -53,7 +53,8 @@ pub enum Punt {
     TunnelError,
     /// ARP or neighbour discovery in a bridge, and where it came from.
     Bridged(BridgeId, Place),
-    /// A bridged frame for one remote whose payload is larger than this.
+    /// A bridged frame for one station whose payload is larger than this, which is what the remote takes
+    /// that it goes to, or each of those that it is flooded to.
     BridgedTooBig(Mtu),
 }
 

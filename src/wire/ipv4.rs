@@ -242,6 +242,11 @@ impl Ipv4 {
         })
     }
 
+    /// Whether these bytes begin with the header of a packet that may be fragmented: DF is clear.
+    pub fn may_be_fragmented(packet: &[u8]) -> bool {
+        Self::parse_quoted(packet).is_ok_and(|ip| !ip.dont_fragment)
+    }
+
     /// Bytes behind the header.
     #[inline]
     pub const fn payload_len(&self) -> usize {

@@ -268,23 +268,38 @@ impl Worker {
     fn flood(&mut self, flood: Flood, frame: Frame) {
         let snapshot = Arc::clone(self.snapshot.load());
         let mut targets = snapshot.bridges.targets(flood);
+        let mut told = false;
         let Some(first) = targets.next() else {
             return self.discard(frame, DropReason::BridgeNobody);
         };
         for target in targets {
             self.counters.originated.add(1);
             match self.copy(frame.bytes()) {
-                Ok(copy) => self.deliver(&snapshot, flood.bridge, target, copy),
+                Ok(copy) => self.deliver(&snapshot, flood, target, copy, &mut told),
                 Err(reason) => self.counters.dropped(reason, 1),
             }
         }
-        self.deliver(&snapshot, flood.bridge, first, frame);
+        self.deliver(&snapshot, flood, first, frame, &mut told);
     }
 
-    /// Sends one copy of a flooded frame.
-    fn deliver(&mut self, snapshot: &Snapshot, bridge: BridgeId, target: Place, mut frame: Frame) {
-        let verdict = forward::deliver(snapshot, &mut self.state, bridge, target, &mut frame);
-        self.dispose_of_own(frame, verdict);
+    /// Sends one copy of a flooded frame. Of those that are too large the first one has the sender told,
+    /// which is once for all.
+    fn deliver(
+        &mut self,
+        snapshot: &Snapshot,
+        flood: Flood,
+        target: Place,
+        mut frame: Frame,
+        told: &mut bool,
+    ) {
+        let verdict = forward::deliver(snapshot, &mut self.state, flood.bridge, target, &mut frame);
+        match (verdict, flood.from) {
+            (Verdict::Punt(punt), Place::Port(port)) if !*told => {
+                *told = true;
+                self.punt(port, frame, punt);
+            }
+            _ => self.dispose_of_own(frame, verdict),
+        }
     }
 
     /// Queues a frame for a port, here or with the worker that serves it.

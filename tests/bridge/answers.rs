@@ -229,7 +229,7 @@ fn memory_for_addresses_is_bounded() {
 // Frames too large.
 
 /// A packet from Alice to Carol that fills an Ethernet frame.
-fn large(ttl: u8, dont_fragment: bool) -> Vec<u8> {
+pub fn large(ttl: u8, dont_fragment: bool) -> Vec<u8> {
     let packet = udp(ALICES_IP, CAROLS, ttl, &[7; 1472]);
     let (mut header, payload) = etherparse::Ipv4Header::from_slice(&packet).unwrap();
     header.dont_fragment = dont_fragment;

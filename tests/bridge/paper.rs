@@ -47,7 +47,11 @@ impl Paper {
             vni: Vni::new(77).unwrap(),
             udp_port: 4789,
             ports: vec![ALICES, BOBS],
-            remotes: Remotes::new(vec![Some(to(FAR_NODE)), Some(to(THIRD_NODE)), None]),
+            remotes: Remotes::new(vec![
+                Some(to(FAR_NODE, 1450)),
+                Some(to(THIRD_NODE, 1450)),
+                None,
+            ]),
             stations: Default::default(),
             neighbours: Default::default(),
             table: Arc::new(ForwardingTable::new(1000, 300, 1)),
@@ -75,14 +79,15 @@ impl Paper {
     }
 }
 
-fn to(far_end: Ipv4Addr) -> Remote {
+/// A remote there, behind a path that takes frames with a payload of `mtu` bytes.
+pub fn to(far_end: Ipv4Addr, mtu: u16) -> Remote {
     let none = MacAddr::default();
     let tunnel = TunnelHeader {
         source: NODE,
         far_end,
         vxlan: Some((Vni::new(77).unwrap(), 4789, none, none)),
     };
-    let way = Egress::tunnel(UPLINK, Mtu(1450), UPLINK_MAC, FAR_UPLINK_MAC, &tunnel);
+    let way = Egress::tunnel(UPLINK, Mtu(mtu), UPLINK_MAC, FAR_UPLINK_MAC, &tunnel);
     Remote {
         address: IpAddr::V4(far_end),
         egress: Some(way.for_frames()),

@@ -9,7 +9,7 @@ use crate::common::*;
 use crate::harness::*;
 use crate::paper::*;
 
-fn rig(paper: Paper, frames: usize) -> Rig {
+pub fn rig(paper: Paper, frames: usize) -> Rig {
     let shares = [
         Share {
             ports: vec![UPLINK, ALICES],

@@ -106,6 +106,34 @@ fn what_is_too_large_for_a_bridges_tunnel_is_cut_or_told() {
     });
 }
 
+/// A link in the middle of the underlay that is narrower than both ends': what is sent with DF set arrives
+/// in outer fragments, either way.
+#[test]
+fn bridged_packets_that_may_not_be_cut_cross_a_narrow_link() {
+    run(|world| {
+        world.cluster("vxlanMode: Never", "vxlanMode: Never");
+        narrow_middle(1400);
+        station("pod", "eth0", STATION, STATION_V6);
+        kernel_bridge(
+            "far",
+            "id 77 dstport 4789 local 10.30.0.12",
+            &["10.30.0.11"],
+        );
+        station("far", "br0", FAR_STATION, FAR_STATION_V6);
+        for (namespace, device) in [("pod", "eth0"), ("far", "br0")] {
+            inside(namespace, &format!("ip link set {device} mtu 1450"));
+        }
+        world.start(TENANTS);
+        ping("pod", FAR_STATION, "-M do -s 1422");
+        ping("far", STATION, "-M do -s 1422");
+        tcp("pod", "far", FAR_STATION);
+        tcp("far", "pod", STATION);
+        tcp("pod", "far", FAR_STATION_V6);
+        assert_eq!(world.drops("invalid_quote"), 0);
+        balanced(world);
+    });
+}
+
 /// Each of Flannel's nodes is one station, and flanneld writes what would be learnt: who has which
 /// address, and where it is.
 #[test]

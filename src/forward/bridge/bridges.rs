@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{ForwardingTable, Place, RemoteId};
 use crate::forward::Egress;
 use crate::packet::PortId;
-use crate::wire::{MacAddr, Vni};
+use crate::wire::{MacAddr, Mtu, Vni};
 
 /// A bridge of the node's, by its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,7 @@ pub struct Remote {
 pub struct Remotes {
     list: Vec<Option<Remote>>,
     addresses: FxHashMap<IpAddr, RemoteId>,
+    narrowest: Option<Mtu>,
 }
 
 impl Remotes {
@@ -64,7 +65,13 @@ impl Remotes {
         let addresses = numbered
             .filter_map(|(remote, id)| Some((remote.as_ref()?.address, RemoteId::new(id)?)))
             .collect();
-        Self { list, addresses }
+        let ways = list.iter().flatten();
+        let narrowest = ways.filter_map(|remote| Some(remote.egress.as_ref()?.mtu));
+        Self {
+            narrowest: narrowest.min(),
+            list,
+            addresses,
+        }
     }
 
     /// A remote, unless it has gone.
@@ -77,6 +84,12 @@ impl Remotes {
     #[inline]
     pub fn at(&self, address: IpAddr) -> Option<RemoteId> {
         self.addresses.get(&address).copied()
+    }
+
+    /// What every way to them takes behind a frame's Ethernet header; nothing while none is known.
+    #[inline]
+    pub fn narrowest(&self) -> Option<Mtu> {
+        self.narrowest
     }
 
     /// All that there are.

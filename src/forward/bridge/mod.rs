@@ -26,7 +26,7 @@ use super::encap;
 use super::{PortConfig, Punt, Snapshot, Verdict, WorkerState, ecn};
 use crate::packet::{DropReason, Frame, PortId};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
-use crate::wire::ipv4::{self, protocol};
+use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::{MacAddr, Mtu, icmpv6, ipv6, partial};
 
 /// What [`table`] is built on; a model checker puts its own in this place.
@@ -114,6 +114,9 @@ pub fn resume(
 }
 
 /// Makes a copy of a flooded frame ready for one of its [`Targets`].
+///
+/// One that is too large for a remote is punted if it is for one station, whose sender is to be told;
+/// about what is for many nobody is told (RFC 1122 section 3.2.2), and it is dropped.
 pub fn deliver(
     snapshot: &Snapshot,
     state: &mut WorkerState,
@@ -127,6 +130,12 @@ pub fn deliver(
     };
     match encapsulate(snapshot, state, id, remote, frame) {
         Ok(port) => Verdict::Transmit(port),
+        // What may be cut up was, before it was flooded.
+        Err(Obstacle::TooBig(mtu)) if is_for_one(frame) && !may_be_cut(frame) => {
+            let bridge = snapshot.bridges.get(id);
+            let narrowest = bridge.and_then(|bridge| bridge.remotes.narrowest());
+            Verdict::Punt(Punt::BridgedTooBig(narrowest.unwrap_or(mtu)))
+        }
         Err(Obstacle::TooBig(_)) => DropReason::TooBig.into(),
         Err(Obstacle::Reason(reason)) => reason.into(),
     }
@@ -205,13 +214,28 @@ fn send(
 ) -> Verdict {
     let remote = match course {
         Course::Port(port) => return Verdict::Transmit(port),
-        Course::Everywhere => return flood(id, from),
+        Course::Everywhere => return everywhere(snapshot, id, from, frame),
         Course::Remote(remote) => remote,
     };
     match encapsulate(snapshot, state, id, remote, frame) {
         Ok(port) => Verdict::Transmit(port),
         Err(Obstacle::TooBig(mtu)) => Verdict::Punt(Punt::BridgedTooBig(mtu)),
         Err(Obstacle::Reason(reason)) => reason.into(),
+    }
+}
+
+/// Floods a frame, unless it may be cut up and has to be for one of the tunnels: then each port and
+/// each remote gets the pieces.
+fn everywhere(snapshot: &Snapshot, id: BridgeId, from: Place, frame: &Frame) -> Verdict {
+    let bridge = snapshot.bridges.get(id);
+    let narrowest = bridge.and_then(|bridge| bridge.remotes.narrowest());
+    match (narrowest, from) {
+        (Some(mtu), Place::Port(_))
+            if is_too_big(frame, mtu) && is_for_one(frame) && may_be_cut(frame) =>
+        {
+            Verdict::Punt(Punt::BridgedTooBig(mtu))
+        }
+        _ => flood(id, from),
     }
 }
 
@@ -235,8 +259,7 @@ fn encapsulate(
     let egress = bridge
         .and_then(|bridge| bridge.remotes.get(remote)?.egress.as_ref())
         .ok_or(Obstacle::Reason(DropReason::NeighbourUnresolved))?;
-    // A tag counts as payload: what leaves is as long with it as without.
-    if frame.len() > usize::from(egress.mtu.0) + ethernet::HEADER_LEN {
+    if is_too_big(frame, egress.mtu) {
         return Err(Obstacle::TooBig(egress.mtu));
     }
     encap::push_frame(egress, state, frame).map_err(Obstacle::Reason)?;
@@ -245,6 +268,24 @@ fn encapsulate(
 
 fn flood(bridge: BridgeId, from: Place) -> Verdict {
     Verdict::Flood(Flood { bridge, from })
+}
+
+/// A tag counts as payload: what leaves is as long with it as without.
+#[inline]
+fn is_too_big(frame: &Frame, mtu: Mtu) -> bool {
+    frame.len() > usize::from(mtu.0) + ethernet::HEADER_LEN
+}
+
+/// Whether a frame is for one station.
+fn is_for_one(frame: &Frame) -> bool {
+    Ethernet::parse(frame.bytes()).is_ok_and(|header| !header.destination.is_multicast())
+}
+
+/// Whether a frame carries an IPv4 packet that may be fragmented.
+fn may_be_cut(frame: &Frame) -> bool {
+    let frame = frame.bytes();
+    matches!(ethernet::network(frame),
+        Some((EtherType::IPV4, at)) if Ipv4::may_be_fragmented(&frame[at..]))
 }
 
 /// The groups of protocols between neighbours on a link: 01:80:c2:00:00:00 to 0f.

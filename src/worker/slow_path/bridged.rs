@@ -14,6 +14,8 @@ use crate::packet::DropReason;
 use crate::port::PortId;
 use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
+use crate::wire::ipv4::Ipv4;
+use crate::wire::ipv6::Ipv6;
 use crate::wire::nd::{self, NeighbourKind, NeighbourMessage};
 use crate::wire::{MacAddr, Mtu};
 
@@ -224,9 +226,10 @@ pub(super) fn too_big(
     // What tags take is the payload's loss.
     let mtu = mtu.less((at - ethernet::HEADER_LEN) as u16);
     if ethertype == EtherType::IPV4 && fragment::allowed(packet) {
-        let Some(fragments) = fragment::fragment(packet.to_vec(), mtu, false) else {
+        let fragments = fragment::fragment(packet.to_vec(), mtu, false).unwrap_or_default();
+        if fragments.is_empty() {
             return dropped;
-        };
+        }
         let framed = fragments.iter().map(|packet| [header, packet].concat());
         actions.extend(framed.map(|frame| Action::Receive(port, frame)));
         return Fate::Absorbed;
@@ -247,7 +250,6 @@ pub(super) fn too_big(
 
 /// Whom an IP packet was sent to, as the one who answers.
 fn destination(ethertype: EtherType, packet: &[u8]) -> Option<RouterAddresses> {
-    use crate::wire::{ipv4::Ipv4, ipv6::Ipv6};
     let mut voice = RouterAddresses {
         v4: RouterAddresses::GATEWAY_V4,
         v6: RouterAddresses::GATEWAY_V6,

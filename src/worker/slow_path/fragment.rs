@@ -5,13 +5,13 @@ use etherparse::Ipv4HeaderSlice;
 
 use super::waiting::take_hop;
 use crate::wire::ethernet::HEADER_LEN as LINK;
-use crate::wire::ipv4::protocol;
+use crate::wire::ipv4::{Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{Mtu, checksum};
 
 /// Whether the packet is IPv4 with DF clear.
 pub(super) fn allowed(packet: &[u8]) -> bool {
-    Ipv4HeaderSlice::from_slice(packet).is_ok_and(|header| !header.dont_fragment())
+    Ipv4::may_be_fragmented(packet)
 }
 
 /// Cuts an IPv4 packet into fragments of at most `mtu` bytes; each keeps the options that must be
