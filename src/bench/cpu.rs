@@ -75,7 +75,7 @@ impl Watched {
 impl Usage {
     /// A core's time in softirq that no thread's run time includes.
     pub fn softirq_apart(&self, cpu: usize) -> Duration {
-        if !accounts_for_interrupts() {
+        if accounts_for_interrupts() != Some(true) {
             return Duration::ZERO;
         }
         let core = self.cores.iter().find(|core| core.cpu == cpu);
@@ -83,9 +83,18 @@ impl Usage {
     }
 }
 
-/// Whether the kernel takes the time of interrupts out of that of the threads that they interrupt.
-fn accounts_for_interrupts() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
+/// What costs may lack on this machine, if that is not known.
+pub fn reservation() -> Option<&'static str> {
+    accounts_for_interrupts().is_none().then_some(
+        "this kernel does not say what it was built with (neither /proc/config.gz nor /boot/config-*): if \
+         with CONFIG_IRQ_TIME_ACCOUNTING, costs lack softirq time",
+    )
+}
+
+/// Whether the kernel takes the time of interrupts out of that of the threads that they interrupt;
+/// nothing if it does not say.
+fn accounts_for_interrupts() -> Option<bool> {
+    static ANSWER: OnceLock<Option<bool>> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let written = fs::read_to_string(format!("/boot/config-{}", release.trim()));
@@ -93,7 +102,8 @@ fn accounts_for_interrupts() -> bool {
             let packed = Command::new("zcat").arg("/proc/config.gz").output().ok()?;
             String::from_utf8(packed.stdout).ok()
         });
-        config.is_some_and(|text| text.contains("CONFIG_IRQ_TIME_ACCOUNTING=y"))
+        let config = config.filter(|text| !text.is_empty())?;
+        Some(config.contains("CONFIG_IRQ_TIME_ACCOUNTING=y"))
     })
 }
 

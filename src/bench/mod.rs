@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 pub mod namespace;
 mod options;
+mod priority;
 pub mod report;
 pub mod search;
 pub mod systems;
@@ -60,6 +61,13 @@ pub fn run(
     let machine = Machine::look();
     let mut options = options.clone();
     options.tsc_mhz = machine.tsc_mhz;
+    let mut notes: Vec<_> = cpu::reservation().map(str::to_owned).into_iter().collect();
+    if options.realtime
+        && let Err(reason) = priority::raise()
+    {
+        options.realtime = false;
+        notes.push(format!("without real-time priority: {reason}"));
+    }
     let directory = namespace::PrivateDirectory::new()?;
     let place = Place {
         directory: directory.path(),
@@ -71,7 +79,10 @@ pub fn run(
     };
     let begun = Instant::now();
     let mut run = Run {
-        report: empty_report(&options, machine),
+        report: Report {
+            notes,
+            ..empty_report(&options, machine)
+        },
         systems: Vec::new(),
         options: &options,
         place,
@@ -122,7 +133,6 @@ impl Run<'_> {
         if self.systems.is_empty() {
             return Ok(());
         }
-        self.raise_priority();
         self.ceilings()?;
         for round in 0..self.options.rounds {
             self.round(round)?;
@@ -135,7 +145,6 @@ impl Run<'_> {
         let interfaces = Interfaces::look(given)?;
         let (rounds, sizes) = (self.options.rounds, self.options.sizes.clone());
         self.of = rounds * sizes.len();
-        self.raise_priority();
         for round in 0..rounds {
             let ends = interfaces.ends(self.options);
             let what = format!("{} to {}", given.from, given.to);
@@ -183,20 +192,6 @@ impl Run<'_> {
         let tcp = self.systems.iter().filter(|s| self.tcp_variants(**s) > 0);
         let tcp: usize = tcp.map(|system| self.tcp_variants(*system)).sum();
         self.of = self.options.sizes.len() + self.options.rounds * (cells + tcp);
-    }
-
-    /// Real-time priority for this process; those that it starts from now on inherit it.
-    fn raise_priority(&mut self) {
-        if !self.options.realtime {
-            return;
-        }
-        if let Err(error) = measure::realtime(nix::unistd::getpid()) {
-            self.report.method.realtime = false;
-            self.place.realtime = false;
-            self.report
-                .notes
-                .push(format!("without real-time priority: {error}"));
-        }
     }
 
     fn directions(&self, system: System) -> Vec<Direction> {

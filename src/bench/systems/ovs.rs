@@ -92,7 +92,7 @@ fn start_node(site: &Site, other: &Site, place: &Place, running: &mut Running) -
     run_command("ovsdb-tool", &["create", &node.file("conf.db"), SCHEMA])?;
     running.helpers.push(node.database(place)?);
     node.vsctl(&["--no-wait", "init"])?;
-    let mask = format!("other_config:pmd-cpu-mask={:#x}", 1_u64 << place.cpu);
+    let mask = format!("other_config:pmd-cpu-mask={}", cpu_mask(place.cpu));
     let sleep = format!("other_config:pmd-maxsleep={LONGEST_SLEEP}");
     node.vsctl(&["--no-wait", "set", "Open_vSwitch", ".", &mask, &sleep])?;
     let daemon = node.daemon(place)?;
@@ -104,6 +104,11 @@ fn start_node(site: &Site, other: &Site, place: &Place, running: &mut Running) -
         polling_threads(pid).try_for_each(realtime)?;
     }
     Ok(())
+}
+
+/// The mask of one CPU in hexadecimal, as long as it has to be: four CPUs a digit.
+fn cpu_mask(cpu: usize) -> String {
+    format!("0x{:x}{}", 1 << (cpu % 4), "0".repeat(cpu / 4))
 }
 
 /// The threads that forward. Nothing else of the daemon may have their priority.
@@ -243,5 +248,17 @@ impl Node<'_> {
             command: format!("{program} {}", arguments.join(" ")),
             output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_have_room_for_every_cpu() {
+        assert_eq!(cpu_mask(0), "0x1");
+        assert_eq!(cpu_mask(6), "0x40");
+        assert_eq!(cpu_mask(64), format!("0x1{}", "0".repeat(16)));
     }
 }
