@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use common::*;
-use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use underpass::forward::{Punt, Snapshot, Verdict};
+use underpass::forward::{Adjacency, OuterTtl, Punt, Snapshot, Verdict};
 use underpass::packet::DropReason;
 use underpass::wire::{MacAddr, Mtu};
 use underpass::worker::slow_path::{Action, Event, Fate, Punted, SlowPath};
@@ -121,6 +121,15 @@ fn error(why: DestUnreachableHeader, quoted: &[u8]) -> Vec<u8> {
     packet
 }
 
+fn time_exceeded(why: TimeExceededCode, quoted: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(MIDDLE.octets(), NODE.octets(), 60)
+        .icmpv4(Icmpv4Type::TimeExceeded(why))
+        .write(&mut packet, quoted)
+        .unwrap();
+    packet
+}
+
 fn heard(snapshot: &Snapshot, error: &[u8]) -> (Fate, Vec<Action>) {
     let (verdict, left) = forward_one(snapshot, UPLINK, &from_uplink(error));
     assert_eq!(verdict, Verdict::Punt(Punt::TunnelError));
@@ -161,6 +170,33 @@ fn a_narrow_link_is_learnt_and_told_to_the_inner_sender() {
         );
         // It reaches the pod by the way that any packet does.
         assert_eq!(originate_one(&snapshot, told), Verdict::Transmit(WORKLOAD));
+    }
+}
+
+/// Where errors have lied before, nobody is told what the next one says until it has been measured; that
+/// the far end is not reached is no such claim.
+#[test]
+fn where_lies_were_told_about_the_path_the_inner_sender_hears_of_none() {
+    let mut snapshot = snapshot();
+    let mut inner = udp(POD, FAR_IPIP, 64, &[0x5a; 1400]);
+    rewrite(&mut inner, |header| header.dont_fragment = true);
+    let outer = sent(&snapshot, &inner);
+    let why = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1280 };
+    let claim = error(why, &outer[..548]);
+    let event = Action::Tell(Event::PathMtu(FAR_NODE.into(), Mtu(1280)));
+    let peers = snapshot.tunnels.peers.clone();
+    snapshot.tunnels.peers = peers.clone().doubting([FAR_NODE.into()]);
+    assert_eq!(heard(&snapshot, &claim), (Fate::Absorbed, vec![event]));
+    let (_, actions) = heard(&snapshot, &error(DestUnreachableHeader::Host, &outer));
+    assert!(matches!(actions[..], [Action::Originate(_)]), "{actions:?}");
+    // About others, and when the lie is forgotten, it is told as fast as ever.
+    for doubted in [vec![STRANGER.into()], vec![]] {
+        snapshot.tunnels.peers = peers.clone().doubting(doubted);
+        let (_, actions) = heard(&snapshot, &claim);
+        assert!(
+            matches!(actions[..], [Action::Tell(_), Action::Originate(_)]),
+            "{actions:?}"
+        );
     }
 }
 
@@ -218,6 +254,75 @@ fn an_unreachable_far_end_is_an_unreachable_host_to_the_inner_sender() {
     }
 }
 
+/// RFC 2003 section 4.4: a loop in the underlay is an unreachable host to who sends into the tunnel.
+#[test]
+fn a_tunnel_packet_whose_ttl_ran_out_is_an_unreachable_host_to_the_inner_sender() {
+    let snapshot = snapshot();
+    let host = DestUnreachableHeader::Host;
+    for to in [FAR_IPIP, FAR_VXLAN] {
+        let inner = udp(POD, to, 64, &[0x5a; 100]);
+        let outer = sent(&snapshot, &inner);
+        let exceeded = time_exceeded(TimeExceededCode::TtlExceededInTransit, &outer);
+        let (fate, actions) = heard(&snapshot, &exceeded);
+        assert_eq!(fate, Fate::Absorbed);
+        let [Action::Originate(told)] = &actions[..] else {
+            panic!("{actions:?}");
+        };
+        let sliced = SlicedPacket::from_ip(told).unwrap();
+        let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
+            panic!("{sliced:?}")
+        };
+        assert_eq!(ip.header().source_addr(), NODE);
+        assert_eq!(ip.header().destination_addr(), POD);
+        let Some(TransportSlice::Icmpv4(icmp)) = &sliced.transport else {
+            panic!("{sliced:?}")
+        };
+        assert_eq!(
+            icmp.icmp_type(),
+            Icmpv4Type::DestinationUnreachable(host.clone())
+        );
+        assert_eq!(icmp.payload(), with_ttl(&inner, 63));
+        assert_eq!(originate_one(&snapshot, told), Verdict::Transmit(WORKLOAD));
+        // A workload may not say so.
+        let forged = from_pod(&from_to(POD, NODE, &exceeded));
+        let (verdict, _) = forward_one(&snapshot, WORKLOAD, &forged);
+        assert_eq!(verdict, Verdict::Drop(DropReason::TunnelFromWorkload));
+    }
+}
+
+#[test]
+fn a_ttl_that_ran_out_is_told_as_often_as_other_errors() {
+    let snapshot = snapshot();
+    let outer = sent(&snapshot, &udp(POD, FAR_IPIP, 64, &[0x5a; 100]));
+    let exceeded = time_exceeded(TimeExceededCode::TtlExceededInTransit, &outer);
+    let (mut path, now, mut told) = (SlowPath::default(), Instant::now(), Vec::new());
+    for _ in 0..100 {
+        let punted = Punted {
+            ingress: Some(UPLINK),
+            punt: Punt::TunnelError,
+            packet: exceeded.clone(),
+        };
+        let fate = path.handle(now, &snapshot, punted, &mut told);
+        assert_eq!(fate, Fate::Absorbed);
+    }
+    assert_eq!(told.len(), 10);
+}
+
+/// What ran out there is the inner sender's own TTL: traceroute goes on to the overlay's next router.
+#[test]
+fn an_inherited_ttl_that_ran_out_in_the_underlay_is_told_to_nobody() {
+    let mut snapshot = snapshot();
+    for adjacency in &mut snapshot.adjacencies {
+        if let Adjacency::Forward(egress) = adjacency {
+            egress.ttl = OuterTtl::Inherit;
+        }
+    }
+    let outer = sent(&snapshot, &udp(POD, FAR_IPIP, 3, b"traceroute"));
+    assert_eq!(outer[8], 2);
+    let exceeded = time_exceeded(TimeExceededCode::TtlExceededInTransit, &outer);
+    assert_eq!(heard(&snapshot, &exceeded), (Fate::Absorbed, vec![]));
+}
+
 /// An inner packet that no workload of ours sent is not answered, whatever the outer header says.
 #[test]
 fn a_forged_inner_packet_makes_nobody_hear_of_it() {
@@ -240,12 +345,18 @@ fn errors_about_what_the_host_sent_are_the_hosts() {
         &udp(NODE, FAR_NODE, 64, b"dns"),
     );
     let another = ipip(STRANGER, FAR_NODE, &udp(POD, FAR_IPIP, 64, &[0; 100]));
-    let mut time_exceeded = error(DestUnreachableHeader::Host, &ours);
-    time_exceeded[20] = 11;
+    let dns = udp(NODE, FAR_NODE, 64, b"dns");
+    let [ttl, fragments] = [
+        TimeExceededCode::TtlExceededInTransit,
+        TimeExceededCode::FragmentReassemblyTimeExceeded,
+    ];
     for packet in [
         about_udp,
         error(DestUnreachableHeader::Host, &another),
-        time_exceeded,
+        time_exceeded(ttl, &dns),
+        time_exceeded(ttl, &another),
+        // Says no more than that a packet of ours was lost.
+        time_exceeded(fragments, &ours),
     ] {
         let (verdict, out) = forward_one(&snapshot(), UPLINK, &from_uplink(&packet));
         assert_eq!(verdict, Verdict::Transmit(HOST));
@@ -256,6 +367,15 @@ fn errors_about_what_the_host_sent_are_the_hosts() {
 fn with_ttl(packet: &[u8], ttl: u8) -> Vec<u8> {
     let mut packet = packet.to_vec();
     rewrite(&mut packet, |header| header.time_to_live = ttl);
+    packet
+}
+
+fn from_to(source: Ipv4Addr, destination: Ipv4Addr, packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    rewrite(&mut packet, |header| {
+        header.source = source.octets();
+        header.destination = destination.octets();
+    });
     packet
 }
 

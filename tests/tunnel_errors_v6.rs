@@ -209,6 +209,45 @@ fn an_unreachable_far_end_over_ipv6_is_told_too() {
 }
 
 #[test]
+fn a_hop_limit_that_ran_out_over_ipv6_is_an_unreachable_host_to_the_inner_sender() {
+    use etherparse::icmpv6::{DestUnreachableCode, TimeExceededCode};
+    let snapshot = over_ipv6(false);
+    let exceeded = Icmpv6Type::TimeExceeded(TimeExceededCode::HopLimitExceeded);
+    for inner in [
+        udp6(POD_V6, FAR_VXLAN_V6, 64, b"x"),
+        udp(POD, FAR_VXLAN, 64, b"x"),
+    ] {
+        let (fate, actions) = heard(&snapshot, &error(exceeded, &sent(&snapshot, &inner)));
+        assert_eq!(fate, Fate::Absorbed);
+        let [Action::Originate(told)] = &actions[..] else {
+            panic!("{actions:?}");
+        };
+        match SlicedPacket::from_ip(told).unwrap().transport {
+            Some(TransportSlice::Icmpv6(icmp)) => {
+                let address = DestUnreachableCode::Address;
+                assert_eq!(
+                    icmp.icmp_type(),
+                    Icmpv6Type::DestinationUnreachable(address)
+                );
+            }
+            Some(TransportSlice::Icmpv4(icmp)) => {
+                assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 1));
+            }
+            _ => panic!("{told:02x?}"),
+        }
+    }
+    // Fragments that never came together, and packets of the kernel's own, are the host's.
+    let outer = sent(&snapshot, &udp6(POD_V6, FAR_VXLAN_V6, 64, b"x"));
+    let mut dns = outer.clone();
+    dns[42..44].copy_from_slice(&53_u16.to_be_bytes());
+    let fragments = Icmpv6Type::TimeExceeded(TimeExceededCode::FragmentReassemblyTimeExceeded);
+    for packet in [error(fragments, &outer), error(exceeded, &dns)] {
+        let (verdict, _) = forward_one(&snapshot, UPLINK, &from_uplink(&packet));
+        assert_eq!(verdict, Verdict::Transmit(HOST));
+    }
+}
+
+#[test]
 fn errors_over_ipv6_about_what_we_cannot_have_sent_convince_nobody() {
     let snapshot = over_ipv6(false);
     let outer = sent(&snapshot, &udp6(POD_V6, FAR_VXLAN_V6, 64, &[0; 1350]));

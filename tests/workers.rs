@@ -7,6 +7,8 @@ mod common;
 mod harness;
 #[path = "workers/traffic.rs"]
 mod traffic;
+#[path = "workers/waited.rs"]
+mod waited;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

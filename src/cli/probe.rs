@@ -29,6 +29,9 @@ fn text(report: &MtuReport) -> String {
     let why = match &report.limit {
         MtuLimit::Uplink { interface, mtu } => format!("the uplink {interface} is {mtu}"),
         MtuLimit::Link { router } => format!("the link after {router} is {outer}"),
+        MtuLimit::BehindTunnel { router } => {
+            format!("the link after {router}, behind the tunnel, is {inner}")
+        }
         // tunnel.mtu has no say where there is no tunnel.
         MtuLimit::Silent if *overhead == 0 => format!(
             "it is lost, and no ICMP error says where; give the workloads an MTU of {inner}"
@@ -78,6 +81,12 @@ mod tests {
                     router: [10, 30, 0, 254].into(),
                 },
                 "the link after 10.30.0.254 is 1500\n",
+            ),
+            (
+                MtuLimit::BehindTunnel {
+                    router: [10, 30, 0, 12].into(),
+                },
+                "the link after 10.30.0.12, behind the tunnel, is 1450\n",
             ),
             (
                 MtuLimit::Silent,

@@ -98,6 +98,10 @@ pub trait Facts {
     fn workload_mac(&self, port: PortId, address: IpAddr) -> Option<MacAddr>;
     /// A port's MTU now.
     fn mtu(&self, port: PortId) -> Mtu;
+    /// The nodes about whose paths ICMP errors lied of late.
+    fn doubted(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
 }
 
 /// What does not change with the routes.

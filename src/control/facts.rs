@@ -62,6 +62,10 @@ impl Facts for Known<'_> {
             }
         }
     }
+
+    fn doubted(&self) -> Vec<IpAddr> {
+        self.paths.doubted().collect()
+    }
 }
 
 impl<'a> Known<'a> {

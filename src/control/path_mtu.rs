@@ -62,6 +62,8 @@ pub enum News {
     Doubted,
     /// The path MTU is higher again.
     Raised,
+    /// As before, but what an error had said, and nobody believed, is not so: to be doubted from now on.
+    Refuted,
     /// Nothing new: not lower than what was known.
     Ignored,
     /// Lower than any path's.
@@ -117,6 +119,7 @@ impl PathMtus {
         path.measured = Some(now);
         let claim = path.claim.take();
         let before = path.mtu.map(|(mtu, _)| mtu);
+        let doubted = path.lied.is_some();
         match found {
             Some(found) if found >= link => {
                 if claim.is_some() || before.is_some() {
@@ -136,6 +139,7 @@ impl PathMtus {
         match (before.unwrap_or(link), after.unwrap_or(link)) {
             (before, after) if after < before => News::Lowered,
             (before, after) if after > before => News::Raised,
+            _ if path.lied.is_some() && !doubted => News::Refuted,
             _ => News::Ignored,
         }
     }
@@ -172,6 +176,12 @@ impl PathMtus {
     pub fn get(&self, far_end: IpAddr) -> Option<Mtu> {
         let (mtu, _) = self.paths.get(&far_end)?.mtu?;
         Some(mtu)
+    }
+
+    /// The far ends that lies were told about: what an error says of one is measured first.
+    pub fn doubted(&self) -> impl Iterator<Item = IpAddr> {
+        let doubted = self.paths.iter().filter(|(_, path)| path.lied.is_some());
+        doubted.map(|(far_end, _)| *far_end)
     }
 
     /// Forgets what is too old; the far ends whose path MTU is believed no more.
@@ -249,8 +259,10 @@ mod tests {
         assert_eq!(paths.claim(now, FAR, Mtu(1300), LINK), News::Doubted);
         assert_eq!(paths.get(FAR), None);
         assert_eq!(paths.measured(now, FAR, Some(LINK), LINK), News::Ignored);
+        assert!(paths.doubted().eq([FAR]));
         // Ten minutes later it is believed again.
         paths.expire(now + LIFETIME);
+        assert_eq!(paths.doubted().count(), 0);
         assert_eq!(
             paths.claim(now + LIFETIME, FAR, Mtu(1300), LINK),
             News::Lowered
@@ -274,6 +286,12 @@ mod tests {
         assert_eq!(paths.claim(now, other, Mtu(600), LINK), News::Doubted);
         assert_eq!(paths.measured(now, other, None, LINK), News::Lowered);
         assert_eq!(paths.get(other), Some(Mtu(600)));
+        // Nor is what was never believed and is not so.
+        let liar: IpAddr = [10, 30, 0, 15].into();
+        assert_eq!(paths.claim(now, liar, Mtu(600), LINK), News::Doubted);
+        assert_eq!(paths.measured(now, liar, Some(LINK), LINK), News::Refuted);
+        assert!(paths.doubted().eq([liar]));
+        assert_eq!(paths.claim(now, liar, Mtu(1300), LINK), News::Doubted);
         // Silence alone proves nothing.
         let third: IpAddr = [10, 30, 0, 14].into();
         assert_eq!(paths.measured(now, third, None, LINK), News::Ignored);

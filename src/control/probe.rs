@@ -65,6 +65,13 @@ pub struct Target {
     link: Mtu,
 }
 
+impl Target {
+    /// The largest packet that the uplink has room for.
+    fn room(&self) -> u16 {
+        self.link.less(self.egress.encapsulation.overhead()).0
+    }
+}
+
 /// Finds where to send: `far` is a node's name, or any address behind one.
 pub fn target(
     forwarding: &Forwarding,
@@ -210,7 +217,7 @@ impl Prober {
         let end = Instant::now() + LONGEST;
         loop {
             match self.frame.try_lock() {
-                Ok(frame) => return self.sweep(target, frame),
+                Ok(frame) => return self.sweep(Sweep::new(target.room()), target, frame),
                 Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
                 Err(_) => {
                     return Err("other probes are running; try again when they have ended".into());
@@ -222,18 +229,18 @@ impl Prober {
     /// The largest packet, outer header included, that gets through; waits for its turn.
     pub fn measure(&self, target: &Target) -> Result<Mtu, String> {
         let frame = self.frame.lock().map_err(|error| error.to_string())?;
-        let report = self.sweep(target, frame)?;
+        let sweep = Sweep::of_path(target.room());
+        let report = self.sweep(sweep, target, frame)?;
         Ok(Mtu(report.inner + report.overhead))
     }
 
     fn sweep(
         &self,
+        mut sweep: Sweep,
         target: &Target,
         mut frame: MutexGuard<'_, Frame>,
     ) -> Result<MtuReport, String> {
         let capture = self.attach(target)?;
-        let overhead = target.egress.encapsulation.overhead();
-        let mut sweep = Sweep::new(target.link.less(overhead).0);
         let mut probe = self.probe_of(target, &capture, &mut frame);
         while let Some(size) = sweep.next() {
             let outcome = probe.try_size(size)?;
@@ -271,6 +278,8 @@ enum Outcome {
     Answered,
     /// This router's next link takes inner packets up to this size.
     TooBig(IpAddr, u16),
+    /// The same, of the packet within: it got through the tunnel, and the link is behind that.
+    TooBigBehind(IpAddr, u16),
     /// Somebody says by ICMP, with this code of "unreachable", that it goes no further.
     Refused(IpAddr, u8),
     Lost,
@@ -297,6 +306,8 @@ struct Sweep {
     refused: Option<(u16, Outcome)>,
     named: Option<u16>,
     over: bool,
+    /// Whether it is enough to come out of the tunnel.
+    path_alone: bool,
 }
 
 impl Sweep {
@@ -307,6 +318,15 @@ impl Sweep {
             refused: None,
             named: None,
             over: false,
+            path_alone: false,
+        }
+    }
+
+    /// One that looks for the path's own MTU, whatever is behind the tunnel.
+    fn of_path(largest: u16) -> Self {
+        Self {
+            path_alone: true,
+            ..Self::new(largest)
         }
     }
 
@@ -335,7 +355,8 @@ impl Sweep {
     fn note(&mut self, size: u16, outcome: Outcome) {
         match outcome {
             Outcome::Answered => self.fits = Some(size),
-            Outcome::TooBig(_, named) => {
+            Outcome::TooBigBehind(..) if self.path_alone => self.fits = Some(size),
+            Outcome::TooBig(_, named) | Outcome::TooBigBehind(_, named) => {
                 self.refused = Some((size, outcome));
                 self.named = Some(named);
             }
@@ -348,7 +369,7 @@ impl Sweep {
     fn report(&self, target: &Target) -> Result<MtuReport, String> {
         let Some(fits) = self.fits else {
             return Err(match self.refused {
-                Some((_, Outcome::TooBig(router, mtu))) => {
+                Some((_, Outcome::TooBig(router, mtu) | Outcome::TooBigBehind(router, mtu))) => {
                     format!("{router} refuses even {LEAST} bytes: it names {mtu}")
                 }
                 _ => format!(
@@ -364,6 +385,7 @@ impl Sweep {
                 mtu: target.link.0,
             },
             Some((_, Outcome::TooBig(router, _))) => MtuLimit::Link { router },
+            Some((_, Outcome::TooBigBehind(router, _))) => MtuLimit::BehindTunnel { router },
             Some(_) => MtuLimit::Silent,
         };
         Ok(MtuReport {
@@ -430,13 +452,8 @@ impl Probe<'_> {
     fn read(&self, frame: &[u8]) -> Option<Outcome> {
         let header = Ethernet::parse(frame).ok()?;
         let packet = Packet::read(frame.get(header.header_len()..)?)?;
-        if let Some((mtu, quoted)) = packet.too_big()
-            && Packet::read(quoted)
-                .and_then(|quoted| self.inner(quoted))
-                .is_some_and(|inner| self.is_probe(&inner))
-        {
-            let overhead = self.target.egress.encapsulation.overhead();
-            return Some(Outcome::TooBig(packet.source, mtu.saturating_sub(overhead)));
+        if let Some(outcome) = self.too_big(&packet) {
+            return Some(outcome);
         }
         if let Some((code, quoted)) = packet.unreachable()
             && Packet::read(quoted)
@@ -450,15 +467,31 @@ impl Probe<'_> {
 
     /// What the packet within the tunnel says: the answer, or an error from behind the tunnel.
     fn read_inner(&self, packet: &Packet<'_>) -> Option<Outcome> {
-        if let Some((mtu, quoted)) = packet.too_big()
-            && Packet::read(quoted).is_some_and(|quoted| self.is_probe(&quoted))
-        {
-            return Some(Outcome::TooBig(packet.source, mtu));
+        if let Some(outcome) = self.too_big(packet) {
+            return Some(outcome);
         }
         let answers = packet.source == self.target.destination
             && packet.destination == self.target.source
             && packet.answered_number() == Some(self.number);
         answers.then_some(Outcome::Answered)
+    }
+
+    /// What an error says that quotes the probe: of the tunnel packet, or of what had come out of it.
+    fn too_big(&self, packet: &Packet<'_>) -> Option<Outcome> {
+        let (mtu, quoted) = packet.too_big()?;
+        let quoted = Packet::read(quoted)?;
+        if !self
+            .inner(quoted)
+            .is_some_and(|inner| self.is_probe(&inner))
+        {
+            return None;
+        }
+        let overhead = self.target.egress.encapsulation.overhead();
+        Some(if overhead > 0 && self.is_probe(&quoted) {
+            Outcome::TooBigBehind(packet.source, mtu)
+        } else {
+            Outcome::TooBig(packet.source, mtu.saturating_sub(overhead))
+        })
     }
 
     /// Whether a quoted packet is the probe. A router that quotes too little of it to tell counts as
@@ -528,6 +561,33 @@ mod tests {
             assert_eq!((fits, refused), (Some(1380), Some(1381)), "{wrong}");
             assert!(steps <= 15, "{wrong}: {steps}");
         }
+    }
+
+    /// The link behind the tunnel is told from the path's own narrow one; the path's own MTU is found
+    /// whatever is behind it.
+    #[test]
+    fn a_link_behind_the_tunnel_is_not_the_paths() {
+        let search = |mut sweep: Sweep, path: u16, behind: u16| {
+            while let Some(size) = sweep.next() {
+                let outcome = match size {
+                    size if size > path => Outcome::TooBig(ROUTER, path),
+                    size if size > behind => Outcome::TooBigBehind(ROUTER, behind),
+                    _ => Outcome::Answered,
+                };
+                sweep.note(size, outcome);
+            }
+            (sweep.fits, sweep.refused.map(|(_, outcome)| outcome))
+        };
+        let link = |mtu| Some(Outcome::TooBig(ROUTER, mtu));
+        let behind = |mtu| Some(Outcome::TooBigBehind(ROUTER, mtu));
+        let whole = || Sweep::new(1480);
+        assert_eq!(search(whole(), 1480, 1300), (Some(1300), behind(1300)));
+        assert_eq!(search(whole(), 1380, 1300), (Some(1300), behind(1300)));
+        assert_eq!(search(whole(), 1300, 1380), (Some(1300), link(1300)));
+        let path = || Sweep::of_path(1480);
+        assert_eq!(search(path(), 1480, 1300), (Some(1480), None));
+        assert_eq!(search(path(), 1380, 1300), (Some(1380), link(1380)));
+        assert_eq!(search(path(), 1480, 60), (Some(1480), None));
     }
 
     #[test]

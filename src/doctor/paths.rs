@@ -243,6 +243,10 @@ fn path_mtu(report: &mut Report, ask: super::Ask<'_>, node: &str) {
             format!("the link after {router} takes {outer} bytes: workloads have {inner}"),
             format!("raise that link's MTU, or give the workloads an MTU of {inner}"),
         ),
+        MtuLimit::BehindTunnel { router } => (
+            format!("a link after {router}, behind the tunnel, takes {inner} bytes"),
+            format!("raise that link's MTU, or give the workloads an MTU of {inner}"),
+        ),
         MtuLimit::Silent => (
             format!(
                 "more than {outer} bytes get lost on the way, and no ICMP error says where: workloads have {inner}"

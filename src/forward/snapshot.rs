@@ -259,6 +259,7 @@ pub struct Peers {
     v4: FxHashMap<u32, PeerId>,
     v6: FxHashMap<u128, PeerId>,
     external: Vec<IpNet>,
+    doubted: Addresses,
 }
 
 /// A known node, whichever of its addresses is meant.
@@ -287,6 +288,17 @@ impl Peers {
     pub fn contains(&self, source: impl Into<IpAddr>) -> bool {
         let source = source.into();
         self.node(source).is_some() || self.external.iter().any(|net| net.contains(&source))
+    }
+
+    /// The same, these alone doubted: far ends about whose paths ICMP errors have said what was not so.
+    pub fn doubting(self, far_ends: impl IntoIterator<Item = IpAddr>) -> Self {
+        let doubted = far_ends.into_iter().collect();
+        Self { doubted, ..self }
+    }
+
+    /// Whether what an ICMP error says of the path to this far end is measured before anybody is told.
+    pub fn is_doubted(&self, far_end: IpAddr) -> bool {
+        self.doubted.contains(&far_end)
     }
 
     /// Whether a known node has this IPv4 address.

@@ -3,26 +3,26 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Tunnels;
-use crate::wire::icmp::{self, types};
+use crate::wire::icmp;
 use crate::wire::ipv4::{Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{icmpv6, udp};
 
-/// Whether an ICMP packet to this node is a destination unreachable that quotes a tunnel packet of
-/// this node's. Whether to believe it is for the slow path to say.
+/// Whether an ICMP packet to this node says that a packet got lost, and quotes a tunnel packet of this
+/// node's. Whether to believe it is for the slow path to say.
 #[cold]
 pub(super) fn quotes_tunnel(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool {
     quoted_sender(tunnels, ip, packet).is_some_and(|sender| tunnels.node_address == Some(sender))
 }
 
-/// Whether an ICMP packet is a destination unreachable that quotes a tunnel packet of any node's.
+/// Whether an ICMP packet says that a packet got lost, and quotes a tunnel packet of any node's.
 pub(super) fn quotes_nodes(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool {
     quoted_sender(tunnels, ip, packet).is_some_and(|sender| {
         tunnels.node_address == Some(sender) || tunnels.peers.contains(sender)
     })
 }
 
-/// The same for ICMPv6: a destination unreachable or a packet too big.
+/// The same for ICMPv6.
 #[cold]
 pub(super) fn quotes_tunnel_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> bool {
     quoted_sender_v6(tunnels, ip, packet)
@@ -37,12 +37,11 @@ pub(super) fn quotes_nodes_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> bo
 }
 
 fn quoted_sender_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6Addr> {
-    use icmpv6::types::{DESTINATION_UNREACHABLE, PACKET_TOO_BIG};
     if ip.next_header != protocol::ICMPV6 {
         return None;
     }
     let message = packet.get(ipv6::HEADER_LEN..)?;
-    if !matches!(message.first()?, &DESTINATION_UNREACHABLE | &PACKET_TOO_BIG) {
+    if !is_lost_v6(message) {
         return None;
     }
     let quoted = message.get(icmpv6::HEADER_LEN..)?;
@@ -55,10 +54,20 @@ fn quoted_sender_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6A
     tunnel.then_some(outer.source)
 }
 
-/// Who sent the tunnel packet that a destination unreachable quotes, if it quotes one.
+/// Whether an ICMPv6 message says that a packet did not arrive: unreachable, too big, too many hops.
+fn is_lost_v6(message: &[u8]) -> bool {
+    use icmpv6::{codes, types};
+    match message {
+        [types::DESTINATION_UNREACHABLE | types::PACKET_TOO_BIG, ..] => true,
+        [types::TIME_EXCEEDED, code, ..] => *code == codes::HOP_LIMIT_EXCEEDED,
+        _ => false,
+    }
+}
+
+/// Who sent the tunnel packet that an error quotes, if it quotes one.
 fn quoted_sender(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr> {
     let message = packet.get(ip.header_len..)?;
-    if ip.is_fragment() || message.first() != Some(&types::DESTINATION_UNREACHABLE) {
+    if ip.is_fragment() || !is_lost(message) {
         return None;
     }
     let quoted = message.get(icmp::HEADER_LEN..)?;
@@ -71,4 +80,14 @@ fn quoted_sender(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr
         _ => false,
     };
     tunnel.then_some(outer.source)
+}
+
+/// Whether an ICMP message says that a packet did not arrive: unreachable, too big, too many hops.
+fn is_lost(message: &[u8]) -> bool {
+    use icmp::{codes, types};
+    match message {
+        [types::DESTINATION_UNREACHABLE, ..] => true,
+        [types::TIME_EXCEEDED, code, ..] => *code == codes::TTL_EXCEEDED,
+        _ => false,
+    }
 }

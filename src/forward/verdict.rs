@@ -49,7 +49,7 @@ pub enum Punt {
     CutOutside(PortId, Mtu),
     /// A fragment of a tunnel packet from a known node, its outer header still there.
     OuterFragment,
-    /// An ICMP destination unreachable that quotes a tunnel packet of ours.
+    /// An ICMP error that quotes a tunnel packet of ours: unreachable, too big, or too many hops.
     TunnelError,
     /// ARP or neighbour discovery in a bridge, and where it came from.
     Bridged(BridgeId, Place),

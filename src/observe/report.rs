@@ -210,6 +210,11 @@ pub enum MtuLimit {
         /// Who said so.
         router: IpAddr,
     },
+    /// A link behind this router, which said so of the packet within: it lies behind the tunnel.
+    BehindTunnel {
+        /// Who said so.
+        router: IpAddr,
+    },
     /// Something that drops larger packets and says nothing.
     Silent,
 }

@@ -258,7 +258,7 @@ impl Worker {
         match verdict {
             Verdict::Transmit(port) => self.queue(port, frame),
             Verdict::Drop(reason) => self.discard(frame, reason),
-            Verdict::Punt(punt) => self.punt(ingress, frame, punt),
+            Verdict::Punt(punt) => self.punt(Some(ingress), frame, punt),
             Verdict::Flood(flood) => self.flood(flood, frame),
         }
     }
@@ -296,7 +296,7 @@ impl Worker {
         match (verdict, flood.from) {
             (Verdict::Punt(punt), Place::Port(port)) if !*told => {
                 *told = true;
-                self.punt(port, frame, punt);
+                self.punt(Some(port), frame, punt);
             }
             _ => self.dispose_of_own(frame, verdict),
         }
@@ -330,12 +330,12 @@ impl Worker {
 
     /// Hands a copy of the packet to the slow path. The copy allocates: that is what makes this way
     /// slow, and the queue's bound is what keeps a flood of it harmless.
-    fn punt(&mut self, ingress: PortId, frame: Frame, punt: Punt) {
+    fn punt(&mut self, ingress: Option<PortId>, frame: Frame, punt: Punt) {
         if self.slow_path.is_full() {
             return self.discard(frame, DropReason::SlowPathFull);
         }
         let punted = Punted {
-            ingress: Some(ingress),
+            ingress,
             punt,
             packet: frame.bytes().to_vec(),
         };
@@ -419,8 +419,14 @@ impl Worker {
             Ok(frame) => frame,
             Err(reason) => return self.counters.dropped(reason, 1),
         };
-        let verdict = forward::originate(self.snapshot.load(), &mut self.state, &mut frame);
-        self.dispose_of_own(frame, verdict);
+        match forward::originate(self.snapshot.load(), &mut self.state, &mut frame) {
+            // That is known only now of what has waited, or was made here. What the slow path makes of it
+            // is smaller, and no error is sent about an error: it does not come again and again.
+            Verdict::Punt(punt @ (Punt::TooBig(_) | Punt::CutOutside(..))) => {
+                self.punt(None, frame, punt)
+            }
+            verdict => self.dispose_of_own(frame, verdict),
+        }
     }
 
     /// Sends on a frame of a bridge that the slow path has looked at.

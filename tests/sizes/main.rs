@@ -432,6 +432,32 @@ fn probe_mtu_finds_the_narrow_link_and_who_tells_of_it() {
     }
 }
 
+/// A narrow link behind the far end of the tunnel takes packets without the tunnel's header.
+#[test]
+fn probe_mtu_tells_a_link_behind_the_tunnel_from_the_path() {
+    for mode in [Mode::Ipip, Mode::Vxlan] {
+        run(|| {
+            let lab = Lab::start(Shape {
+                mode,
+                uplink: 1500,
+                narrow: 1500,
+            });
+            sh("ip -n node2 link set cali2 mtu 1300; ip -n pod2 link set eth0 mtu 1300");
+            wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
+            let outer = 1300 + mode.overhead();
+            let found = format!(
+                "inner 1300 + {} = {outer} fits, 1301 does not: the link after 10.30.1.12, behind the \
+                 tunnel, is 1300\n",
+                mode.overhead()
+            );
+            let said = lab.ask(1, "probe-mtu 192.168.2.10");
+            assert!(said.ends_with(&found), "{said}");
+            let said = lab.ask(1, "probe-mtu node2");
+            assert!(said.ends_with("the uplink eth0 is 1500\n"), "{said}");
+        });
+    }
+}
+
 /// Where ICMP is filtered, the path's MTU is found all the same.
 #[test]
 fn probe_mtu_finds_what_a_filter_hides() {
@@ -486,6 +512,16 @@ fn lies_about_the_path_are_found_out() {
         );
         wait_for("1480 again", || route() == Some(1480));
 
+        // The first lie was told to the pod, too; the next ones are not.
+        let told = || {
+            let icmp = sh("ip netns exec pod1 grep ^IcmpMsg: /proc/net/snmp");
+            let (names, values) = icmp.split_once('\n').expect("two lines");
+            let mut counts = names.split(' ').zip(values.trim_end().split(' '));
+            let found = counts.find(|(name, _)| *name == "InType3");
+            found.map_or(0, |(_, count)| count.parse::<u64>().expect("a number"))
+        };
+        let before = told();
+        assert!(before >= 1);
         for mtu in [1280, 600, 552, 68] {
             lie(mtu);
             let end = Instant::now() + Duration::from_secs(3);
@@ -494,6 +530,11 @@ fn lies_about_the_path_are_found_out() {
                 thread::sleep(Duration::from_millis(100));
             }
         }
+        assert_eq!(
+            told(),
+            before,
+            "the pod was told a lie that was not believed"
+        );
         assert_eq!(measured(), 1, "{}", lab.read_log(1));
         assert!(pings("pod1", "192.168.2.10", "-c 3 -M dont -s 1452"));
     });

@@ -21,6 +21,7 @@ impl Forwarding {
             true => fence::peers(&self.fixed.fence, &self.wanted, &self.learned_peers()),
             false => self.published.get().tunnels.peers.clone(),
         };
+        let peers = peers.doubting(facts.doubted());
         let Self {
             fixed,
             wanted,

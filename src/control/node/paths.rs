@@ -34,7 +34,7 @@ impl Node {
                  remembered already: larger ones will be lost until an older entry expires",
                 path_mtu::CAPACITY
             ),
-            News::Raised | News::Ignored => {}
+            News::Raised | News::Refuted | News::Ignored => {}
         }
     }
 
@@ -59,6 +59,12 @@ impl Node {
         let news = self
             .paths
             .measured(Instant::now(), far_end, path.found, link);
+        if news == News::Refuted {
+            log::info!(
+                "{far_end}: an ICMP error about its path is not true; the next ones are measured first"
+            );
+            self.refresh();
+        }
         if matches!(news, News::Lowered | News::Raised) {
             let mtu = self.paths.get(far_end).unwrap_or(link);
             log::info!("{far_end}: the path is measured to take packets of {mtu} bytes");
@@ -77,11 +83,13 @@ impl Node {
         }
         due.into_iter()
             .for_each(|far_end| self.measure_path(far_end));
+        let doubted = self.paths.doubted().count();
         let expired = self.paths.expire(now);
+        let trusted = doubted - self.paths.doubted().count();
         for far_end in &expired {
             log::info!("{far_end}: its path MTU is forgotten, and learnt anew if need be");
         }
-        if !expired.is_empty() {
+        if !expired.is_empty() || trusted > 0 {
             self.refresh();
         }
     }

@@ -21,7 +21,9 @@ impl Prober {
             ways.push(Way {
                 encapsulation: name(egress.encapsulation).to_owned(),
                 outcome: match self.try_once(&way)? {
-                    Outcome::Answered | Outcome::TooBig(..) => WayOutcome::Answered,
+                    Outcome::Answered | Outcome::TooBig(..) | Outcome::TooBigBehind(..) => {
+                        WayOutcome::Answered
+                    }
                     Outcome::Refused(by, code) => WayOutcome::Refused { by, code },
                     Outcome::Lost => WayOutcome::Lost,
                 },

@@ -202,6 +202,19 @@ INLINE int is_vxlan_fragment_over_ipv6(const struct ipv6 *ip, const void *end,
     return vxlan;
 }
 
+// Whether an error says that a packet did not arrive: unreachable, too big, or too many hops.
+INLINE int is_lost(const struct icmp *icmp)
+{
+    return icmp->type == ICMP_DESTINATION_UNREACHABLE ||
+           (icmp->type == ICMP_TIME_EXCEEDED && icmp->code == ICMP_TTL_EXCEEDED);
+}
+
+INLINE int is_lost_ipv6(const struct icmp *icmp)
+{
+    return icmp->type == ICMPV6_DESTINATION_UNREACHABLE || icmp->type == ICMPV6_PACKET_TOO_BIG ||
+           (icmp->type == ICMPV6_TIME_EXCEEDED && icmp->code == ICMPV6_HOP_LIMIT_EXCEEDED);
+}
+
 // Whether this is an error about a tunnel packet of ours: only its sender can act on it, and that is not
 // the kernel. Errors about the kernel's own packets are none.
 INLINE int is_about_our_tunnel(const struct ipv4 *ip, u32 header_length, const void *end,
@@ -212,7 +225,7 @@ INLINE int is_about_our_tunnel(const struct ipv4 *ip, u32 header_length, const v
 
     if (ip->fragment & be16(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))
         return 0;
-    if ((const void *)(quoted + 1) > end || icmp->type != ICMP_DESTINATION_UNREACHABLE)
+    if ((const void *)(quoted + 1) > end || !is_lost(icmp))
         return 0;
     // Our outer headers have no options.
     if (quoted->version_length != 0x45)
@@ -251,9 +264,7 @@ INLINE int is_about_our_tunnel_ipv6(const struct ipv6 *ip, const void *end, cons
     const struct icmp *icmp = (const void *)(ip + 1);
     const struct ipv6 *quoted = (const void *)(icmp + 1);
 
-    if ((const void *)(quoted + 1) > end)
-        return 0;
-    if (icmp->type != ICMPV6_DESTINATION_UNREACHABLE && icmp->type != ICMPV6_PACKET_TOO_BIG)
+    if ((const void *)(quoted + 1) > end || !is_lost_ipv6(icmp))
         return 0;
     struct ipv6_address source = address_of(quoted->source);
     if (!bpf_map_lookup_elem(&node_ipv6, &source))

@@ -46,7 +46,8 @@ pub const QUEUE: usize = 1024;
 /// A packet handed to the slow path.
 #[derive(Debug)]
 pub struct Punted {
-    /// The port that it came in by.
+    /// The port that it came in by; none for what the router itself sends, and for what has waited: it
+    /// is charged no hop here.
     pub ingress: Option<PortId>,
     /// Why it was punted; says what `packet` begins with.
     pub punt: Punt,
@@ -117,7 +118,7 @@ impl SlowPath {
             punt,
             packet,
         } = punted;
-        let from_host = ingress.is_some_and(|id| is_host(snapshot, id));
+        let hop = ingress.is_some_and(|id| !is_host(snapshot, id));
         match punt {
             Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
             Punt::NeighbourDiscovery if router::solicitation(&packet).is_some() => {
@@ -130,11 +131,9 @@ impl SlowPath {
                 lease::dhcp(now, limiter, snapshot, ingress, &packet, actions)
             }
             Punt::ToRouter => self.for_router(now, snapshot, ingress, packet, actions),
-            Punt::Unresolved(next_hop) => {
-                self.waiting.add(now, next_hop, packet, !from_host, actions)
-            }
+            Punt::Unresolved(next_hop) => self.waiting.add(now, next_hop, packet, hop, actions),
             Punt::TooBig(mtu) if fragment::allowed(&packet) => {
-                match fragment::fragment(packet, mtu, !from_host) {
+                match fragment::fragment(packet, mtu, hop) {
                     Some(fragments) => {
                         actions.extend(fragments.into_iter().map(Action::Originate));
                         Fate::Absorbed
@@ -333,14 +332,20 @@ impl SlowPath {
             Trouble::TooBig(path) => {
                 let event = Event::PathMtu(found.far_end, path);
                 actions.push(Action::Tell(event));
-                // What hardly any link has is believed only when the control side says so; the inner
-                // sender then hears of it by its next packet.
-                if usize::from(path.0) < ipv6::MIN_MTU {
+                // What hardly any link has, and what is said where lies were told, is believed only when
+                // the control side says so; the inner sender then hears of it by its next packet.
+                let doubted = snapshot.tunnels.peers.is_doubted(found.far_end);
+                if doubted || usize::from(path.0) < ipv6::MIN_MTU {
                     return Fate::Absorbed;
                 }
                 error::Kind::TooBig(path.less(found.overhead))
             }
             Trouble::Unreachable => error::Kind::HostUnreachable,
+            // Who gave the outer header its TTL asked for no more hops than it had, as Linux sees it.
+            Trouble::TimeExceeded if quote::inherits_ttl(snapshot, found.inner) => {
+                return Fate::Absorbed;
+            }
+            Trouble::TimeExceeded => error::Kind::HostUnreachable,
         };
         if quote::inner_is_ours(snapshot, found.inner) {
             let router = voice(snapshot, found.inner);

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::forward::{Adjacency, Encapsulation, PortRole, Snapshot, Tunnels};
+use crate::forward::{Adjacency, Encapsulation, OuterTtl, PortRole, Snapshot, Tunnels};
 use crate::wire::icmp::{self, Icmp, codes, types};
 use crate::wire::icmpv6::{self, Icmpv6};
 use crate::wire::ipv4::{self, Ipv4, protocol};
@@ -45,10 +45,12 @@ pub(super) enum Trouble {
     TooBig(Mtu),
     /// The far end, or its tunnel, is not reached.
     Unreachable,
+    /// Its TTL ran out on the way.
+    TimeExceeded,
 }
 
-/// Reads a packet with an ICMP destination unreachable, or with an ICMPv6 one or a packet too big;
-/// nothing if it is not to be believed.
+/// Reads a packet with an ICMP error: destination unreachable, time exceeded, or ICMPv6's packet too
+/// big; nothing if it is not to be believed.
 pub(super) fn read<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     match packet.first()? >> 4 {
         4 => read_v4(tunnels, packet),
@@ -64,9 +66,6 @@ fn read_v4<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     }
     let message = packet.get(ip.header_len..ip.total_len)?;
     let icmp = Icmp::parse(message).ok()?;
-    if icmp.message_type != types::DESTINATION_UNREACHABLE {
-        return None;
-    }
     let quoted = quotation(&icmp, message.get(icmp::HEADER_LEN..)?);
     let outer = Ipv4::parse_quoted(quoted).ok()?;
     let ours = tunnels.node_address == Some(outer.source)
@@ -152,7 +151,9 @@ const UDP_TO_INNER: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEAD
 /// field have any (RFC 4884 section 4.5), and that counts words of eight bytes.
 fn quotation_v6<'a>(icmp: &Icmpv6, behind_header: &'a [u8]) -> &'a [u8] {
     let length = match icmp.message_type {
-        icmpv6::types::DESTINATION_UNREACHABLE => usize::from(icmp.rest[0]) * 8,
+        icmpv6::types::DESTINATION_UNREACHABLE | icmpv6::types::TIME_EXCEEDED => {
+            usize::from(icmp.rest[0]) * 8
+        }
         _ => 0,
     };
     match behind_header.get(..length) {
@@ -171,6 +172,9 @@ fn trouble_v6(icmp: &Icmpv6, outer: &Ipv6) -> Option<Trouble> {
             sensible.then_some(Trouble::TooBig(Mtu(mtu)))
         }
         (icmpv6::types::DESTINATION_UNREACHABLE, _) => Some(Trouble::Unreachable),
+        (icmpv6::types::TIME_EXCEEDED, _) => {
+            (icmp.code == icmpv6::codes::HOP_LIMIT_EXCEEDED).then_some(Trouble::TimeExceeded)
+        }
         _ => None,
     }
 }
@@ -178,25 +182,10 @@ fn trouble_v6(icmp: &Icmpv6, outer: &Ipv6) -> Option<Trouble> {
 /// Whether a quoted inner packet is one that this node sends into a tunnel, and has enough of itself
 /// for its sender to recognise it: its header and 8 bytes (RFC 792).
 pub(super) fn inner_is_ours(snapshot: &Snapshot, inner: &[u8]) -> bool {
-    let (source, destination) = match inner.first().map(|byte| byte >> 4) {
-        Some(4) => match Ipv4::parse_quoted(inner) {
-            Ok(ip) if inner.len() >= ip.header_len + 8 => (
-                snapshot.fib.lookup_v4(ip.source),
-                snapshot.fib.lookup_v4(ip.destination),
-            ),
-            _ => return false,
-        },
-        Some(6) => match Ipv6::parse_quoted(inner) {
-            Ok(ip) if inner.len() >= ipv6::HEADER_LEN + 8 => (
-                snapshot.fib.lookup_v6(ip.source),
-                snapshot.fib.lookup_v6(ip.destination),
-            ),
-            _ => return false,
-        },
-        _ => return false,
+    let Some((source, destination)) = ends(inner) else {
+        return false;
     };
-    let way = |next_hop: crate::fib::NextHop| snapshot.adjacencies.get(next_hop.0 as usize);
-    let from_here = match source.and_then(way) {
+    let from_here = match way(snapshot, source) {
         Some(Adjacency::Forward(egress)) => snapshot
             .ports
             .get(usize::from(egress.port.0))
@@ -204,7 +193,7 @@ pub(super) fn inner_is_ours(snapshot: &Snapshot, inner: &[u8]) -> bool {
         _ => false,
     };
     // A route may have changed since the packet left; an unresolved next hop is one all the same.
-    let into_tunnel = match destination.and_then(way) {
+    let into_tunnel = match way(snapshot, destination) {
         Some(Adjacency::Unresolved) => true,
         Some(adjacency) => adjacency
             .egress()
@@ -212,6 +201,37 @@ pub(super) fn inner_is_ours(snapshot: &Snapshot, inner: &[u8]) -> bool {
         None => false,
     };
     from_here && into_tunnel
+}
+
+/// Whether a quoted inner packet gave its TTL to its outer header: what ran out then was its sender's.
+pub(super) fn inherits_ttl(snapshot: &Snapshot, inner: &[u8]) -> bool {
+    ends(inner)
+        .and_then(|(_, destination)| way(snapshot, destination)?.egress())
+        .is_some_and(|egress| egress.ttl == OuterTtl::Inherit)
+}
+
+/// A quoted packet's source and destination, if 8 bytes behind its header are quoted too.
+fn ends(inner: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let (header_len, ends) = match inner.first()? >> 4 {
+        4 => {
+            let ip = Ipv4::parse_quoted(inner).ok()?;
+            (ip.header_len, (ip.source.into(), ip.destination.into()))
+        }
+        6 => {
+            let ip = Ipv6::parse_quoted(inner).ok()?;
+            (ipv6::HEADER_LEN, (ip.source.into(), ip.destination.into()))
+        }
+        _ => return None,
+    };
+    (inner.len() >= header_len + 8).then_some(ends)
+}
+
+fn way(snapshot: &Snapshot, address: IpAddr) -> Option<&Adjacency> {
+    let next_hop = match address {
+        IpAddr::V4(address) => snapshot.fib.lookup_v4(address),
+        IpAddr::V6(address) => snapshot.fib.lookup_v6(address),
+    };
+    snapshot.adjacencies.get(next_hop?.0 as usize)
 }
 
 /// The quoted bytes without the extensions that may follow them (RFC 4884 section 4.1).
@@ -241,8 +261,8 @@ fn is_our_vxlan(tunnels: &Tunnels, datagram_len: usize, behind: &[u8]) -> bool {
 }
 
 fn trouble(icmp: &Icmp, outer: &Ipv4) -> Option<Trouble> {
-    match icmp.code {
-        codes::FRAGMENTATION_NEEDED => {
+    match (icmp.message_type, icmp.code) {
+        (types::DESTINATION_UNREACHABLE, codes::FRAGMENTATION_NEEDED) => {
             let mtu = match icmp.next_hop_mtu()? {
                 0 => plateau_below(outer.total_len),
                 said => said,
@@ -255,8 +275,10 @@ fn trouble(icmp: &Icmp, outer: &Ipv4) -> Option<Trouble> {
             sensible.then_some(Trouble::TooBig(Mtu(mtu)))
         }
         // Our packets have no source route that could fail.
-        codes::SOURCE_ROUTE_FAILED => None,
-        _ => Some(Trouble::Unreachable),
+        (types::DESTINATION_UNREACHABLE, codes::SOURCE_ROUTE_FAILED) => None,
+        (types::DESTINATION_UNREACHABLE, _) => Some(Trouble::Unreachable),
+        (types::TIME_EXCEEDED, codes::TTL_EXCEEDED) => Some(Trouble::TimeExceeded),
+        _ => None,
     }
 }
 
@@ -409,6 +431,13 @@ mod tests {
             }
         }
         assert_eq!(told(&unreachable(5, &ipip())), None);
+        for offender in [ipip(), vxlan()] {
+            let exceeded = |code| error(Icmpv4Type::TimeExceeded(code), &offender[..28]);
+            let ttl = icmpv4::TimeExceededCode::TtlExceededInTransit;
+            assert_eq!(told(&exceeded(ttl)), Some(Trouble::TimeExceeded));
+            let fragments = icmpv4::TimeExceededCode::FragmentReassemblyTimeExceeded;
+            assert_eq!(told(&exceeded(fragments)), None);
+        }
     }
 
     #[test]
