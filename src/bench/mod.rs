@@ -61,7 +61,7 @@ pub fn run(
     let machine = Machine::look();
     let mut options = options.clone();
     options.tsc_mhz = machine.tsc_mhz;
-    let mut notes: Vec<_> = cpu::reservation().map(str::to_owned).into_iter().collect();
+    let mut notes = Vec::new();
     if options.realtime
         && let Err(reason) = priority::raise()
     {
@@ -102,6 +102,10 @@ pub fn run(
     done?;
     let mut report = run.report;
     report.seconds = begun.elapsed().as_secs_f64();
+    // It is about costs, and no reason for there being none.
+    if report.nothing().is_none() {
+        report.notes.extend(cpu::reservation().map(str::to_owned));
+    }
     Ok(report)
 }
 
