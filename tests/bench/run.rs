@@ -189,6 +189,34 @@ fn a_run_that_measures_nothing_fails() {
     });
 }
 
+/// Without the right to real-time priority it measures all the same, and says so.
+#[test]
+fn without_real_time_priority_it_measures_with_ordinary_one() {
+    isolated(|| {
+        let files = tempfile::tempdir().unwrap();
+        let json = files.path().join("a.json").display().to_string();
+        let short = SHORT.iter().filter(|option| **option != "--no-realtime");
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", "-sys_nice", UNDERPASS, "bench"])
+            .args(["--systems", "native", "--json", &json])
+            .args(short)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        let found = report(&json);
+        assert!(!found.method.realtime);
+        let said = "without real-time priority: ";
+        assert!(
+            found.notes.iter().any(|note| note.starts_with(said)),
+            "{:?}",
+            found.notes
+        );
+        let rounds = found.cells.iter().map(|cell| cell.rounds.len());
+        assert_eq!(rounds.collect::<Vec<_>>(), [2], "{:?}", found.notes);
+    });
+}
+
 /// A kernel that routes between two given interfaces.
 #[test]
 fn between_given_interfaces_a_router_is_measured() {
