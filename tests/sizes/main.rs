@@ -589,7 +589,8 @@ fn a_path_where_icmp_is_filtered_is_found_by_probes() {
             }
         };
         patient("the narrow link", 1380);
-        let refused = said("ip netns exec pod1 ping -c 1 -W 1 -M do -s 1452 192.168.2.10");
+        // What the node tells is what it has decided; its workers have it a moment later.
+        let refused = said("ip netns exec pod1 ping -c 5 -i 0.3 -W 1 -M do -s 1452 192.168.2.10");
         assert!(refused.contains("mtu = 1380"), "{refused}");
         sh("ip -n mid1 link set over mtu 1500; ip -n mid2 link set over mtu 1500");
         patient("the wider link", 1480);
