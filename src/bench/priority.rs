@@ -9,7 +9,7 @@ use super::measure;
 pub(super) fn raise() -> Result<(), String> {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}"));
     let read = |name: &str| read(name).unwrap_or_default();
-    let of_time = ["sched_rt_runtime_us", "sched_rt_period_us"].map(|name| read(name));
+    let of_time = ["sched_rt_runtime_us", "sched_rt_period_us"].map(read);
     if is_throttled(
         &read("osrelease"),
         of_time.each_ref().map(|text| text.trim()),
