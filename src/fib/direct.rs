@@ -49,17 +49,24 @@ impl Brief {
     const ASK_THE_TABLE: Self = Self(u16::MAX);
 
     fn of(entry: Entry) -> Self {
-        let field = if entry.is_block() {
-            entry.number()
+        let (kind, field, largest) = if entry.is_block() {
+            (Self::BLOCK, entry.number(), 0x7ffe)
         } else {
-            entry.answer().0
+            (0, entry.answer().0, 0x7fff)
         };
-        let limit = u32::from(Self::BLOCK) - u32::from(entry.is_block());
-        match u16::try_from(field) {
-            Ok(field) if u32::from(field) < limit => {
-                Self(field | if entry.is_block() { Self::BLOCK } else { 0 })
-            }
-            _ => Self::ASK_THE_TABLE,
+        if field <= largest {
+            Self(kind | field as u16)
+        } else {
+            Self::ASK_THE_TABLE
+        }
+    }
+
+    /// Release: whoever acquires this answer sees the block's content. What is as it was is not written,
+    /// so that memory which no route was written to is not taken.
+    fn publish(self, to: &AtomicU16) {
+        // Relaxed: nobody but the writer stores here.
+        if to.load(Ordering::Relaxed) != self.0 {
+            to.store(self.0, Ordering::Release);
         }
     }
 
@@ -152,17 +159,6 @@ fn follow_first_level(table: &Table, index: usize, answers: &[AtomicU16], begin:
             _ => load(block.fallback),
         };
         Brief::of(entry).publish(to);
-    }
-}
-
-impl Brief {
-    /// Release: whoever acquires this answer sees the block's content. What is as it was is not written,
-    /// so that memory which no route was written to is not taken.
-    fn publish(self, to: &AtomicU16) {
-        // Relaxed: nobody but the writer stores here.
-        if to.load(Ordering::Relaxed) != self.0 {
-            to.store(self.0, Ordering::Release);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! patched: lengths, marks, identification, DF, TTL, the UDP source port and the checksum.
 
 use super::parse::Traits;
-use super::{Dscp, Egress, Encapsulation, OuterTtl, WorkerState, ecn, encap_v6};
+use super::{Dscp, Egress, Encapsulation, OuterTtl, WorkerState, ecn, encap_v6, ttl};
 use crate::packet::{DropReason, Frame};
 use crate::wire::ethernet::EtherType;
 use crate::wire::{ethernet, flow, ipv4, ipv6};
@@ -63,11 +63,7 @@ fn push_template<'a, const N: usize, const HOP: bool>(
 ) -> Option<(&'a mut [u8; N], &'a mut [u8])> {
     let (header, packet) = frame.push_array::<N>(egress.header_end()?)?;
     if HOP {
-        let decremented = ipv4::decrement_ttl(packet);
-        debug_assert!(
-            decremented,
-            "a packet without a hop left must not come here"
-        );
+        ttl::decrement(false, packet);
     }
     Some((header, packet))
 }

@@ -257,10 +257,9 @@ fn send_ordinary(
     let next_hop = answer.next_hop();
     let adjacency = next_hop.and_then(|to| snapshot.adjacencies.get(to.0 as usize));
     if let Some(Adjacency::Forward(egress)) = adjacency {
-        let leaves = ingress.id != egress.port || ingress.role == PortRole::Uplink;
-        let is_hop = ingress.role != PortRole::Host && !egress.to_host;
+        let (goes_back, is_hop) = (goes_back(ingress, egress), is_hop(ingress, egress));
         let fits = frame.len() <= usize::from(egress.mtu.0);
-        let goes = leaves && is_hop && fits && frame.byte(ipv4::TTL) > 1;
+        let goes = !goes_back && is_hop && fits && frame.byte(ipv4::TTL) > 1;
         if goes && encap::push_before_ipv4::<true>(egress, state, frame) {
             return Verdict::Transmit(egress.port);
         }
@@ -306,10 +305,10 @@ fn send(
     let cut_outside = ip.is_v6 && egress.cuts_outside(frame.len());
     let too_big = frame.len() > usize::from(egress.mtu.0) && !cut_outside;
     if let Some(ingress) = ingress {
-        if ingress.id == egress.port && ingress.role != PortRole::Uplink {
+        if goes_back(ingress, egress) {
             return same_port(ingress);
         }
-        let hop = ingress.role != PortRole::Host && !egress.to_host;
+        let hop = is_hop(ingress, egress);
         if hop && !ttl::more_than_one(ip) {
             return Verdict::Punt(Punt::TtlExpired);
         }
@@ -317,7 +316,7 @@ fn send(
             return Verdict::Punt(Punt::TooBig(egress.mtu));
         }
         if hop {
-            ttl::decrement(ip, frame);
+            ttl::decrement(ip.is_v6, frame.bytes_mut());
         }
     } else if too_big {
         return Verdict::Punt(Punt::TooBig(egress.mtu));
@@ -327,6 +326,18 @@ fn send(
         Ok(()) => Verdict::Transmit(egress.port),
         Err(reason) => Verdict::Drop(reason),
     }
+}
+
+/// Whether a packet would leave by the port that it came in by, where nobody else is behind that.
+#[inline(always)]
+fn goes_back(ingress: &PortConfig, egress: &Egress) -> bool {
+    ingress.id == egress.port && ingress.role != PortRole::Uplink
+}
+
+/// Whether this router is a hop on the packet's way: the host is no other node.
+#[inline(always)]
+fn is_hop(ingress: &PortConfig, egress: &Egress) -> bool {
+    ingress.role != PortRole::Host && !egress.to_host
 }
 
 /// The way of a packet's flow where the adjacency has several, or what is to become of it where it has none.

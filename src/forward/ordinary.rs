@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 
 use super::parse::never_forwarded_v4;
-use super::{PortConfig, PortRole, ReversePathMode, Snapshot, Tunnels, ecn, reverse_path};
+use super::{PortConfig, PortRole, Snapshot, Tunnels, ecn, reverse_path};
 use crate::packet::{Frame, Link};
 use crate::wire::ipv4::{self, Plain, protocol};
 use crate::wire::{MacAddr, ethernet, partial, udp, vxlan};
@@ -160,15 +160,9 @@ fn opened<'a>(
     let inner = ipv4(bytes.get(begin..)?.first_chunk()?, available)?;
     let right = tunnels.peers.knows_v4(outer.source())
         && !tunnels.local_addresses.contains_v4(inner.source())
-        && came_by_the_right_way(snapshot, outer.source(), inner.source())
+        && reverse_path::check(snapshot, outer.source().into(), inner.source().into()).is_ok()
         && ecn::leaves_the_inner(outer.tos(), inner.tos());
     right.then_some((inner, begin))
-}
-
-#[inline(always)]
-fn came_by_the_right_way(snapshot: &Snapshot, outer: Ipv4Addr, inner: Ipv4Addr) -> bool {
-    snapshot.tunnels.reverse_path.mode == ReversePathMode::Off
-        || reverse_path::check(snapshot, outer.into(), inner.into()).is_ok()
 }
 
 /// Where the packet in a VXLAN packet of the routed network lies.

@@ -47,12 +47,17 @@ pub enum LeadsTo {
 ///
 /// A node's own addresses are right in either mode: nothing need be routed to them here. An external
 /// node has no routes here either: it may send from whatever no known node has.
-#[inline]
+#[inline(always)]
 pub(super) fn check(snapshot: &Snapshot, outer: IpAddr, inner: IpAddr) -> Result<(), DropReason> {
-    let ReversePath { mode, leads_to } = &snapshot.tunnels.reverse_path;
-    if *mode == ReversePathMode::Off {
+    if snapshot.tunnels.reverse_path.mode == ReversePathMode::Off {
         return Ok(());
     }
+    judge(snapshot, outer, inner)
+}
+
+#[inline(never)]
+fn judge(snapshot: &Snapshot, outer: IpAddr, inner: IpAddr) -> Result<(), DropReason> {
+    let ReversePath { mode, leads_to } = &snapshot.tunnels.reverse_path;
     let next_hop = match inner {
         IpAddr::V4(source) => snapshot.fib.lookup_v4(source),
         IpAddr::V6(source) => snapshot.fib.lookup_v6(source),

@@ -1,7 +1,6 @@
 //! Stage 5: one hop less, once per router (RFC 1812 section 5.3.1, RFC 8200 section 3).
 
 use super::parse::Traits;
-use crate::packet::Frame;
 use crate::wire::{ipv4, ipv6};
 
 /// Whether the packet may take one more hop.
@@ -10,13 +9,13 @@ pub(super) fn more_than_one(ip: Traits) -> bool {
     ip.ttl > 1
 }
 
-/// Takes one hop off the packet in the frame; the IPv4 checksum follows (RFC 1624).
+/// Takes one hop off a packet; the IPv4 checksum follows (RFC 1624).
 #[inline]
-pub(super) fn decrement(ip: Traits, frame: &mut Frame) {
-    let decremented = if ip.is_v6 {
-        ipv6::decrement_hop_limit(frame.bytes_mut())
+pub(super) fn decrement(is_v6: bool, packet: &mut [u8]) {
+    let decremented = if is_v6 {
+        ipv6::decrement_hop_limit(packet)
     } else {
-        ipv4::decrement_ttl(frame.bytes_mut())
+        ipv4::decrement_ttl(packet)
     };
     debug_assert!(
         decremented,
