@@ -10,12 +10,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Sub;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+use crate::kernel::build;
 
 /// Times of `/proc/stat` are in 1/100 s (USER_HZ) on every architecture that we build for.
 const TICK: Duration = Duration::from_millis(10);
@@ -96,14 +97,9 @@ pub fn reservation() -> Option<&'static str> {
 fn accounts_for_interrupts() -> Option<bool> {
     static ANSWER: OnceLock<Option<bool>> = OnceLock::new();
     *ANSWER.get_or_init(|| {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let written = fs::read_to_string(format!("/boot/config-{}", release.trim()));
-        let config = written.ok().or_else(|| {
-            let packed = Command::new("zcat").arg("/proc/config.gz").output().ok()?;
-            String::from_utf8(packed.stdout).ok()
-        });
-        let config = config.filter(|text| !text.is_empty())?;
-        Some(config.contains("CONFIG_IRQ_TIME_ACCOUNTING=y"))
+        let options = build::options(&build::release()).filter(|options| !options.is_empty())?;
+        let option = options.get("CONFIG_IRQ_TIME_ACCOUNTING");
+        Some(option.is_some_and(|value| value == "y"))
     })
 }
 

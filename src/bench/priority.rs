@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::measure;
+use crate::kernel::build;
 
 /// Real-time priority for this process; those that it starts from now on inherit it. An error says why it
 /// goes on without.
@@ -11,7 +12,7 @@ pub(super) fn raise() -> Result<(), String> {
     let read = |name: &str| read(name).unwrap_or_default();
     let of_time = ["sched_rt_runtime_us", "sched_rt_period_us"].map(read);
     if is_throttled(
-        &read("osrelease"),
+        &build::release(),
         of_time.each_ref().map(|text| text.trim()),
     ) {
         return Err(
@@ -27,15 +28,11 @@ pub(super) fn raise() -> Result<(), String> {
 /// `runtime` of each `period`, in microseconds, unless that is -1 or all of it
 /// (`sched_rt_runtime_exceeded` in kernel/sched/rt.c). From 6.12 on the fair server takes its place.
 fn is_throttled(release: &str, [runtime, period]: [&str; 2]) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse::<u32>().ok();
-    let (Some(major), Some(minor)) = (number(), number()) else {
-        return false;
-    };
     let (Ok(runtime), Ok(period)) = (runtime.parse::<i64>(), period.parse::<i64>()) else {
         return false;
     };
-    (major, minor) < (6, 12) && (0..period).contains(&runtime)
+    build::version(release).is_some_and(|version| version < (6, 12))
+        && (0..period).contains(&runtime)
 }
 
 #[cfg(test)]

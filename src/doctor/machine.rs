@@ -1,15 +1,11 @@
 //! The machine and this process: kernel options, capabilities, memory, clock, CPUs.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
-
-use flate2::read::GzDecoder;
 
 use super::{Report, Severity};
 use crate::control::ports::packet_memory;
-use crate::kernel::Mirror;
 use crate::kernel::capabilities::{self, Need};
+use crate::kernel::{Mirror, build};
 use crate::resources::NodeConfig;
 
 pub(super) fn examine(report: &mut Report, config: Option<&NodeConfig>, mirror: &Mirror) {
@@ -44,8 +40,8 @@ const USEFUL: [(&str, &str); 4] = [
 ];
 
 fn kernel(report: &mut Report) {
-    let release = read("/proc/sys/kernel/osrelease");
-    if version(&release).is_some_and(|version| version < OLDEST) {
+    let release = build::release();
+    if build::version(&release).is_some_and(|version| version < OLDEST) {
         report.add(
             Severity::Fault,
             "kernel",
@@ -54,7 +50,7 @@ fn kernel(report: &mut Report) {
             "use a newer kernel: underpass attaches XDP programs by links, which came with Linux 5.9",
         );
     }
-    let Some(options) = kernel_options(&release) else {
+    let Some(options) = build::options(&release) else {
         report.add(
             Severity::Note,
             "kernel",
@@ -89,31 +85,6 @@ fn kernel(report: &mut Report) {
             format!("Linux {release} has all options that are needed"),
         );
     }
-}
-
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split('.');
-    let major = numbers.next()?.parse().ok()?;
-    let minor = numbers.next()?;
-    let digits = minor.find(|c: char| !c.is_ascii_digit());
-    let minor = minor[..digits.unwrap_or(minor.len())].parse().ok()?;
-    Some((major, minor))
-}
-
-/// The options that are set to y or m.
-fn kernel_options(release: &str) -> Option<BTreeMap<String, String>> {
-    let compressed = fs::File::open("/proc/config.gz").ok().and_then(|file| {
-        let mut text = String::new();
-        GzDecoder::new(file).read_to_string(&mut text).ok()?;
-        Some(text)
-    });
-    let text = compressed.or_else(|| fs::read_to_string(format!("/boot/config-{release}")).ok())?;
-    let options = text.lines().filter_map(|line| line.split_once('='));
-    let set = options.filter(|(_, value)| matches!(*value, "y" | "m"));
-    Some(
-        set.map(|(option, value)| (option.to_owned(), value.to_owned()))
-            .collect(),
-    )
 }
 
 /// What this process may do; the node needs the same.
@@ -324,9 +295,6 @@ mod tests {
 
     #[test]
     fn what_the_kernel_writes_is_read() {
-        assert_eq!(version("6.12.117+deb12-cloud-amd64"), Some((6, 12)));
-        assert_eq!(version("5.4-custom"), Some((5, 4)));
-        assert_eq!(version(""), None);
         let limits = "Limit   Soft Limit  Hard Limit  Units\n\
                       Max locked memory         8388608              unlimited            bytes\n";
         assert_eq!(locked_memory_limit(limits), Some(8_388_608));

@@ -6,11 +6,13 @@
 //! * [`Ethtool`] reads and switches offloads; [`veth`] finds the far end of a veth pair.
 //! * [`Masquerade`] has nftables translate the addresses of what leaves the overlay.
 //! * [`listening`] says who has a TCP port.
+//! * [`build`] says which kernel it is, and what it was built with.
 //! * [`sysctl`] changes `/proc/sys/net` and puts it back; [`capabilities`] says what a machine lacks.
 //!
 //! Everything is synchronous. A socket belongs to the network namespace of the thread that opened it
 //! and stays there, wherever it is used later.
 
+pub mod build;
 pub mod capabilities;
 mod ethtool;
 mod links;
