@@ -1,6 +1,7 @@
 //! Two runs side by side: of two versions on one machine, say.
 
-use super::{Cell, Method, Report, Round, Spread};
+use super::statistics::ended_early;
+use super::{Cell, Report, Round, Spread};
 
 /// What changed from one run to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -198,7 +199,7 @@ fn row(
 
 /// `width` is what searches were to leave open, `open` what the widest of them left.
 fn change(old: Spread, new: Spread, higher_is_better: bool, width: f64, open: f64) -> Change {
-    let ended_early = open > width * 1.001;
+    let ended_early = ended_early(open, width);
     let open = open.max(width);
     if old.rounds < 2 || new.rounds < 2 {
         return Change::NotConclusive;
@@ -223,73 +224,41 @@ fn change(old: Spread, new: Spread, higher_is_better: bool, width: f64, open: f6
 }
 
 fn differences(before: &Report, after: &Report) -> Vec<String> {
-    let (old, new) = (&before.machine, &after.machine);
-    let (was, is) = (&before.method, &after.method);
-    let interfaces = |method: &Method| match &method.interfaces {
+    let pairs = circumstances(before).into_iter().zip(circumstances(after));
+    let differs = pairs.filter(|(old, new)| old != new);
+    differs
+        .map(|((what, old), (_, new))| format!("{what}: {old}, then {new}"))
+        .collect()
+}
+
+/// What a run's figures depend on, beside what is measured.
+fn circumstances(report: &Report) -> [(&'static str, String); 16] {
+    let (machine, method) = (&report.machine, &report.method);
+    let interfaces = match &method.interfaces {
         None => "the bench's own nodes".to_owned(),
         Some(given) => format!(
             "{} to {}, {} to {}",
             given.from, given.to, given.source, given.destination
         ),
     };
-    let pairs = [
-        ("underpass", before.version.clone(), after.version.clone()),
-        ("CPU", old.cpu.clone(), new.cpu.clone()),
-        ("kernel", old.kernel.clone(), new.kernel.clone()),
-        ("CPUs", old.cpus.to_string(), new.cpus.to_string()),
-        (
-            "the load's CPU",
-            was.generator_cpu.to_string(),
-            is.generator_cpu.to_string(),
-        ),
-        (
-            "the nodes' CPU",
-            was.node_cpu.to_string(),
-            is.node_cpu.to_string(),
-        ),
-        ("between", interfaces(was), interfaces(is)),
-        ("flows", was.flows.to_string(), is.flows.to_string()),
-        (
-            "destinations",
-            was.destinations.to_string(),
-            is.destinations.to_string(),
-        ),
-        (
-            "softirq",
-            format!("{:?}", was.softirq),
-            format!("{:?}", is.softirq),
-        ),
-        ("AF_XDP", format!("{:?}", was.io), format!("{:?}", is.io)),
-        (
-            "routes",
-            format!("{:?}", was.routes),
-            format!("{:?}", is.routes),
-        ),
-        (
-            "real-time priority",
-            was.realtime.to_string(),
-            is.realtime.to_string(),
-        ),
-        (
-            "trial length",
-            was.trial_seconds.to_string(),
-            is.trial_seconds.to_string(),
-        ),
-        (
-            "trials at each rate",
-            was.trials.to_string(),
-            is.trials.to_string(),
-        ),
-        (
-            "the search's width",
-            was.width.to_string(),
-            is.width.to_string(),
-        ),
-    ];
-    let differs = pairs.into_iter().filter(|(_, old, new)| old != new);
-    differs
-        .map(|(what, old, new)| format!("{what}: {old}, then {new}"))
-        .collect()
+    [
+        ("underpass", report.version.clone()),
+        ("CPU", machine.cpu.clone()),
+        ("kernel", machine.kernel.clone()),
+        ("CPUs", machine.cpus.to_string()),
+        ("the load's CPU", method.generator_cpu.to_string()),
+        ("the nodes' CPU", method.node_cpu.to_string()),
+        ("between", interfaces),
+        ("flows", method.flows.to_string()),
+        ("destinations", method.destinations.to_string()),
+        ("softirq", format!("{:?}", method.softirq)),
+        ("AF_XDP", format!("{:?}", method.io)),
+        ("routes", format!("{:?}", method.routes)),
+        ("real-time priority", method.realtime.to_string()),
+        ("trial length", method.trial_seconds.to_string()),
+        ("trials at each rate", method.trials.to_string()),
+        ("the search's width", method.width.to_string()),
+    ]
 }
 
 fn notes(before: &Report, after: &Report) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Rates as tables and pages write them, with what is to be known of them.
 
+use super::statistics::ended_early;
 use super::{Cell, Report, Round, Setting, Spread, TcpCell, spread};
 
 impl Report {
@@ -47,8 +48,7 @@ impl Report {
         let found = cell.rounds.iter();
         let found = found.filter(|round| (searched.rate)(round).is_some());
         let widest = found.map(searched.width).max_by(f64::total_cmp)?;
-        // What is left of a width that was reached is not the same number to the last digit.
-        (widest > self.method.width * 1.001).then_some(widest)
+        ended_early(widest, self.method.width).then_some(widest)
     }
 }
 

@@ -83,6 +83,12 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
     })
 }
 
+/// Whether a search left more open than it was to. What is left of a width that was reached is not the
+/// same number to the last digit.
+pub(super) fn ended_early(open: f64, width: f64) -> bool {
+    open > width * 1.001
+}
+
 /// What two systems reached in one round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
