@@ -121,6 +121,20 @@ fn error(why: DestUnreachableHeader, quoted: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// What an error to the pod, in the node's name, says and quotes.
+fn told_by_the_node(error: &[u8]) -> (Icmpv4Type, Vec<u8>) {
+    let sliced = SlicedPacket::from_ip(error).unwrap();
+    let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
+        panic!("{sliced:?}")
+    };
+    assert_eq!(ip.header().source_addr(), NODE);
+    assert_eq!(ip.header().destination_addr(), POD);
+    let Some(TransportSlice::Icmpv4(icmp)) = &sliced.transport else {
+        panic!("{sliced:?}")
+    };
+    (icmp.icmp_type(), icmp.payload().to_vec())
+}
+
 fn time_exceeded(why: TimeExceededCode, quoted: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     PacketBuilder::ipv4(MIDDLE.octets(), NODE.octets(), 60)
@@ -152,22 +166,11 @@ fn a_narrow_link_is_learnt_and_told_to_the_inner_sender() {
             panic!("{actions:?}");
         };
         assert_eq!(*event, Event::PathMtu(FAR_NODE.into(), Mtu(1400)));
-        let sliced = SlicedPacket::from_ip(told).unwrap();
-        let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
-            panic!("{sliced:?}")
-        };
-        assert_eq!(ip.header().source_addr(), NODE);
-        assert_eq!(ip.header().destination_addr(), POD);
-        let Some(TransportSlice::Icmpv4(icmp)) = &sliced.transport else {
-            panic!("{sliced:?}")
-        };
+        let (kind, quoted) = told_by_the_node(told);
         let next_hop_mtu = 1400 - overhead;
         let why = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
-        assert_eq!(icmp.icmp_type(), Icmpv4Type::DestinationUnreachable(why));
-        assert_eq!(
-            icmp.payload(),
-            &with_ttl(&inner, 63)[..548 - usize::from(overhead)]
-        );
+        assert_eq!(kind, Icmpv4Type::DestinationUnreachable(why));
+        assert_eq!(quoted, &with_ttl(&inner, 63)[..548 - usize::from(overhead)]);
         // It reaches the pod by the way that any packet does.
         assert_eq!(originate_one(&snapshot, told), Verdict::Transmit(WORKLOAD));
     }
@@ -268,20 +271,9 @@ fn a_tunnel_packet_whose_ttl_ran_out_is_an_unreachable_host_to_the_inner_sender(
         let [Action::Originate(told)] = &actions[..] else {
             panic!("{actions:?}");
         };
-        let sliced = SlicedPacket::from_ip(told).unwrap();
-        let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
-            panic!("{sliced:?}")
-        };
-        assert_eq!(ip.header().source_addr(), NODE);
-        assert_eq!(ip.header().destination_addr(), POD);
-        let Some(TransportSlice::Icmpv4(icmp)) = &sliced.transport else {
-            panic!("{sliced:?}")
-        };
-        assert_eq!(
-            icmp.icmp_type(),
-            Icmpv4Type::DestinationUnreachable(host.clone())
-        );
-        assert_eq!(icmp.payload(), with_ttl(&inner, 63));
+        let (kind, quoted) = told_by_the_node(told);
+        assert_eq!(kind, Icmpv4Type::DestinationUnreachable(host.clone()));
+        assert_eq!(quoted, with_ttl(&inner, 63));
         assert_eq!(originate_one(&snapshot, told), Verdict::Transmit(WORKLOAD));
         // A workload may not say so.
         let forged = from_pod(&from_to(POD, NODE, &exceeded));

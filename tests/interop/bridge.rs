@@ -24,10 +24,13 @@ const FAR_STATION_V6: &str = "fd00:9::2";
 
 /// The bridge as most tests have it.
 const TENANTS: &str = "bridges: [{name: tenants, vni: 77, ports: [cali1]}]";
+/// The far kernel's device for it, and where that sends.
+const WORDS: &str = "id 77 dstport 4789 local 10.30.0.12";
+const NEAR: &str = "10.30.0.11";
 
 #[test]
 fn a_bridge_and_the_kernels_are_one_network_over_ipv4() {
-    one_network(TENANTS, "id 77 dstport 4789 local 10.30.0.12", "10.30.0.11");
+    one_network(TENANTS, WORDS, NEAR);
 }
 
 #[test]
@@ -41,9 +44,7 @@ fn a_bridge_and_the_kernels_are_one_network_over_ipv6() {
 fn one_network(bridge: &str, words: &str, near: &str) {
     run(|world| {
         world.cluster("vxlanMode: Never", "vxlanMode: Never");
-        station("pod", "eth0", STATION, STATION_V6);
-        kernel_bridge("far", words, &[near]);
-        station("far", "br0", FAR_STATION, FAR_STATION_V6);
+        two_stations(words, near);
         world.start(bridge);
 
         ping("pod", FAR_STATION, "-s 1400 -M do");
@@ -78,13 +79,7 @@ fn one_network(bridge: &str, words: &str, near: &str) {
 fn what_is_too_large_for_a_bridges_tunnel_is_cut_or_told() {
     run(|world| {
         world.cluster("vxlanMode: Never", "vxlanMode: Never");
-        station("pod", "eth0", STATION, STATION_V6);
-        kernel_bridge(
-            "far",
-            "id 77 dstport 4789 local 10.30.0.12",
-            &["10.30.0.11"],
-        );
-        station("far", "br0", FAR_STATION, FAR_STATION_V6);
+        two_stations(WORDS, NEAR);
         // The kernel's end takes what is larger, in outer fragments if need be.
         inside("far", "ip link set br0 mtu 1450");
         world.start(TENANTS);
@@ -113,13 +108,7 @@ fn bridged_packets_that_may_not_be_cut_cross_a_narrow_link() {
     run(|world| {
         world.cluster("vxlanMode: Never", "vxlanMode: Never");
         narrow_middle(1400);
-        station("pod", "eth0", STATION, STATION_V6);
-        kernel_bridge(
-            "far",
-            "id 77 dstport 4789 local 10.30.0.12",
-            &["10.30.0.11"],
-        );
-        station("far", "br0", FAR_STATION, FAR_STATION_V6);
+        two_stations(WORDS, NEAR);
         for (namespace, device) in [("pod", "eth0"), ("far", "br0")] {
             inside(namespace, &format!("ip link set {device} mtu 1450"));
         }
@@ -280,13 +269,7 @@ fn stations_move_and_are_forgotten() {
 fn known_addresses_are_answered_here() {
     run(|world| {
         world.cluster("vxlanMode: Never", "vxlanMode: Never");
-        station("pod", "eth0", STATION, STATION_V6);
-        kernel_bridge(
-            "far",
-            "id 77 dstport 4789 local 10.30.0.12",
-            &["10.30.0.11"],
-        );
-        station("far", "br0", FAR_STATION, FAR_STATION_V6);
+        two_stations(WORDS, NEAR);
         let far = mac("far", "br0");
         world.start(&format!(
             "bridges: [{{name: tenants, vni: 77, ports: [cali1],\n  \
@@ -383,6 +366,13 @@ fn kernel_bridge(namespace: &str, words: &str, remotes: &[&str]) {
         let line = format!("bridge fdb append 00:00:00:00:00:00 dev vxlan0 dst {remote}");
         inside(namespace, &line);
     }
+}
+
+/// A station at either end: the pod, and the far kernel's own bridge.
+fn two_stations(words: &str, near: &str) {
+    station("pod", "eth0", STATION, STATION_V6);
+    kernel_bridge("far", words, &[near]);
+    station("far", "br0", FAR_STATION, FAR_STATION_V6);
 }
 
 fn station(namespace: &str, device: &str, v4: &str, v6: &str) {

@@ -24,6 +24,15 @@ const NARROW: Shape = Shape {
     narrow: 1400,
 };
 
+/// No link is narrower than the uplinks.
+const fn wide(mode: Mode) -> Shape {
+    Shape {
+        mode,
+        uplink: 1500,
+        narrow: 1500,
+    }
+}
+
 /// Sends 1 MiB from one pod to the other and says whether it arrived as it was.
 fn transfer(from: &str, to: &str, address: &str) -> bool {
     let bytes: Vec<u8> = (0..MEBIBYTE).map(|n| (n * 31 + n / 997) as u8).collect();
@@ -208,11 +217,7 @@ fn pings(from: &str, to: &str, options: &str) -> bool {
 #[test]
 fn a_packet_too_large_for_the_tunnel_is_cut_up_or_refused() {
     run(|| {
-        let _lab = Lab::start(Shape {
-            mode: Mode::Vxlan,
-            uplink: 1500,
-            narrow: 1500,
-        });
+        let _lab = Lab::start(wide(Mode::Vxlan));
         wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
         assert!(pings("pod1", "192.168.2.10", "-c 3 -M do -s 1422"));
         let refused = said("ip netns exec pod1 ping -c 1 -W 1 -M do -s 1423 192.168.2.10");
@@ -316,11 +321,7 @@ fn a_large_uplink_within_a_frame_is_used_in_full() {
 fn traceroute_shows_every_router_of_the_overlay() {
     for mode in [Mode::Ipip, Mode::Vxlan] {
         run(|| {
-            let _lab = Lab::start(Shape {
-                mode,
-                uplink: 1500,
-                narrow: 1500,
-            });
+            let _lab = Lab::start(wide(mode));
             wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sizes/traceroute.py");
             for kind in ["udp", "icmp"] {
@@ -343,11 +344,7 @@ fn traceroute_shows_every_router_of_the_overlay() {
 fn a_far_node_that_is_not_reached_is_reported_to_the_sender() {
     for mode in [Mode::Ipip, Mode::Vxlan] {
         run(|| {
-            let lab = Lab::start(Shape {
-                mode,
-                uplink: 1500,
-                narrow: 1500,
-            });
+            let lab = Lab::start(wide(mode));
             wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
             sh("ip -n mid1 route replace unreachable 10.30.1.0/24");
             let ping = said("ip netns exec pod1 ping -c 2 -i 0.3 -W 1 192.168.2.10");
@@ -365,11 +362,7 @@ fn a_far_node_that_is_not_reached_is_reported_to_the_sender() {
 #[test]
 fn forged_errors_are_counted_and_believed_by_nobody() {
     run(|| {
-        let lab = Lab::start(Shape {
-            mode: Mode::Ipip,
-            uplink: 1500,
-            narrow: 1500,
-        });
+        let lab = Lab::start(wide(Mode::Ipip));
         wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sizes/forge.py");
         let forged: u64 = sh(&format!("ip netns exec mid1 /usr/bin/python3 {script}"))
@@ -437,11 +430,7 @@ fn probe_mtu_finds_the_narrow_link_and_who_tells_of_it() {
 fn probe_mtu_tells_a_link_behind_the_tunnel_from_the_path() {
     for mode in [Mode::Ipip, Mode::Vxlan] {
         run(|| {
-            let lab = Lab::start(Shape {
-                mode,
-                uplink: 1500,
-                narrow: 1500,
-            });
+            let lab = Lab::start(wide(mode));
             sh("ip -n node2 link set cali2 mtu 1300; ip -n pod2 link set eth0 mtu 1300");
             wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
             let outer = 1300 + mode.overhead();
@@ -485,11 +474,7 @@ fn probe_mtu_finds_what_a_filter_hides() {
 #[test]
 fn lies_about_the_path_are_found_out() {
     run(|| {
-        let lab = Lab::start(Shape {
-            mode: Mode::Ipip,
-            uplink: 1500,
-            narrow: 1500,
-        });
+        let lab = Lab::start(wide(Mode::Ipip));
         wait_for("a first answer", || pings("pod1", "192.168.2.10", "-c 1"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sizes/forge.py");
         let lie = |mtu: u16| {
