@@ -12,7 +12,7 @@ on() {
         "$@"
     else
         address=${NODE_IP[$name]:-${NODE_GATEWAY[master]}}
-        ssh -q -i /root/.ssh/lab -o BatchMode=yes -o StrictHostKeyChecking=accept-new "root@$address" "${*@Q}"
+        ssh -q -i ~root/.ssh/lab -o BatchMode=yes -o StrictHostKeyChecking=accept-new "root@$address" "${*@Q}"
     fi
 }
 

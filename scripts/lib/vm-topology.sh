@@ -234,7 +234,7 @@ start_in_C() {
 
 # As a user does who has the package.
 start_in_D() {
-    guest_in "$1" "dpkg -i /root/underpass.deb" >"$GUEST_DIR/$1/dpkg" || die "$1: dpkg: $(cat "$GUEST_DIR/$1/dpkg")"
+    guest_in "$1" "dpkg -i ~root/underpass.deb" >"$GUEST_DIR/$1/dpkg" || die "$1: dpkg: $(cat "$GUEST_DIR/$1/dpkg")"
     guest_put "$1" "$DATASTORE_DIR" /etc/underpass/datastore
     write_config_in "$1" /etc/underpass/node.yaml
     guest_in "$1" "systemctl enable --now -q underpass" || { guest_in "$1" "journalctl -u underpass" >&2; die "$1: underpass did not start"; }
