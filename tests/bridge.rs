@@ -15,6 +15,8 @@ mod paper;
 mod sizes;
 #[path = "bridge/table.rs"]
 mod table;
+#[path = "bridge/underlay.rs"]
+mod underlay;
 #[path = "bridge/workers.rs"]
 mod workers;
 

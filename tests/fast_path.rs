@@ -8,6 +8,7 @@ mod common;
 mod netns;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::fates;
 use common::*;
@@ -15,8 +16,9 @@ use netns::{isolated, sh};
 use underpass::control::fast_path::FastPathMirror;
 use underpass::fib::NextHop;
 use underpass::forward::{
-    Adjacency, Dscp, Egress, Encapsulation, LeadsTo, OuterTtl, PeerId, ReversePath,
-    ReversePathMode, Snapshot, TunnelHeaderV6, TunnelsV6, Verdict, WorkerState,
+    Adjacency, Bridge, Bridges, Dscp, Egress, Encapsulation, ForwardingTable, LeadsTo, OuterTtl,
+    PeerId, ReversePath, ReversePathMode, Snapshot, TunnelHeaderV6, TunnelsV6, Verdict,
+    WorkerState,
 };
 use underpass::packet::{Frame, HEADROOM};
 use underpass::port::PortId;
@@ -243,6 +245,26 @@ fn with_marks() -> Snapshot {
     snapshot
 }
 
+/// VXLAN on three UDP ports: workloads may send to none of them.
+fn with_more_vxlan_ports() -> Snapshot {
+    let mut snapshot = snapshot();
+    snapshot.tunnels.also = (2000, Vni::CALICO);
+    snapshot.bridges = Bridges::new(vec![Bridge {
+        vni: Vni::new(1).unwrap(),
+        udp_port: 8472,
+        ports: Vec::new(),
+        remotes: Default::default(),
+        stations: Default::default(),
+        neighbours: Default::default(),
+        table: Arc::new(ForwardingTable::new(16, 300, 1)),
+        learning: true,
+        ageing: 300,
+        suppression: true,
+        link_local_groups: false,
+    }]);
+    snapshot
+}
+
 /// Every kind of node that packets are sent through.
 fn nodes() -> Vec<(&'static str, Snapshot)> {
     vec![
@@ -251,6 +273,10 @@ fn nodes() -> Vec<(&'static str, Snapshot)> {
         ("loose", with_reverse_path(ReversePathMode::Loose)),
         ("strict", with_reverse_path(ReversePathMode::Strict)),
         ("strict bits, inherited TTL, fixed DSCP", with_marks()),
+        (
+            "a bridge, a VXLAN port about to change",
+            with_more_vxlan_ports(),
+        ),
     ]
 }
 
@@ -299,7 +325,7 @@ fn inner(
     let destination = random.pick(&destinations);
     let ports = (
         random.below(65536) as u16,
-        random.pick(&[53, 80, 4789, 2000]),
+        random.pick(&[53, 80, 4789, 8472, 2000]),
     );
     let builder = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -528,23 +528,58 @@ fn a_hop_is_charged_to_what_the_host_did_not_send() {
 fn who_waits_too_long_is_dropped_and_the_next_hop_is_asked_for_each_second() {
     let mut core = Core::new();
     let start = core.now;
-    core.wait(WORKLOAD, UNKNOWN, udp(POD, FAR_IPIP, 64, b"first"));
-    let mut asked = 1;
+    let packet = udp(POD, FAR_IPIP, 64, b"first");
+    core.wait(WORKLOAD, UNKNOWN, packet.clone());
+    let (mut asked, mut told) = (1, Vec::new());
     let mut ended = Vec::new();
     while core.now < start + Duration::from_secs(5) {
         core.now += Duration::from_millis(5);
         let (fates, actions) = core.tick();
         ended.extend(fates.into_iter().map(|fate| (core.now - start, fate)));
-        for action in actions {
-            assert_eq!(action, Action::Tell(Event::Unresolved(UNKNOWN)));
-            asked += 1;
-        }
+        let ask = Action::Tell(Event::Unresolved(UNKNOWN));
+        asked += actions.iter().filter(|action| **action == ask).count();
+        told.extend(actions.into_iter().filter(|action| *action != ask));
     }
     let expired = Fate::Dropped(DropReason::NeighbourUnresolved);
     assert_eq!(ended, [(Duration::from_secs(3), expired)]);
     assert_eq!(asked, 3, "as the kernel asks: three times, a second apart");
+    let [Action::Originate(error)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let (ip, icmp, quoted) = icmp_of(error);
+    assert_eq!((ip.source, ip.destination), (NODE.octets(), POD.octets()));
+    let host = icmpv4::DestUnreachableHeader::Host;
+    assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(host));
+    assert_eq!(quoted, hop_less(&packet));
     let (_, actions) = core.wait(WORKLOAD, UNKNOWN, udp(POD, FAR_IPIP, 64, b"second"));
     assert_eq!(actions, [Action::Tell(Event::Unresolved(UNKNOWN))]);
+}
+
+/// RFC 4861 section 7.2.2; within the bounds that other errors have.
+#[test]
+fn the_senders_of_what_waited_in_vain_are_told_within_bounds() {
+    let mut core = Core::new();
+    for _ in 0..50 {
+        core.wait(WORKLOAD, UNKNOWN, udp6(POD_V6, FAR_VXLAN_V6, 64, b"x"));
+    }
+    core.wait(HOST, UNKNOWN, udp(NODE, FAR_IPIP, 64, b"the host's own"));
+    let error = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Host);
+    let about = written(
+        PacketBuilder::ipv4(POD.octets(), FAR_IPIP.octets(), 64).icmpv4(error),
+        b"",
+    );
+    core.wait(WORKLOAD, UNKNOWN, about);
+    core.now += Duration::from_secs(3);
+    let (fates, actions) = core.tick();
+    let expired = Fate::Dropped(DropReason::NeighbourUnresolved);
+    assert_eq!(fates, vec![expired; 52]);
+    let told = originated(&actions);
+    let (to_host, to_pod) = told.split_last().expect("somebody is told");
+    assert_eq!(to_pod.len(), 10);
+    let address = Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Address);
+    assert!(to_pod.iter().all(|packet| icmpv6_type(packet) == address));
+    assert_eq!(icmp_of(to_host).0.destination, NODE.octets());
+    assert_eq!(core.tick(), (vec![], vec![]), "once");
 }
 
 #[test]

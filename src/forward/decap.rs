@@ -83,7 +83,7 @@ fn open_ipv4(
             };
             Some(strip_vxlan(snapshot, &datagram, right, frame)?)
         }
-        protocol::ICMP if tunnel_error::quotes_tunnel(tunnels, outer, frame.bytes()) => {
+        protocol::ICMP if tunnel_error::quotes_tunnel(snapshot, outer, frame.bytes()) => {
             return Err(Verdict::Punt(Punt::TunnelError));
         }
         _ => return Ok(None),
@@ -112,9 +112,7 @@ fn open_ipv6(
     }
     match outer.next_header {
         protocol::UDP | protocol::FRAGMENT => {}
-        protocol::ICMPV6
-            if tunnel_error::quotes_tunnel_v6(&snapshot.tunnels, outer, frame.bytes()) =>
-        {
+        protocol::ICMPV6 if tunnel_error::quotes_tunnel_v6(snapshot, outer, frame.bytes()) => {
             return Err(Verdict::Punt(Punt::TunnelError));
         }
         _ => return Ok(None),
@@ -191,7 +189,7 @@ fn strip_vxlan(
     let udp = Udp::parse(datagram).map_err(|_| DropReason::UdpLength)?;
     let datagram = &datagram[..udp.length];
     let port = udp.destination_port;
-    if !tunnels.listen_on(port) && !snapshot.bridges.listen_on(port) {
+    if !snapshot.is_vxlan_port(port) {
         return Err(DropReason::NotForUs.into());
     }
     if !checksum_right(&udp, datagram) {

@@ -215,7 +215,7 @@ fn stages_1_and_2(
     parse::receive(port, frame).and_then(|ip| match port.role {
         PortRole::Uplink => decap::open(snapshot, port, ip, frame),
         PortRole::Workload => {
-            workload_fence::check(&snapshot.tunnels, &ip, frame.bytes())?;
+            workload_fence::check(snapshot, &ip, frame.bytes())?;
             parse::refuse_off_link(&ip)?;
             Ok(ip)
         }

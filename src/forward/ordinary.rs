@@ -37,12 +37,11 @@ pub(super) fn open<const N: usize>(
     let Link::Ethernet(own) = port.link else {
         return 0;
     };
-    let tunnels = &snapshot.tunnels;
     match port.role {
         PortRole::Workload => {
             let (own, gateway) = (own.0, MacAddr::WORKLOAD_GATEWAY.0);
             each(batch, destinations, |bytes| {
-                from_workload(tunnels, port, [own, gateway], bytes)
+                from_workload(snapshot, port, [own, gateway], bytes)
             })
         }
         PortRole::Uplink => each(batch, destinations, |bytes| {
@@ -77,7 +76,7 @@ fn each<const N: usize>(
 /// no answer is given.
 #[inline(always)]
 fn from_workload(
-    tunnels: &Tunnels,
+    snapshot: &Snapshot,
     port: &PortConfig,
     to: [[u8; 6]; 2],
     bytes: &[u8],
@@ -91,7 +90,7 @@ fn from_workload(
         protocol::TCP => port.partial_checksums && partial::is_partial(&ip, segment),
         protocol::UDP => {
             let &[_, _, high, low] = segment.first_chunk()?;
-            tunnels.listen_on(u16::from_be_bytes([high, low]))
+            snapshot.is_vxlan_port(u16::from_be_bytes([high, low]))
                 || port.partial_checksums && partial::is_partial(&ip, segment)
         }
         _ => true,

@@ -32,6 +32,22 @@ pub struct Snapshot {
     pub bridges: Bridges,
 }
 
+impl Snapshot {
+    /// Whether VXLAN packets to a UDP port may be of any network of the node's, routed or bridged.
+    #[inline]
+    pub fn is_vxlan_port(&self, port: u16) -> bool {
+        self.tunnels.listen_on(port) || self.bridges.listen_on(port)
+    }
+
+    /// All UDP ports of the node's VXLAN packets, some perhaps twice.
+    pub fn vxlan_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let routed = [self.tunnels.vxlan_port, self.tunnels.also.0];
+        routed
+            .into_iter()
+            .chain(self.bridges.udp_ports().iter().copied())
+    }
+}
+
 /// The addresses that the router's own packets, ICMP errors above all, come from.
 #[derive(Debug, Clone, Copy)]
 pub struct RouterAddresses {
@@ -167,7 +183,7 @@ impl Tunnels {
 pub struct FromWorkloads {
     /// IP-in-IP.
     pub ipip: bool,
-    /// VXLAN to the network's port.
+    /// VXLAN to a port of the node's networks.
     pub vxlan: bool,
 }
 

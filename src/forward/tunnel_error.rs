@@ -1,8 +1,8 @@
 //! ICMP errors about our own tunnel packets, told from all other ICMP to the node.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Tunnels;
+use super::Snapshot;
 use crate::wire::icmp;
 use crate::wire::ipv4::{Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
@@ -11,32 +11,44 @@ use crate::wire::{icmpv6, udp};
 /// Whether an ICMP packet to this node says that a packet got lost, and quotes a tunnel packet of this
 /// node's. Whether to believe it is for the slow path to say.
 #[cold]
-pub(super) fn quotes_tunnel(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool {
-    quoted_sender(tunnels, ip, packet).is_some_and(|sender| tunnels.node_address == Some(sender))
+pub(super) fn quotes_tunnel(snapshot: &Snapshot, ip: &Ipv4, packet: &[u8]) -> bool {
+    quoted_sender(snapshot, ip, packet).is_some_and(|sender| is_this_node(snapshot, sender.into()))
 }
 
 /// Whether an ICMP packet says that a packet got lost, and quotes a tunnel packet of any node's.
-pub(super) fn quotes_nodes(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> bool {
-    quoted_sender(tunnels, ip, packet).is_some_and(|sender| {
-        tunnels.node_address == Some(sender) || tunnels.peers.contains(sender)
-    })
+pub(super) fn quotes_nodes(snapshot: &Snapshot, ip: &Ipv4, packet: &[u8]) -> bool {
+    quoted_sender(snapshot, ip, packet).is_some_and(|sender| is_end_point(snapshot, sender.into()))
 }
 
 /// The same for ICMPv6.
 #[cold]
-pub(super) fn quotes_tunnel_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> bool {
-    quoted_sender_v6(tunnels, ip, packet)
-        .is_some_and(|sender| tunnels.v6.is_some_and(|own| own.node_address == sender))
+pub(super) fn quotes_tunnel_v6(snapshot: &Snapshot, ip: &Ipv6, packet: &[u8]) -> bool {
+    quoted_sender_v6(snapshot, ip, packet)
+        .is_some_and(|sender| is_this_node(snapshot, sender.into()))
 }
 
 /// The same for ICMPv6, of any node's.
-pub(super) fn quotes_nodes_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> bool {
-    quoted_sender_v6(tunnels, ip, packet).is_some_and(|sender| {
-        tunnels.v6.is_some_and(|own| own.node_address == sender) || tunnels.peers.contains(sender)
-    })
+pub(super) fn quotes_nodes_v6(snapshot: &Snapshot, ip: &Ipv6, packet: &[u8]) -> bool {
+    quoted_sender_v6(snapshot, ip, packet)
+        .is_some_and(|sender| is_end_point(snapshot, sender.into()))
 }
 
-fn quoted_sender_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6Addr> {
+fn is_this_node(snapshot: &Snapshot, sender: IpAddr) -> bool {
+    let tunnels = &snapshot.tunnels;
+    match sender {
+        IpAddr::V4(sender) => tunnels.node_address == Some(sender),
+        IpAddr::V6(sender) => tunnels.v6.is_some_and(|own| own.node_address == sender),
+    }
+}
+
+/// Whether tunnel packets come from this address: this node's, or one that they are taken from.
+fn is_end_point(snapshot: &Snapshot, sender: IpAddr) -> bool {
+    is_this_node(snapshot, sender)
+        || snapshot.tunnels.peers.contains(sender)
+        || snapshot.bridges.take_from(sender)
+}
+
+fn quoted_sender_v6(snapshot: &Snapshot, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6Addr> {
     if ip.next_header != protocol::ICMPV6 {
         return None;
     }
@@ -48,9 +60,7 @@ fn quoted_sender_v6(tunnels: &Tunnels, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6A
     let outer = Ipv6::parse_quoted(quoted).ok()?;
     let layer = ipv6::upper_layer(quoted)?;
     let udp = quoted.get(layer.offset..layer.offset + udp::HEADER_LEN)?;
-    let tunnel = layer.protocol == protocol::UDP
-        && layer.has_header()
-        && udp[2..4] == tunnels.vxlan_port.to_be_bytes();
+    let tunnel = layer.protocol == protocol::UDP && layer.has_header() && is_vxlan(snapshot, udp);
     tunnel.then_some(outer.source)
 }
 
@@ -64,8 +74,13 @@ fn is_lost_v6(message: &[u8]) -> bool {
     }
 }
 
+/// Whether a UDP header is a VXLAN packet's, of a routed network or of a bridge's.
+fn is_vxlan(snapshot: &Snapshot, udp: &[u8]) -> bool {
+    snapshot.is_vxlan_port(u16::from_be_bytes([udp[2], udp[3]]))
+}
+
 /// Who sent the tunnel packet that an error quotes, if it quotes one.
-fn quoted_sender(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr> {
+fn quoted_sender(snapshot: &Snapshot, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr> {
     let message = packet.get(ip.header_len..)?;
     if ip.is_fragment() || !is_lost(message) {
         return None;
@@ -76,7 +91,7 @@ fn quoted_sender(tunnels: &Tunnels, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr
         protocol::IPIP => true,
         protocol::UDP => quoted
             .get(outer.header_len..outer.header_len + udp::HEADER_LEN)
-            .is_some_and(|udp| udp[2..4] == tunnels.vxlan_port.to_be_bytes()),
+            .is_some_and(|udp| is_vxlan(snapshot, udp)),
         _ => false,
     };
     tunnel.then_some(outer.source)

@@ -5,32 +5,32 @@
 //! neither is let out, unless workloads are trusted with tunnel packets ([`super::FromWorkloads`]);
 //! Calico's Felix does the same.
 
-use super::Tunnels;
 use super::parse::Ip;
-use super::tunnel_error;
+use super::{Snapshot, tunnel_error};
 use crate::packet::DropReason;
 use crate::wire::ipv4::protocol;
 use crate::wire::ipv6;
 
-/// Refuses IP-in-IP, VXLAN to the network's port, and ICMP errors about tunnel packets between nodes.
+/// Refuses IP-in-IP, VXLAN to a port of the routed network or of a bridge's, and ICMP errors about tunnel
+/// packets between nodes.
 #[inline]
-pub(super) fn check(tunnels: &Tunnels, ip: &Ip, packet: &[u8]) -> Result<(), DropReason> {
+pub(super) fn check(snapshot: &Snapshot, ip: &Ip, packet: &[u8]) -> Result<(), DropReason> {
     let refused = match ip {
         Ip::V4(ip) => match ip.protocol {
-            protocol::IPIP => !tunnels.from_workloads.ipip,
+            protocol::IPIP => !snapshot.tunnels.from_workloads.ipip,
             protocol::UDP => {
-                ip.fragment_offset == 0 && is_vxlan(tunnels, packet.get(ip.header_len..))
+                ip.fragment_offset == 0 && is_vxlan(snapshot, packet.get(ip.header_len..))
             }
-            protocol::ICMP => tunnel_error::quotes_nodes(tunnels, ip, packet),
+            protocol::ICMP => tunnel_error::quotes_nodes(snapshot, ip, packet),
             _ => false,
         },
         Ip::V6(ip) => match ip.next_header {
-            protocol::UDP => is_vxlan(tunnels, packet.get(ipv6::HEADER_LEN..)),
-            protocol::ICMPV6 => tunnel_error::quotes_nodes_v6(tunnels, ip, packet),
+            protocol::UDP => is_vxlan(snapshot, packet.get(ipv6::HEADER_LEN..)),
+            protocol::ICMPV6 => tunnel_error::quotes_nodes_v6(snapshot, ip, packet),
             protocol::FRAGMENT
             | protocol::HOP_BY_HOP
             | protocol::ROUTING
-            | protocol::DESTINATION_OPTIONS => is_behind_extensions(tunnels, packet),
+            | protocol::DESTINATION_OPTIONS => is_behind_extensions(snapshot, packet),
             _ => false,
         },
     };
@@ -42,18 +42,18 @@ pub(super) fn check(tunnels: &Tunnels, ip: &Ip, packet: &[u8]) -> Result<(), Dro
 
 /// The same, for what a workload hides behind extension headers.
 #[cold]
-fn is_behind_extensions(tunnels: &Tunnels, packet: &[u8]) -> bool {
+fn is_behind_extensions(snapshot: &Snapshot, packet: &[u8]) -> bool {
     ipv6::upper_layer(packet).is_some_and(|layer| {
         layer.protocol == protocol::UDP
             && layer.has_header()
-            && is_vxlan(tunnels, packet.get(layer.offset..))
+            && is_vxlan(snapshot, packet.get(layer.offset..))
     })
 }
 
-/// Whether a datagram is for the network's VXLAN port, and must not be.
+/// Whether a datagram is for a VXLAN port, and must not be.
 #[inline]
-fn is_vxlan(tunnels: &Tunnels, datagram: Option<&[u8]>) -> bool {
+fn is_vxlan(snapshot: &Snapshot, datagram: Option<&[u8]>) -> bool {
     let port = datagram.and_then(|datagram| datagram.get(2..4)?.first_chunk());
-    let is_tunnels = |port: &[u8; 2]| tunnels.listen_on(u16::from_be_bytes(*port));
-    !tunnels.from_workloads.vxlan && port.is_some_and(is_tunnels)
+    let is_tunnels = |port: &[u8; 2]| snapshot.is_vxlan_port(u16::from_be_bytes(*port));
+    !snapshot.tunnels.from_workloads.vxlan && port.is_some_and(is_tunnels)
 }

@@ -294,7 +294,7 @@ impl Worker {
     ) {
         let verdict = forward::deliver(snapshot, &mut self.state, flood.bridge, target, &mut frame);
         match (verdict, flood.from) {
-            (Verdict::Punt(punt), Place::Port(port)) if !*told => {
+            (Verdict::Punt(punt @ Punt::BridgedTooBig(_)), Place::Port(port)) if !*told => {
                 *told = true;
                 self.punt(Some(port), frame, punt);
             }
@@ -422,9 +422,7 @@ impl Worker {
         match forward::originate(self.snapshot.load(), &mut self.state, &mut frame) {
             // That is known only now of what has waited, or was made here. What the slow path makes of it
             // is smaller, and no error is sent about an error: it does not come again and again.
-            Verdict::Punt(punt @ (Punt::TooBig(_) | Punt::CutOutside(..))) => {
-                self.punt(None, frame, punt)
-            }
+            Verdict::Punt(punt @ Punt::TooBig(_)) => self.punt(None, frame, punt),
             verdict => self.dispose_of_own(frame, verdict),
         }
     }
@@ -442,11 +440,13 @@ impl Worker {
     }
 
     /// Carries out the verdict on a packet that comes from the slow path, or is a copy. The slow path
-    /// has had its turn: it must not be given its own packets again and again.
+    /// has had its turn: it must not be given its own packets again and again. What it cuts up outside goes
+    /// out as it is.
     fn dispose_of_own(&mut self, frame: Frame, verdict: Verdict) {
         match verdict {
             Verdict::Transmit(port) => self.queue(port, frame),
             Verdict::Drop(reason) => self.discard(frame, reason),
+            Verdict::Punt(punt @ Punt::CutOutside(..)) => self.punt(None, frame, punt),
             Verdict::Punt(punt) => self.discard(frame, punt.drop_reason()),
             Verdict::Flood(flood) => self.flood(flood, frame),
         }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use etherparse::{Ipv4Header, Ipv6Header};
-use underpass::forward::{Punt, Verdict};
+use underpass::forward::{PortRole, Punt, Verdict};
 use underpass::wire::arp::Arp;
 use underpass::wire::ethernet::Ethernet;
 use underpass::wire::icmp::Icmp;
@@ -212,7 +212,9 @@ fn frames(mut data: &[u8]) -> Vec<(usize, Vec<u8>)> {
             .min(2000);
         let (frame, rest) = rest.split_at(length);
         let mut frame = frame.to_vec();
-        let at = if port % 4 == 2 { 0 } else { 14 };
+        let ports = &NODE_ON_PAPER.ports;
+        let role = ports[usize::from(port & 0x7f) % ports.len()].role;
+        let at = if role == PortRole::Host { 0 } else { 14 };
         if port & 0x80 == 0 && frame.len() > at {
             mend(&mut frame[at..]);
             mend_inner(&mut frame[at..]);
@@ -433,7 +435,7 @@ pub fn slow_path(data: &[u8]) {
         punted.push(Punted {
             ingress: NODE_ON_PAPER
                 .ports
-                .get(usize::from(port % 5))
+                .get(usize::from(port % 7))
                 .map(|port| port.id),
             punt,
             packet: packet.clone(),

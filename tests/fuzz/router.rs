@@ -1,24 +1,30 @@
 //! A whole node on memory ports in one thread: the packet path and the slow path, without clocks.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use underpass::fib::{Fib, NextHop};
 use underpass::forward::{
-    self, LeadsTo, PeerId, Peers, PortRole, Punt, ReversePath, ReversePathMode, Snapshot, Verdict,
-    WorkerState,
+    self, Bridge, BridgeId, Bridges, Egress, Flood, ForwardingTable, LeadsTo, PeerId, Peers, Place,
+    PortRole, Punt, Remote, RemoteId, Remotes, ReversePath, ReversePathMode, Snapshot,
+    TunnelHeader, TunnelHeaderV6, Verdict, WorkerState,
 };
-use underpass::packet::{BATCH, Batch, DropReason, FramePool, HEADROOM};
+use underpass::packet::{BATCH, Batch, DropReason, Frame, FramePool, HEADROOM};
 use underpass::port::memory::{MemoryPort, MemoryWire};
-use underpass::port::{Port, PortId};
+use underpass::port::{Link, Port, PortId};
+use underpass::wire::{MacAddr, Mtu, Vni};
 use underpass::worker::publish::Quiescence;
 use underpass::worker::slow_path::{Action, Fate, Punted, SlowPath};
 
 use crate::common::over_ipv6::*;
 use crate::common::*;
 
-/// The node: both families in the underlay, every kind of adjacency, sources judged loosely.
+/// The ports of the node's bridge, and the bridge.
+const STATIONS: [PortId; 2] = [PortId(4), PortId(5)];
+const BRIDGE: BridgeId = BridgeId(0);
+
+/// The node: both families in the underlay, every kind of adjacency, sources judged loosely, a bridge.
 pub static NODE_ON_PAPER: LazyLock<Snapshot> = LazyLock::new(dual_stack);
 
 fn dual_stack() -> Snapshot {
@@ -65,7 +71,64 @@ fn dual_stack() -> Snapshot {
         mode: ReversePathMode::Loose,
         leads_to,
     };
+    for id in STATIONS {
+        let mut port = snapshot.ports[usize::from(WORKLOAD.0)].clone();
+        (port.id, port.role) = (id, PortRole::Bridge(BRIDGE));
+        port.link = Link::Ethernet(WORKLOAD_DEVICE_MAC);
+        snapshot.ports.push(port);
+    }
+    snapshot.bridges = Bridges::new(vec![bridge()]);
     snapshot
+}
+
+/// Two stations' ports, remotes over either family, the one over IPv6 behind a narrow path; one whose way
+/// is not known, and one that has gone.
+fn bridge() -> Bridge {
+    let none = MacAddr::default();
+    let network = (Vni::new(77).unwrap(), 4789, none, none);
+    let over_v4 = TunnelHeader {
+        source: NODE,
+        far_end: FAR_NODE,
+        vxlan: Some(network),
+    };
+    let over_v6 = TunnelHeaderV6 {
+        source: NODE_V6,
+        far_end: FAR_NODE_V6,
+        vxlan: network,
+        zero_checksum: false,
+    };
+    let way = |egress: Egress| Some(egress.for_frames());
+    let (from, to) = (UPLINK_MAC, FAR_UPLINK_MAC);
+    let remote = |address: IpAddr, egress| Some(Remote { address, egress });
+    let remotes = vec![
+        remote(
+            FAR_NODE.into(),
+            way(Egress::tunnel(UPLINK, Mtu(1450), from, to, &over_v4)),
+        ),
+        remote(
+            FAR_NODE_V6.into(),
+            way(Egress::tunnel_v6(UPLINK, Mtu(1210), from, to, &over_v6)),
+        ),
+        remote("10.30.0.13".parse().unwrap(), None),
+        None,
+    ];
+    let configured = MacAddr([2, 0, 0, 0, 9, 3]);
+    let far = Place::Remote(RemoteId::new(1).unwrap());
+    Bridge {
+        vni: Vni::new(77).unwrap(),
+        udp_port: 4789,
+        ports: STATIONS.to_vec(),
+        remotes: Remotes::new(remotes),
+        stations: [(configured, far)].into_iter().collect(),
+        neighbours: [("10.9.0.3".parse().unwrap(), (configured, false))]
+            .into_iter()
+            .collect(),
+        table: Arc::new(ForwardingTable::new(32, 300, 1)),
+        learning: true,
+        ageing: 300,
+        suppression: true,
+        link_local_groups: false,
+    }
 }
 
 /// What moves packets between the node's ports, and counts how each one ends.
@@ -119,6 +182,9 @@ impl Router {
         let mut slow_path = SlowPath::default();
         let start = Instant::now();
         let mut last = None;
+        // What an input does must not depend on the one before.
+        let bridge = NODE_ON_PAPER.bridges.get(BRIDGE).expect("a bridge");
+        bridge.table.forget(|_| true);
         for (port, frame) in frames {
             let port = port % self.ports.len();
             if last.is_some_and(|last| last != port) {
@@ -192,30 +258,89 @@ impl Router {
         );
         assert_eq!(verdicts.len(), batch.len(), "one verdict a frame");
         for (frame, verdict) in batch.drain(..).zip(&verdicts) {
-            let mut actions = Vec::new();
             match *verdict {
-                Verdict::Transmit(port) => {
-                    well_formed(port, frame.bytes());
-                    self.send(port, frame, account);
-                    continue;
-                }
-                Verdict::Flood(_) => panic!("nothing is bridged on this node"),
-                Verdict::Drop(_) => account.dropped += 1,
                 Verdict::Punt(punt) => {
-                    let punted = Punted {
-                        ingress: Some(ingress),
-                        punt,
-                        packet: frame.bytes().to_vec(),
-                    };
-                    account.punted(slow_path.handle(now, &NODE_ON_PAPER, punted, &mut actions));
-                    let ended = slow_path.tick(now, &NODE_ON_PAPER, &mut actions);
-                    ended.into_iter().for_each(|fate| account.end_waiting(fate));
+                    self.punt(now, (Some(ingress), punt), frame, slow_path, account);
                 }
+                verdict => self.dispose_of_own(now, verdict, frame, slow_path, account),
             }
-            self.pool.give(frame);
-            self.carry_out(now, actions, slow_path, account);
         }
         (self.incoming, self.verdicts) = (batch, verdicts);
+    }
+
+    fn punt(
+        &mut self,
+        now: Instant,
+        (ingress, punt): (Option<PortId>, Punt),
+        frame: Frame,
+        slow_path: &mut SlowPath,
+        account: &mut Account,
+    ) {
+        let mut actions = Vec::new();
+        let punted = Punted {
+            ingress,
+            punt,
+            packet: frame.bytes().to_vec(),
+        };
+        self.pool.give(frame);
+        account.punted(slow_path.handle(now, &NODE_ON_PAPER, punted, &mut actions));
+        let ended = slow_path.tick(now, &NODE_ON_PAPER, &mut actions);
+        ended.into_iter().for_each(|fate| account.end_waiting(fate));
+        self.carry_out(now, actions, slow_path, account);
+    }
+
+    /// The verdict on a packet that the slow path has had already, or a copy.
+    fn dispose_of_own(
+        &mut self,
+        now: Instant,
+        verdict: Verdict,
+        frame: Frame,
+        slow_path: &mut SlowPath,
+        account: &mut Account,
+    ) {
+        match verdict {
+            Verdict::Transmit(port) => {
+                well_formed(port, frame.bytes());
+                self.send(port, frame, account);
+            }
+            Verdict::Flood(flood) => self.flood(now, flood, frame, slow_path, account),
+            Verdict::Punt(punt @ Punt::CutOutside(..)) => {
+                self.punt(now, (None, punt), frame, slow_path, account);
+            }
+            Verdict::Drop(_) | Verdict::Punt(_) => {
+                account.dropped += 1;
+                self.pool.give(frame);
+            }
+        }
+    }
+
+    /// A copy to each target; what is too large is told once.
+    fn flood(
+        &mut self,
+        now: Instant,
+        flood: Flood,
+        frame: Frame,
+        slow_path: &mut SlowPath,
+        account: &mut Account,
+    ) {
+        let mut told = false;
+        let targets: Vec<_> = NODE_ON_PAPER.bridges.targets(flood).collect();
+        assert!(!targets.is_empty(), "somebody is always there");
+        account.originated += targets.len() - 1;
+        for target in targets {
+            let mut copy = self.pool.take().expect("a frame");
+            assert!(copy.fill(frame.bytes(), HEADROOM));
+            let state = &mut self.state;
+            let verdict = forward::deliver(&NODE_ON_PAPER, state, BRIDGE, target, &mut copy);
+            match (verdict, flood.from) {
+                (Verdict::Punt(punt @ Punt::BridgedTooBig(_)), Place::Port(port)) if !told => {
+                    told = true;
+                    self.punt(now, (Some(port), punt), copy, slow_path, account);
+                }
+                _ => self.dispose_of_own(now, verdict, copy, slow_path, account),
+            }
+        }
+        self.pool.give(frame);
     }
 
     fn carry_out(
@@ -226,43 +351,53 @@ impl Router {
         account: &mut Account,
     ) {
         for action in actions {
-            let (port, bytes) = match action {
-                // Nothing is bridged on this node.
-                Action::Tell(_) | Action::Bridge(..) => continue,
-                Action::Originate(packet) => (None, packet),
-                Action::Transmit(port, frame) | Action::Receive(port, frame) => (Some(port), frame),
+            let bytes = match &action {
+                Action::Tell(_) => continue,
+                Action::Originate(bytes)
+                | Action::Transmit(_, bytes)
+                | Action::Receive(_, bytes)
+                | Action::Bridge(.., bytes) => bytes,
             };
             account.originated += 1;
             let mut frame = self.pool.take().expect("a frame");
-            if !frame.fill(&bytes, HEADROOM) {
+            if !frame.fill(bytes, HEADROOM) {
                 account.dropped += 1;
                 self.pool.give(frame);
                 continue;
             }
-            match port {
-                None => match forward::originate(&NODE_ON_PAPER, &mut self.state, &mut frame) {
-                    Verdict::Transmit(port) => {
+            let state = &mut self.state;
+            match action {
+                Action::Tell(_) => {}
+                Action::Originate(_) => {
+                    let verdict = forward::originate(&NODE_ON_PAPER, state, &mut frame);
+                    match verdict {
+                        Verdict::Punt(punt @ Punt::TooBig(_)) => {
+                            self.punt(now, (None, punt), frame, slow_path, account);
+                        }
+                        _ => self.dispose_of_own(now, verdict, frame, slow_path, account),
+                    }
+                }
+                Action::Bridge(id, from, _) => {
+                    let verdict = forward::resume(&NODE_ON_PAPER, state, id, from, &mut frame);
+                    self.dispose_of_own(now, verdict, frame, slow_path, account);
+                }
+                // To a workload that may be ARP.
+                Action::Transmit(port, _) => {
+                    if role(port) == PortRole::Uplink {
                         well_formed(port, frame.bytes());
-                        self.send(port, frame, account);
                     }
-                    Verdict::Flood(_) | Verdict::Drop(_) | Verdict::Punt(_) => {
-                        account.dropped += 1;
-                        self.pool.give(frame);
-                    }
-                },
-                // Answers go to workloads; what was put together comes in by the uplink again.
-                Some(port) if role(port) == PortRole::Uplink => {
-                    let mut again = std::mem::take(&mut self.incoming);
-                    again.push(frame);
-                    self.incoming = again;
+                    self.send(port, frame, account);
+                }
+                // What was put together or cut up comes in again.
+                Action::Receive(port, _) => {
+                    self.incoming.push(frame);
                     self.forward(now, port, slow_path, account);
                 }
-                Some(port) => self.send(port, frame, account),
             }
         }
     }
 
-    fn send(&mut self, port: PortId, frame: underpass::packet::Frame, account: &mut Account) {
+    fn send(&mut self, port: PortId, frame: Frame, account: &mut Account) {
         self.outgoing.push(frame);
         let device = &mut self.ports[usize::from(port.0)];
         account.sent += device.tx(&mut self.pool, &mut self.outgoing).sent;
@@ -295,8 +430,12 @@ fn role(port: PortId) -> PortRole {
     NODE_ON_PAPER.ports[usize::from(port.0)].role
 }
 
-/// What goes out is a packet that another implementation can read, no longer than the link takes.
+/// What goes out is a packet that another implementation can read, no longer than the link takes; what
+/// stations say to one another is their business.
 fn well_formed(port: PortId, frame: &[u8]) {
+    if matches!(role(port), PortRole::Bridge(_)) {
+        return;
+    }
     let (sliced, link) = if role(port) == PortRole::Host {
         (etherparse::SlicedPacket::from_ip(frame), 0)
     } else {
@@ -317,18 +456,21 @@ fn well_formed(port: PortId, frame: &[u8]) {
 }
 
 /// Every reason for a punt, for entries that pick one.
-pub const PUNTS: [Punt; 11] = [
+pub const PUNTS: [Punt; 14] = [
     Punt::Arp,
     Punt::NeighbourDiscovery,
     Punt::ToRouter,
     Punt::NoRoute,
     Punt::Blackhole,
     Punt::TtlExpired,
-    Punt::TooBig(underpass::wire::Mtu(1280)),
+    Punt::TooBig(Mtu(1280)),
     Punt::Unresolved(NextHop(9)),
     Punt::OuterFragment,
     Punt::TunnelError,
     Punt::Dhcp,
+    Punt::Bridged(BRIDGE, Place::Port(STATIONS[0])),
+    Punt::BridgedTooBig(Mtu(1210)),
+    Punt::CutOutside(UPLINK, Mtu(1280)),
 ];
 
 /// Counts what a slow path alone does with packets; everything ends in the end.

@@ -123,6 +123,35 @@ fn bridged_packets_that_may_not_be_cut_cross_a_narrow_link() {
     });
 }
 
+/// Over IPv6 routers do not fragment: what they say of a narrow link in the middle is learnt, and told to the
+/// station whose next frame is too large, though the far end is no node of the cluster.
+#[test]
+fn a_bridges_narrow_ipv6_path_is_learnt_and_told() {
+    run(|world| {
+        world.cluster("vxlanMode: Never", "vxlanMode: Never");
+        narrow_middle(1400);
+        narrow_middle_takes_ipv6();
+        two_stations("id 77 dstport 4789 local fd00:30::12", "fd00:30::11");
+        inside("far", "ip link set br0 mtu 1430");
+        world.start("bridges: [{name: tenants, vni: 77, ports: [cali1], underlay: ipv6}]");
+        ping("pod", FAR_STATION, "");
+        let large = format!("ping -n -c 4 -i 0.5 -W 1 -s 1372 -M do {FAR_STATION}");
+        let told = within("pod", || try_sh(&large));
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(
+            text.contains("mtu = 1330") || text.contains("mtu=1330"),
+            "{text}"
+        );
+        ping("pod", FAR_STATION, "-M do -s 1302");
+        inside("pod", "ip route flush cache; ip -6 route flush cache");
+        tcp("pod", "far", FAR_STATION);
+        tcp("pod", "far", FAR_STATION_V6);
+        tcp("far", "pod", STATION);
+        assert_eq!(world.drops("invalid_quote"), 0);
+        balanced(world);
+    });
+}
+
 /// Each of Flannel's nodes is one station, and flanneld writes what would be learnt: who has which
 /// address, and where it is.
 #[test]

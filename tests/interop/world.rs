@@ -241,6 +241,35 @@ pub fn narrow_middle(mtu: u16) {
     );
 }
 
+/// Has the routers of [`narrow_middle`] carry IPv6 too.
+pub fn narrow_middle_takes_ipv6() {
+    sh(
+        "ip -6 addr add fd00:30::11/64 dev eth0 nodad; ip -6 route add fd00:30::12 via fd00:30::251",
+    );
+    inside(
+        "far",
+        "ip -6 addr add fd00:30::12/64 dev eth0 nodad; ip -6 route add fd00:30::11 via fd00:30::252",
+    );
+    for (namespace, side, ours, other, behind) in [
+        ("mid1", "near", "fd00:30::251", "fd00:31::2", "fd00:30::12"),
+        ("mid2", "far", "fd00:30::252", "fd00:31::1", "fd00:30::11"),
+    ] {
+        let own = if namespace == "mid1" {
+            "fd00:31::1"
+        } else {
+            "fd00:31::2"
+        };
+        inside(
+            namespace,
+            &format!(
+                "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+                 ip addr add {ours}/64 dev {side} nodad; ip addr add {own}/64 dev middle nodad
+                 ip route add {behind}/128 via {other}"
+            ),
+        );
+    }
+}
+
 /// Makes the far node's kernel a VXLAN end as Calico does, over IPv4 or IPv6, with these words more.
 pub fn far_vxlan(over_ipv6: bool, more: &str) {
     let (device, local, mac, mtu) = match over_ipv6 {

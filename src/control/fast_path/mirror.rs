@@ -17,7 +17,7 @@ use crate::forward::{
 use crate::packet::{Link, PortId};
 use crate::port::PortError;
 use crate::port::xdp::fast_path::{
-    ADJACENCIES, FastAdjacency, FastLeadsTo, FastPath, Settings, grace,
+    ADJACENCIES, FENCED_PORTS, FastAdjacency, FastLeadsTo, FastPath, Settings, grace,
 };
 use crate::wire::MacAddr;
 
@@ -301,6 +301,16 @@ fn translate_egress(egress: &Egress) -> FastAdjacency {
     }
 }
 
+/// The UDP ports of all of the node's VXLAN packets, each once.
+fn fenced_ports(snapshot: &Snapshot) -> [[u8; 2]; FENCED_PORTS] {
+    let ports: BTreeSet<u16> = snapshot.vxlan_ports().collect();
+    let mut fenced = [[0; 2]; FENCED_PORTS];
+    for (place, port) in fenced.iter_mut().zip(ports) {
+        *place = port.to_be_bytes();
+    }
+    fenced
+}
+
 fn settings(snapshot: &Snapshot, identification_step: u16) -> Settings {
     let tunnels = &snapshot.tunnels;
     let mut flags = 0;
@@ -320,6 +330,7 @@ fn settings(snapshot: &Snapshot, identification_step: u16) -> Settings {
         node_ipv6: tunnels.v6.map_or([0; 16], |v6| v6.node_address.octets()),
         flags,
         vxlan_port: tunnels.vxlan_port.to_be_bytes(),
+        fenced_ports: fenced_ports(snapshot),
         vtep_mac: tunnels.vtep_mac.0,
         vtep_mac_ipv6: tunnels.v6.map_or([0; 6], |v6| v6.vtep_mac.0),
         vni,

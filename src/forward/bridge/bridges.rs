@@ -113,6 +113,8 @@ impl Bridge {
 pub struct Bridges {
     list: Vec<Bridge>,
     networks: FxHashMap<(u16, Vni), BridgeId>,
+    /// Their UDP ports, each once.
+    udp_ports: Vec<u16>,
     senders: FxHashSet<IpAddr>,
 }
 
@@ -123,6 +125,9 @@ impl Bridges {
         let networks = numbered
             .map(|(bridge, id)| ((bridge.udp_port, bridge.vni), BridgeId(id)))
             .collect();
+        let mut udp_ports: Vec<_> = list.iter().map(|bridge| bridge.udp_port).collect();
+        udp_ports.sort_unstable();
+        udp_ports.dedup();
         let senders = list
             .iter()
             .flat_map(|bridge| bridge.remotes.addresses.keys().copied())
@@ -130,6 +135,7 @@ impl Bridges {
         Self {
             list,
             networks,
+            udp_ports,
             senders,
         }
     }
@@ -146,9 +152,14 @@ impl Bridges {
     }
 
     /// Whether packets to this UDP port are a bridge's.
-    #[cold]
+    #[inline]
     pub fn listen_on(&self, udp_port: u16) -> bool {
-        self.list.iter().any(|bridge| bridge.udp_port == udp_port)
+        self.udp_ports.contains(&udp_port)
+    }
+
+    /// The UDP ports of all, each once, in order.
+    pub fn udp_ports(&self) -> &[u16] {
+        &self.udp_ports
     }
 
     /// The bridge that packets of this network to this UDP port belong to.

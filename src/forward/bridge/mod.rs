@@ -129,7 +129,7 @@ pub fn deliver(
         Place::Remote(remote) => remote,
     };
     match encapsulate(snapshot, state, id, remote, frame) {
-        Ok(port) => Verdict::Transmit(port),
+        Ok(verdict) => verdict,
         // What may be cut up was, before it was flooded.
         Err(Obstacle::TooBig(mtu)) if is_for_one(frame) && !may_be_cut(frame) => {
             let bridge = snapshot.bridges.get(id);
@@ -218,7 +218,7 @@ fn send(
         Course::Remote(remote) => remote,
     };
     match encapsulate(snapshot, state, id, remote, frame) {
-        Ok(port) => Verdict::Transmit(port),
+        Ok(verdict) => verdict,
         Err(Obstacle::TooBig(mtu)) => Verdict::Punt(Punt::BridgedTooBig(mtu)),
         Err(Obstacle::Reason(reason)) => reason.into(),
     }
@@ -246,7 +246,7 @@ enum Obstacle {
     Reason(DropReason),
 }
 
-/// Pushes the outer header to a remote before the frame; the port to send by.
+/// Pushes the outer header to a remote before the frame; what is to be done with the two.
 #[inline]
 fn encapsulate(
     snapshot: &Snapshot,
@@ -254,16 +254,21 @@ fn encapsulate(
     id: BridgeId,
     remote: RemoteId,
     frame: &mut Frame,
-) -> Result<PortId, Obstacle> {
+) -> Result<Verdict, Obstacle> {
     let bridge = snapshot.bridges.get(id);
     let egress = bridge
         .and_then(|bridge| bridge.remotes.get(remote)?.egress.as_ref())
         .ok_or(Obstacle::Reason(DropReason::NeighbourUnresolved))?;
-    if is_too_big(frame, egress.mtu) {
+    let too_big = is_too_big(frame, egress.mtu);
+    if too_big && !need_not_be_smaller(frame) {
         return Err(Obstacle::TooBig(egress.mtu));
     }
     encap::push_frame(egress, state, frame).map_err(Obstacle::Reason)?;
-    Ok(egress.port)
+    Ok(if too_big {
+        Verdict::Punt(Punt::CutOutside(egress.port, egress.path_mtu()))
+    } else {
+        Verdict::Transmit(egress.port)
+    })
 }
 
 fn flood(bridge: BridgeId, from: Place) -> Verdict {
@@ -274,6 +279,15 @@ fn flood(bridge: BridgeId, from: Place) -> Verdict {
 #[inline]
 fn is_too_big(frame: &Frame, mtu: Mtu) -> bool {
     frame.len() > usize::from(mtu.0) + ethernet::HEADER_LEN
+}
+
+/// Whether a frame carries an IPv6 packet that fits any link, so that no sender sends it smaller (RFC 8200
+/// section 5): a tunnel through a path that is too narrow for it fragments outside (RFC 2473 section 7.1).
+#[cold]
+fn need_not_be_smaller(frame: &Frame) -> bool {
+    let frame = frame.bytes();
+    matches!(ethernet::network(frame),
+        Some((EtherType::IPV6, at)) if frame.len() - at <= ipv6::MIN_MTU)
 }
 
 /// Whether a frame is for one station.

@@ -9,6 +9,7 @@ struct settings {
     u32 node_ipv6[4];
     u32 flags;
     u16 vxlan_port;
+    u16 fenced_ports[10]; // of VXLAN, the first ones; then zeros
     u16 vtep_mac[3];
     u16 vtep_mac_ipv6[3];
     u8 vni[3];

@@ -159,6 +159,19 @@ INLINE u32 sound_ipv6(const struct ipv6 *ip, const void *end, u32 available)
     return length;
 }
 
+// Whether workloads' datagrams to this port may be VXLAN of a network of the node's.
+INLINE int is_fenced(const struct settings *settings, u16 destination)
+{
+#pragma unroll
+    for (int i = 0; i < 10; i++) {
+        if (!settings->fenced_ports[i])
+            return 0;
+        if (settings->fenced_ports[i] == destination)
+            return 1;
+    }
+    return 0;
+}
+
 // Ports for the flow's hash in `ports`; UP if the transport header is not all there, has an unfinished
 // checksum, or is what a workload must not send. `pseudo` is the sum of the addresses.
 INLINE int read_transport(const struct port *port, const struct settings *settings, const void *header,
@@ -177,7 +190,7 @@ INLINE int read_transport(const struct port *port, const struct settings *settin
     case PROTOCOL_UDP:
         if (length < sizeof(struct udp) || header + sizeof(struct udp) > end)
             return UP;
-        if (port->flags & PORT_WORKLOAD && words[1] == settings->vxlan_port)
+        if (port->flags & PORT_WORKLOAD && is_fenced(settings, words[1]))
             return UP;
         checksum = words[3];
         break;

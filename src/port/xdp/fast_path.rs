@@ -57,6 +57,10 @@ const HOST_BITS: usize = 1 << 16;
 /// Slots for adjacencies; slot 0 is none.
 pub const ADJACENCIES: usize = 16384;
 
+/// UDP ports of VXLAN that a program can tell a workload's packets by: those of the routed network before
+/// and after a change, and one for each that the uplink's program can tell bridges' by.
+pub const FENCED_PORTS: usize = super::steering::MORE_VXLAN_PORTS + 3;
+
 /// What belongs to the node as a whole: `struct settings`. Numbers are in network byte order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -69,6 +73,8 @@ pub struct Settings {
     pub flags: u32,
     /// The UDP port of VXLAN.
     pub vxlan_port: [u8; 2],
+    /// The UDP ports that a workload's packets go up for, then zeros.
+    pub fenced_ports: [[u8; 2]; FENCED_PORTS],
     /// The Ethernet address that inner frames to this node carry.
     pub vtep_mac: [u8; 6],
     /// The same over IPv6.

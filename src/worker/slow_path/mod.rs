@@ -131,7 +131,10 @@ impl SlowPath {
                 lease::dhcp(now, limiter, snapshot, ingress, &packet, actions)
             }
             Punt::ToRouter => self.for_router(now, snapshot, ingress, packet, actions),
-            Punt::Unresolved(next_hop) => self.waiting.add(now, next_hop, packet, hop, actions),
+            Punt::Unresolved(next_hop) => {
+                let from = (ingress, hop);
+                self.waiting.add(now, next_hop, packet, from, actions)
+            }
             Punt::TooBig(mtu) if fragment::allowed(&packet) => {
                 match fragment::fragment(packet, mtu, hop) {
                     Some(fragments) => {
@@ -168,9 +171,26 @@ impl SlowPath {
         actions: &mut Vec<Action>,
     ) -> Vec<Fate> {
         self.advertised.tick(now, snapshot, actions);
-        let mut fates = self.waiting.release(now, snapshot, actions);
+        let (mut fates, given_up) = self.waiting.release(now, snapshot, actions);
+        for packet in given_up {
+            self.tell_unresolved(now, snapshot, &packet, actions);
+        }
         fates.extend(self.reassembly.ended(now));
         fates
+    }
+
+    /// A next hop did not say its Ethernet address: the sender of what waited is told (RFC 1812 section
+    /// 5.2.7.1, RFC 4861 section 7.2.2).
+    fn tell_unresolved(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        (ingress, packet): &(Option<PortId>, Vec<u8>),
+        actions: &mut Vec<Action>,
+    ) {
+        let kind = error::Kind::HostUnreachable;
+        let error = error::message(&voice(snapshot, packet), kind, packet);
+        self.tell(now, error, link_local::answer(snapshot, *ingress), actions);
     }
 
     /// Gives up every packet that still waits.
@@ -325,7 +345,7 @@ impl SlowPath {
         packet: &[u8],
         actions: &mut Vec<Action>,
     ) -> Fate {
-        let Some(found) = quote::read(&snapshot.tunnels, packet) else {
+        let Some(found) = quote::read(snapshot, packet) else {
             return Fate::Dropped(DropReason::InvalidQuote);
         };
         let kind = match found.trouble {
@@ -333,12 +353,17 @@ impl SlowPath {
                 let event = Event::PathMtu(found.far_end, path);
                 actions.push(Action::Tell(event));
                 // What hardly any link has, and what is said where lies were told, is believed only when
-                // the control side says so; the inner sender then hears of it by its next packet.
+                // the control side says so; the inner sender then hears of it by its next packet, as the
+                // sender of a bridged frame always does.
                 let doubted = snapshot.tunnels.peers.is_doubted(found.far_end);
-                if doubted || usize::from(path.0) < ipv6::MIN_MTU {
+                if found.bridged || doubted || usize::from(path.0) < ipv6::MIN_MTU {
                     return Fate::Absorbed;
                 }
                 error::Kind::TooBig(path.less(found.overhead))
+            }
+            // A bridge is no router: what does not arrive is its stations' business.
+            Trouble::Unreachable | Trouble::TimeExceeded if found.bridged => {
+                return Fate::Absorbed;
             }
             Trouble::Unreachable => error::Kind::HostUnreachable,
             // Who gave the outer header its TTL asked for no more hops than it had, as Linux sees it.

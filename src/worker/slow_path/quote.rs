@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::forward::{Adjacency, Encapsulation, OuterTtl, PortRole, Snapshot, Tunnels};
+use crate::forward::{Adjacency, Bridge, BridgeId, Encapsulation, OuterTtl, PortRole, Snapshot};
 use crate::wire::icmp::{self, Icmp, codes, types};
 use crate::wire::icmpv6::{self, Icmpv6};
 use crate::wire::ipv4::{self, Ipv4, protocol};
@@ -36,6 +36,8 @@ pub(super) struct TunnelError<'a> {
     pub overhead: u16,
     /// As much of the inner packet as is quoted; perhaps nothing.
     pub inner: &'a [u8],
+    /// Whether it was a bridge's packet: what is within was not routed here.
+    pub bridged: bool,
 }
 
 /// Why a tunnel packet did not get through.
@@ -51,15 +53,15 @@ pub(super) enum Trouble {
 
 /// Reads a packet with an ICMP error: destination unreachable, time exceeded, or ICMPv6's packet too
 /// big; nothing if it is not to be believed.
-pub(super) fn read<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
+pub(super) fn read<'a>(snapshot: &Snapshot, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     match packet.first()? >> 4 {
-        4 => read_v4(tunnels, packet),
-        6 => read_v6(tunnels, packet),
+        4 => read_v4(snapshot, packet),
+        6 => read_v6(snapshot, packet),
         _ => None,
     }
 }
 
-fn read_v4<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
+fn read_v4<'a>(snapshot: &Snapshot, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     let ip = Ipv4::parse(packet).ok()?;
     if ip.protocol != protocol::ICMP || ip.is_fragment() {
         return None;
@@ -68,36 +70,40 @@ fn read_v4<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     let icmp = Icmp::parse(message).ok()?;
     let quoted = quotation(&icmp, message.get(icmp::HEADER_LEN..)?);
     let outer = Ipv4::parse_quoted(quoted).ok()?;
-    let ours = tunnels.node_address == Some(outer.source)
-        && tunnels.peers.contains(outer.destination)
+    let ours = snapshot.tunnels.node_address == Some(outer.source)
         && outer.header_len == ipv4::HEADER_LEN
         && outer.fragment_offset == 0;
     if !ours {
         return None;
     }
     let quoted = &quoted[..quoted.len().min(outer.total_len)];
-    let overhead = match outer.protocol {
-        protocol::IPIP => Encapsulation::Ipip.overhead(),
-        protocol::UDP
-            if is_our_vxlan(tunnels, outer.payload_len(), &quoted[ipv4::HEADER_LEN..]) =>
-        {
-            Encapsulation::Vxlan.overhead()
+    let far_end = outer.destination.into();
+    let (overhead, network) = match outer.protocol {
+        protocol::IPIP => (Encapsulation::Ipip.overhead(), Network::Routed),
+        protocol::UDP => {
+            let behind = &quoted[ipv4::HEADER_LEN..];
+            let network = vxlan_network(snapshot, outer.payload_len(), behind)?;
+            (Encapsulation::Vxlan.overhead(), network)
         }
         _ => return None,
     };
+    if !network.has(snapshot, far_end) {
+        return None;
+    }
     if outer.total_len < usize::from(overhead) + ipv4::HEADER_LEN {
         return None;
     }
     Some(TunnelError {
-        far_end: outer.destination.into(),
+        far_end,
         trouble: trouble(&icmp, &outer)?,
         overhead,
         inner: quoted.get(usize::from(overhead)..).unwrap_or_default(),
+        bridged: network != Network::Routed,
     })
 }
 
 /// The same over IPv6, where a tunnel packet may be quoted as a first fragment: one that was cut outside.
-fn read_v6<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
+fn read_v6<'a>(snapshot: &Snapshot, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     let ip = Ipv6::parse(packet).ok()?;
     if ip.next_header != protocol::ICMPV6 {
         return None;
@@ -106,9 +112,7 @@ fn read_v6<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
     let icmp = Icmpv6::parse(ip.source, ip.destination, message).ok()?;
     let quoted = quotation_v6(&icmp, message.get(icmpv6::HEADER_LEN..)?);
     let outer = Ipv6::parse_quoted(quoted).ok()?;
-    let ours =
-        tunnels.v6?.node_address == outer.source && tunnels.peers.contains(outer.destination);
-    if !ours {
+    if snapshot.tunnels.v6?.node_address != outer.source {
         return None;
     }
     let quoted = &quoted[..quoted.len().min(outer.total_len())];
@@ -136,11 +140,14 @@ fn read_v6<'a>(tunnels: &Tunnels, packet: &'a [u8]) -> Option<TunnelError<'a>> {
             u16::from_be_bytes([length[0], length[1]]).into()
         })
     });
-    is_our_vxlan(tunnels, datagram_len, behind).then_some(TunnelError {
-        far_end: outer.destination.into(),
+    let far_end = outer.destination.into();
+    let network = vxlan_network(snapshot, datagram_len, behind)?;
+    network.has(snapshot, far_end).then_some(TunnelError {
+        far_end,
         trouble,
         overhead: Encapsulation::VxlanOverIpv6.overhead(),
         inner: quoted.get(usize::from(overhead)..).unwrap_or_default(),
+        bridged: network != Network::Routed,
     })
 }
 
@@ -243,21 +250,51 @@ fn quotation<'a>(icmp: &Icmp, behind_header: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// Whether what is quoted behind the outer IP header is as our tunnels write it: a datagram of that
-/// length.
-fn is_our_vxlan(tunnels: &Tunnels, datagram_len: usize, behind: &[u8]) -> bool {
-    let Some(header) = behind.first_chunk::<{ udp::HEADER_LEN }>() else {
-        return false;
-    };
+/// A network that a quoted tunnel packet belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Routed,
+    Bridge(BridgeId),
+    /// One of the bridges that use this UDP port: too little is quoted to say which.
+    SomeBridge(u16),
+}
+
+impl Network {
+    /// Whether this node sends packets of this network to that far end.
+    fn has(self, snapshot: &Snapshot, far_end: IpAddr) -> bool {
+        let has = |bridge: &Bridge| bridge.remotes.at(far_end).is_some();
+        match self {
+            Self::Routed => snapshot.tunnels.peers.contains(far_end),
+            Self::Bridge(id) => snapshot.bridges.get(id).is_some_and(has),
+            Self::SomeBridge(port) => {
+                let mut bridges = snapshot.bridges.iter().map(|(_, bridge)| bridge);
+                bridges.any(|bridge| bridge.udp_port == port && has(bridge))
+            }
+        }
+    }
+}
+
+/// The network of what is quoted behind the outer IP header, if that is as our tunnels write it: a
+/// datagram of that length.
+fn vxlan_network(snapshot: &Snapshot, datagram_len: usize, behind: &[u8]) -> Option<Network> {
+    let header = behind.first_chunk::<{ udp::HEADER_LEN }>()?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let datagram = word(0) >= FIRST_SOURCE_PORT
-        && word(2) == tunnels.vxlan_port
-        && usize::from(word(4)) == datagram_len;
-    let payload = &behind[udp::HEADER_LEN..];
+    if word(0) < FIRST_SOURCE_PORT || usize::from(word(4)) != datagram_len {
+        return None;
+    }
+    let (port, payload) = (word(2), &behind[udp::HEADER_LEN..]);
+    let tunnels = &snapshot.tunnels;
+    if payload.len() >= vxlan::HEADER_LEN + ethernet::HEADER_LEN {
+        let vni = Vxlan::parse(payload).ok()?.vni;
+        if tunnels.is_routed(port, vni) {
+            return Some(Network::Routed);
+        }
+        return snapshot.bridges.network(port, vni).map(Network::Bridge);
+    }
     // The least quotation ends with the UDP header.
-    let network = payload.len() < vxlan::HEADER_LEN + ethernet::HEADER_LEN
-        || Vxlan::parse(payload).is_ok_and(|vxlan| vxlan.vni == tunnels.vni);
-    datagram && network
+    let routed = tunnels.listen_on(port).then_some(Network::Routed);
+    let bridged = snapshot.bridges.listen_on(port);
+    routed.or(bridged.then_some(Network::SomeBridge(port)))
 }
 
 fn trouble(icmp: &Icmp, outer: &Ipv4) -> Option<Trouble> {
@@ -291,13 +328,31 @@ fn plateau_below(total_len: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fib::Fib;
+    use crate::forward::{RouterAddresses, Tunnels};
     use crate::wire::{MacAddr, Vni};
+    use crate::worker::publish::Quiescence;
     use etherparse::{Icmpv4Type, IpNumber, Ipv4Header, icmpv4};
     use proptest::prelude::*;
 
     const NODE: [u8; 4] = [10, 30, 0, 11];
     const FAR: [u8; 4] = [10, 30, 0, 12];
     const ROUTER: [u8; 4] = [10, 30, 0, 254];
+
+    fn snapshot() -> Snapshot {
+        let (fib, _) = Fib::new(Quiescence::new());
+        Snapshot {
+            fib,
+            adjacencies: Vec::new(),
+            ports: Vec::new(),
+            tunnels: tunnels(),
+            router: RouterAddresses {
+                v4: NODE.into(),
+                v6: RouterAddresses::GATEWAY_V6,
+            },
+            bridges: Default::default(),
+        }
+    }
 
     fn tunnels() -> Tunnels {
         Tunnels {
@@ -365,8 +420,8 @@ mod tests {
     }
 
     fn told(packet: &[u8]) -> Option<Trouble> {
-        let tunnels = tunnels();
-        let found = read(&tunnels, packet)?;
+        let snapshot = snapshot();
+        let found = read(&snapshot, packet)?;
         assert_eq!(found.far_end, std::net::Ipv4Addr::from(FAR));
         Some(found.trouble)
     }
@@ -376,8 +431,8 @@ mod tests {
         for (offender, overhead) in [(ipip(), 20), (vxlan(), 50)] {
             for quoted in [28, 64, 548, 1500] {
                 let packet = too_big(1400, &offender[..quoted]);
-                let tunnels = tunnels();
-                let found = read(&tunnels, &packet).unwrap();
+                let snapshot = snapshot();
+                let found = read(&snapshot, &packet).unwrap();
                 assert_eq!(found.trouble, Trouble::TooBig(Mtu(1400)));
                 assert_eq!(found.overhead, overhead);
                 let inner = offender[..quoted].get(usize::from(overhead)..);
@@ -450,8 +505,8 @@ mod tests {
         packet[22..24].fill(0);
         let sum = crate::wire::checksum::of(&packet[20..]);
         packet[22..24].copy_from_slice(&sum.to_be_bytes());
-        let tunnels = tunnels();
-        assert_eq!(read(&tunnels, &packet).unwrap().inner.len(), 108);
+        let snapshot = snapshot();
+        assert_eq!(read(&snapshot, &packet).unwrap().inner.len(), 108);
     }
 
     #[test]
@@ -487,7 +542,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            read(&tunnels(), &bytes);
+            read(&snapshot(), &bytes);
         }
 
         /// Damage behind right checksums, which is what a forger sends.
@@ -503,8 +558,8 @@ mod tests {
                 quoted[at] = byte;
             }
             let packet = too_big(mtu, &quoted[..cut]);
-            let tunnels = tunnels();
-            if let Some(found) = read(&tunnels, &packet) {
+            let snapshot = snapshot();
+            if let Some(found) = read(&snapshot, &packet) {
                 prop_assert!(found.inner.len() <= cut);
                 if let Trouble::TooBig(mtu) = found.trouble {
                     prop_assert!(mtu.0 >= LEAST_MTU);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Action, Event, Fate};
 use crate::fib::NextHop;
 use crate::forward::{Adjacency, Snapshot};
-use crate::packet::DropReason;
+use crate::packet::{DropReason, PortId};
 use crate::wire::{ipv4, ipv6};
 
 /// Packets that wait at most, over all next hops.
@@ -34,6 +34,7 @@ struct Question {
 
 #[derive(Debug)]
 struct Packet {
+    ingress: Option<PortId>,
     bytes: Vec<u8>,
     next_hop: NextHop,
     until: Instant,
@@ -46,7 +47,7 @@ impl Waiting {
         now: Instant,
         next_hop: NextHop,
         mut bytes: Vec<u8>,
-        hop: bool,
+        (ingress, hop): (Option<PortId>, bool),
         actions: &mut Vec<Action>,
     ) -> Fate {
         if hop && !take_hop(&mut bytes) {
@@ -62,6 +63,7 @@ impl Waiting {
         let question = Question { asked, packets };
         self.questions.entry(next_hop).or_insert(question).packets += 1;
         self.packets.push(Packet {
+            ingress,
             bytes,
             next_hop,
             until: now + PATIENCE,
@@ -70,14 +72,15 @@ impl Waiting {
     }
 
     /// Sends the packets whose next hop is known by now, drops those that waited long enough, and
-    /// asks again for what the others wait for.
+    /// asks again for what the others wait for. How each ended, and those that were dropped, each with the
+    /// port that it came in by.
     pub(super) fn release(
         &mut self,
         now: Instant,
         snapshot: &Snapshot,
         actions: &mut Vec<Action>,
-    ) -> Vec<Fate> {
-        let mut fates = Vec::new();
+    ) -> (Vec<Fate>, Vec<(Option<PortId>, Vec<u8>)>) {
+        let (mut fates, mut given_up) = (Vec::new(), Vec::new());
         self.packets.retain_mut(|packet| {
             let adjacency = snapshot.adjacencies.get(packet.next_hop.0 as usize);
             let unresolved = matches!(adjacency, Some(Adjacency::Unresolved));
@@ -87,16 +90,18 @@ impl Waiting {
             if let Some(question) = self.questions.get_mut(&packet.next_hop) {
                 question.packets -= 1;
             }
+            let bytes = std::mem::take(&mut packet.bytes);
             fates.push(if unresolved {
+                given_up.push((packet.ingress, bytes));
                 Fate::Dropped(DropReason::NeighbourUnresolved)
             } else {
-                actions.push(Action::Originate(std::mem::take(&mut packet.bytes)));
+                actions.push(Action::Originate(bytes));
                 Fate::Absorbed
             });
             false
         });
         self.ask_again(now, actions);
-        fates
+        (fates, given_up)
     }
 
     fn ask_again(&mut self, now: Instant, actions: &mut Vec<Action>) {
