@@ -40,6 +40,30 @@ fn ipip_both_ways() {
     });
 }
 
+/// A link in the middle that is narrower than both ends': near, the pod is told of it; far, the router there
+/// fragments, and underpass puts together.
+#[test]
+fn a_narrow_link_in_the_middle_of_ipip_is_learnt_and_told() {
+    run(|world| {
+        world.cluster("ipipMode: Always", "vxlanMode: Never");
+        narrow_middle(1400);
+        // The peer's sockets leave DF clear.
+        inside("far", "echo 1 > /proc/sys/net/ipv4/ip_no_pmtu_disc");
+        let peer = Peer::start();
+        world.start("");
+        tcp("pod", "far", FAR_POD);
+        tcp("far", "pod", POD);
+        // 1380 bytes with IP and ICMP headers, and 20 around them.
+        ping("pod", FAR_POD, "-M do -s 1352");
+        let learnt = inside("pod", &format!("ip route get {FAR_POD}"));
+        assert!(learnt.contains("mtu 1380"), "{learnt}");
+        let capture = Capture::start("far", "ip proto 4 and src 10.30.0.12");
+        ping("far", POD, "-s 1400");
+        assert!(capture.stop().iter().any(|frame| frame.len() > 1400 + 14));
+        drop(peer);
+    });
+}
+
 fn pod() -> Ipv4Addr {
     POD.parse().expect("an address")
 }

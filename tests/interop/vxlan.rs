@@ -111,6 +111,25 @@ fn a_narrow_link_in_the_middle_is_learnt_and_told() {
     });
 }
 
+/// The same over IPv6, where no router fragments: each end learns of the link, and tells who sends.
+#[test]
+fn a_narrow_link_in_the_middle_of_an_ipv6_underlay_is_learnt_and_told() {
+    run(|world| {
+        world.cluster(VXLAN, VXLAN);
+        narrow_middle(1400);
+        narrow_middle_takes_ipv6();
+        far_vxlan(true, "");
+        world.start("");
+        tcp("pod", "far", FAR_POD_V6);
+        tcp("far", "pod", POD_V6);
+        // 1330 bytes with IPv6 and ICMPv6 headers, and 70 around them.
+        ping("pod", FAR_POD_V6, "-M do -s 1282");
+        let learnt = inside("pod", &format!("ip -6 route get {FAR_POD_V6}"));
+        assert!(learnt.contains("mtu 1330"), "{learnt}");
+        assert_eq!(world.drops("invalid_quote"), 0);
+    });
+}
+
 fn over_ipv4(checksums: &str) {
     run(|world| {
         world.cluster(VXLAN, VXLAN);

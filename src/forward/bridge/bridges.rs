@@ -151,9 +151,15 @@ impl Bridges {
         (0..).map(BridgeId).zip(&self.list)
     }
 
-    /// Whether packets to this UDP port are a bridge's.
-    #[inline]
+    /// Whether packets to this UDP port are a bridge's; nodes without one are asked for each packet.
+    #[inline(always)]
     pub fn listen_on(&self, udp_port: u16) -> bool {
+        !self.udp_ports.is_empty() && self.have_port(udp_port)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn have_port(&self, udp_port: u16) -> bool {
         self.udp_ports.contains(&udp_port)
     }
 
