@@ -86,6 +86,7 @@ fn run(count: usize) -> f64 {
         let worker = Worker::new(Parts {
             number,
             identifications: count as u16,
+            first_identification: 0,
             cpu: Some(number),
             ports: vec![Box::new(Source::new(number)), Box::new(Sink::new())],
             owners: vec![None, None],

@@ -317,7 +317,16 @@ fn inner(
         2 => 1380 + random.below(100),
         _ => random.below(200),
     };
-    let payload: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
+    let mut payload: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
+    // What an ICMP error would quote.
+    if random.one_in(4) {
+        let inner = udp(FAR_IPIP, POD, 64, b"quoted");
+        payload = match random.below(3) {
+            0 => ipip(NODE, FAR_NODE, &inner),
+            1 => vxlan(FAR_NODE, CALICO_VXLAN, &ethernet(VTEP_MAC, POD_MAC, &inner)),
+            _ => inner,
+        };
+    }
     let ttl = random.pick(&[64, 64, 64, 255, 3, 2, 1, 0]);
     let source = random.pick(sources);
     let same_family = |address: &&IpAddr| address.is_ipv4() == source.is_ipv4();
@@ -446,7 +455,7 @@ fn generate(random: &mut Random) -> (PortId, Vec<u8>) {
         fates::UNRESOLVED.into(),
         NODE.into(),
     ];
-    let odd: [IpAddr; 9] = [
+    let odd: [IpAddr; 10] = [
         fates::WORLD.into(),
         fates::NOWHERE.into(),
         fates::NOBODY.into(),
@@ -455,6 +464,7 @@ fn generate(random: &mut Random) -> (PortId, Vec<u8>) {
         "::1".parse().unwrap(),
         "fe80::9".parse().unwrap(),
         FAR_NODE.into(),
+        POD.to_ipv6_mapped().into(),
         stranger,
     ];
     let all: Vec<IpAddr> = pods.iter().chain(&far).chain(&odd).copied().collect();
@@ -518,7 +528,8 @@ fn outer(random: &mut Random, packet: &[u8]) -> Vec<u8> {
 
 fn vxlan_over_ipv6(random: &mut Random, header: [u8; 8], frame: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    let sender = random.pick(&[FAR_NODE_V6, FAR_NODE_V6, FAR_NODE_V6, POD_V6]);
+    let as_v6 = FAR_NODE.to_ipv6_mapped();
+    let sender = random.pick(&[FAR_NODE_V6, FAR_NODE_V6, FAR_NODE_V6, POD_V6, as_v6]);
     etherparse::PacketBuilder::ipv6(sender.octets(), NODE_V6.octets(), 64)
         .udp(50000, 4789)
         .write(&mut packet, &[&header[..], frame].concat())

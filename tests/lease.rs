@@ -221,6 +221,17 @@ fn a_router_advertises_itself_now_and_again() {
     slow_path.tick(now + Duration::from_secs(599), &snapshot, &mut actions);
     assert_eq!(actions, []);
     slow_path.tick(now + Duration::from_secs(600), &snapshot, &mut actions);
+    assert_eq!(transmitted(&actions), Some(first.clone()));
+    // Asked again and again, it answers all at once after three seconds.
+    actions.clear();
+    for millis in [100, 1500, 2900] {
+        let later = now + Duration::from_secs(600) + Duration::from_millis(millis);
+        let fate = slow_path.handle(later, &snapshot, packet(&solicitation), &mut actions);
+        assert_eq!(fate, Fate::Absorbed);
+        slow_path.tick(later, &snapshot, &mut actions);
+        assert_eq!(actions, []);
+    }
+    slow_path.tick(now + Duration::from_secs(603), &snapshot, &mut actions);
     assert_eq!(transmitted(&actions), Some(first));
     // From a router's far side, or of a workload without IPv6, it is not heeded.
     actions.clear();

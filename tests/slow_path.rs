@@ -19,6 +19,7 @@ use underpass::fib::NextHop;
 use underpass::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
 use underpass::packet::DropReason;
 use underpass::port::PortId;
+use underpass::wire::nd::{NeighbourKind, NeighbourMessage};
 use underpass::wire::{MacAddr, Mtu};
 use underpass::worker::slow_path::{Action, Event, Fate, Punted, SlowPath};
 
@@ -145,6 +146,31 @@ fn a_solicitation_is_answered_for_any_address_but_the_workloads_own() {
     }
 }
 
+/// Who asks by unicast need not say where it is; a group's Ethernet address would not reach it.
+#[test]
+fn a_solicitation_without_its_senders_address_is_answered_to_the_station() {
+    let mut core = Core::new();
+    let message = NeighbourMessage {
+        kind: NeighbourKind::Solicitation,
+        source: POD_V6,
+        destination: GATEWAY_V6,
+        target: GATEWAY_V6,
+        link_address: None,
+    };
+    let mut packet = vec![0; 200];
+    let length = message.write(&mut packet);
+    packet.truncate(length);
+    let (fate, actions) = core.handle(WORKLOAD, Punt::NeighbourDiscovery, packet.clone());
+    assert_eq!(fate, Fate::Absorbed);
+    let frame = transmitted(&actions, WORKLOAD);
+    assert_eq!(frame[..6], POD_MAC.0);
+    advertisement(frame, GATEWAY_V6, POD_V6);
+    // Where it is not known, nothing is sent to nobody.
+    core.snapshot.adjacencies.clear();
+    let result = core.handle(WORKLOAD, Punt::NeighbourDiscovery, packet);
+    assert_eq!(result, (NOT_ANSWERED, vec![]));
+}
+
 #[test]
 fn duplicate_address_detection_finds_the_gateways_address_only() {
     let nobody = Ipv6Addr::UNSPECIFIED;
@@ -214,13 +240,10 @@ fn an_echo_request_to_the_gateway_is_answered_and_nothing_else_is() {
 
     let mut damaged = request.clone();
     *damaged.last_mut().unwrap() ^= 1;
-    let mut fragment = request.clone();
-    rewrite(&mut fragment, |header| header.more_fragments = true);
     let tcp = PacketBuilder::ipv4(POD.octets(), GATEWAY.octets(), 64).tcp(1, 80, 2, 1024);
     for packet in [
         ping(Icmpv4Type::EchoReply(echo)),
         damaged,
-        fragment,
         written(tcp, b""),
         request[..10].to_vec(),
         vec![],
@@ -228,6 +251,52 @@ fn an_echo_request_to_the_gateway_is_answered_and_nothing_else_is() {
         let result = Core::new().handle(WORKLOAD, Punt::ToRouter, packet);
         assert_eq!(result, (NOT_ANSWERED, vec![]));
     }
+}
+
+/// As `ping -s 3000` sends it; the answer, too, comes in pieces that any link takes.
+#[test]
+fn an_echo_request_in_fragments_is_answered() {
+    let words: Vec<u8> = (0..3000_u32).map(|n| (n * 7) as u8).collect();
+    let echo = etherparse::IcmpEchoHeader { id: 7, seq: 8 };
+    let v4 = PacketBuilder::ipv4(POD.octets(), GATEWAY.octets(), 64).icmpv4_echo_request(7, 8);
+    let mut request = written(v4, &words);
+    rewrite(&mut request, |header| {
+        header.dont_fragment = false;
+        header.identification = 77;
+    });
+    let mut core = Core::new();
+    let (_, pieces) = core.handle(WORKLOAD, Punt::TooBig(Mtu(1500)), request);
+    let pieces: Vec<Vec<u8>> = originated(&pieces).into_iter().map(Vec::from).collect();
+    assert_eq!(pieces.len(), 3);
+    let mut answers = Vec::new();
+    for (nth, piece) in pieces.into_iter().rev().enumerate() {
+        let (fate, actions) = core.handle(WORKLOAD, Punt::ToRouter, piece);
+        assert_eq!(fate, if nth < 2 { Fate::Waits } else { Fate::Absorbed });
+        answers.extend(actions);
+    }
+    assert_eq!(core.tick().0, [Fate::Absorbed; 2]);
+    let answers = originated(&answers);
+    assert!(answers.iter().all(|piece| piece.len() <= 1280));
+    let (header, message) = etherparse::Icmpv4Header::from_slice(&reassembled(&answers))
+        .map(|(header, message)| (header, message.to_vec()))
+        .unwrap();
+    assert_eq!(
+        (header.icmp_type, message),
+        (Icmpv4Type::EchoReply(echo), words)
+    );
+}
+
+#[test]
+fn a_fragment_in_a_fragment_is_for_nobody() {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 24, 44, 64];
+    packet.extend(POD_V6.octets());
+    packet.extend(GATEWAY_V6.octets());
+    // Three fragment headers, each of a whole packet.
+    for _ in 0..3 {
+        packet.extend([44, 0, 0, 0, 0, 0, 0, 7]);
+    }
+    let result = Core::new().handle(WORKLOAD, Punt::ToRouter, packet);
+    assert_eq!(result, (Fate::Dropped(DropReason::OuterFragment), vec![]));
 }
 
 // Errors.
@@ -276,7 +345,17 @@ fn a_datagram_to_the_router_finds_no_port() {
     assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(expected));
     assert_eq!(quoted, packet);
 
+    // With a wrong checksum it is for nobody.
+    let mut damaged = packet.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let result = Core::new().handle(WORKLOAD, Punt::ToRouter, damaged);
+    assert_eq!(result, (NOT_ANSWERED, vec![]));
+
     let packet = udp6(POD_V6, "fd00:30::11".parse().unwrap(), 1, b"traceroute");
+    let mut without = packet.clone();
+    without[46..48].fill(0);
+    let result = Core::new().handle(WORKLOAD, Punt::ToRouter, without);
+    assert_eq!(result, (NOT_ANSWERED, vec![]), "IPv6 has none without");
     let (fate, actions) = Core::new().handle(WORKLOAD, Punt::ToRouter, packet);
     assert_eq!(fate, Fate::Absorbed);
     let expected = icmpv6::DestUnreachableCode::Port;
@@ -610,9 +689,24 @@ fn only_so_many_wait_and_all_are_counted_at_the_end() {
     let waiting = fates.iter().filter(|fate| **fate == Fate::Waits).count();
     let refused = Fate::Dropped(DropReason::NeighbourUnresolved);
     let dropped = fates.iter().filter(|fate| **fate == refused).count();
-    assert_eq!((waiting, dropped), (256, 744));
+    assert_eq!((waiting, dropped), (128, 872));
+    // Others wait for their next hops all the same, and each next hop's first when all room is taken.
+    let mut asked = 0;
+    for hop in 10..30 {
+        let hop = NextHop(hop);
+        core.snapshot.adjacencies.resize(30, Adjacency::Unresolved);
+        for nth in 0..128 {
+            let (fate, actions) = core.wait(WORKLOAD, hop, udp(POD, FAR_IPIP, 64, b""));
+            asked += actions.len();
+            assert!(fate == Fate::Waits || nth > 0, "{hop:?}");
+        }
+    }
+    assert_eq!(asked, 20, "once each, however many wait");
     let given_up = core.core.stop();
-    assert_eq!(given_up, vec![Fate::Dropped(DropReason::Shutdown); 256]);
+    assert_eq!(
+        given_up,
+        vec![Fate::Dropped(DropReason::Shutdown); 512 + 17]
+    );
     assert!(core.core.stop().is_empty());
 }
 

@@ -282,6 +282,44 @@ fn a_tunnel_packet_whose_ttl_ran_out_is_an_unreachable_host_to_the_inner_sender(
     }
 }
 
+/// Far ends of other makes put fragments together, and would believe it.
+#[test]
+fn a_workloads_error_about_a_tunnel_packet_is_refused_in_fragments_too() {
+    let snapshot = snapshot();
+    let outer = sent(&snapshot, &udp(POD, FAR_IPIP, 64, &[0x5a; 400]));
+    let why = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 600 };
+    let error = from_to(POD, FAR_NODE, &error(why, &outer));
+    let first = |length: usize| {
+        let mut packet = error[..20 + length].to_vec();
+        rewrite(&mut packet, |header| {
+            header.total_len = 20 + length as u16;
+            header.more_fragments = true;
+        });
+        forward_one(&snapshot, WORKLOAD, &from_pod(&packet)).0
+    };
+    let refused = Verdict::Drop(DropReason::TunnelFromWorkload);
+    for length in [8, 32, 120, 200] {
+        assert_eq!(first(length), refused, "{length}");
+    }
+    // An error about something else passes, in fragments or not.
+    let dns = error_about(&udp(FAR_NODE, POD, 64, &[1; 200]));
+    assert_ne!(forward_one(&snapshot, WORKLOAD, &from_pod(&dns)).0, refused);
+    let mut piece = dns[..20 + 160].to_vec();
+    rewrite(&mut piece, |header| {
+        header.total_len = 180;
+        header.more_fragments = true;
+    });
+    assert_ne!(
+        forward_one(&snapshot, WORKLOAD, &from_pod(&piece)).0,
+        refused
+    );
+}
+
+/// A port unreachable from the pod.
+fn error_about(quoted: &[u8]) -> Vec<u8> {
+    from_to(POD, FAR_NODE, &error(DestUnreachableHeader::Port, quoted))
+}
+
 #[test]
 fn a_ttl_that_ran_out_is_told_as_often_as_other_errors() {
     let snapshot = snapshot();

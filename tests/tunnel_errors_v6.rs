@@ -293,6 +293,23 @@ fn a_workload_may_not_send_errors_about_tunnel_packets_over_ipv6() {
         .unwrap();
     let (verdict, _) = forward_one(&snapshot, WORKLOAD, &from_pod(&packet));
     assert_eq!(verdict, Verdict::Drop(DropReason::TunnelFromWorkload));
+    // Nor behind other headers, or in fragments.
+    let options = [58, 0, 1, 4, 0, 0, 0, 0];
+    let mut hidden = [&packet[..40], &options, &packet[40..]].concat();
+    hidden[6] = 60;
+    let length = (hidden.len() - 40) as u16;
+    hidden[4..6].copy_from_slice(&length.to_be_bytes());
+    let (verdict, _) = forward_one(&snapshot, WORKLOAD, &from_pod(&hidden));
+    assert_eq!(verdict, Verdict::Drop(DropReason::TunnelFromWorkload));
+    for room in [8, 64, 128] {
+        let first = &fragments(&packet, room)[0][14..];
+        let (verdict, _) = forward_one(&snapshot, WORKLOAD, &from_pod(first));
+        assert_eq!(
+            verdict,
+            Verdict::Drop(DropReason::TunnelFromWorkload),
+            "{room}"
+        );
+    }
     // Nor tunnel packets themselves, behind whatever headers.
     let mut tunnel = outer.clone();
     tunnel[8..24].copy_from_slice(&POD_V6.octets());

@@ -516,7 +516,7 @@ impl Probe<'_> {
 }
 
 /// A number that nobody who does not see our packets knows.
-fn unguessable() -> u32 {
+pub(super) fn unguessable() -> u32 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() as u32
 }

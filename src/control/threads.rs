@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use mio::Poll;
 
 use super::apply::Forwarding;
 use super::ports::OpenPorts;
+use super::probe::unguessable;
 use crate::forward::RouterAddresses;
 use crate::packet::Frame;
 use crate::port::xdp::fast_path;
@@ -84,6 +85,7 @@ impl Threads {
                 quiescence: forwarding.quiescence().register(),
                 counters: counted,
                 identifications: identifications(config),
+                first_identification: first_identification(),
             })?);
         }
         let slow_counters = Arc::new(Counters::new(port_count));
@@ -96,6 +98,7 @@ impl Threads {
             snapshot: forwarding.published(),
             quiescence: forwarding.quiescence().register(),
             counters: slow_counters,
+            first_identification: unguessable(),
         };
         let handles = Handles {
             workers: Vec::new(),
@@ -244,6 +247,13 @@ pub fn identifications(config: &NodeConfig) -> u16 {
         FastPathWanted::Auto | FastPathWanted::On => fast_path::cpus(),
     };
     (config.worker_count() + cpus) as u16
+}
+
+/// Where this process' outer identifications begin: not where those of the process before did, of whose packets
+/// fragments may still be waited for (RFC 6864 section 4.1), nor where anybody can guess (RFC 7739).
+pub fn first_identification() -> u16 {
+    static FIRST: LazyLock<u16> = LazyLock::new(|| unguessable() as u16);
+    *FIRST
 }
 
 type Inboxes = Vec<(Poll, Inbox)>;

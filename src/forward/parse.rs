@@ -1,6 +1,6 @@
 //! Stage 1: the link header comes off, the IP header is checked.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{PortConfig, PortRole, Punt, RouterAddresses, Verdict};
 use crate::packet::Link;
@@ -221,10 +221,14 @@ fn is_solicitation(ip: &Ipv6, frame: &Frame) -> bool {
 pub(super) fn martian_source(source: IpAddr) -> bool {
     match source {
         IpAddr::V4(source) => never_forwarded_v4(source),
-        IpAddr::V6(source) => {
-            source.is_multicast() || source.is_loopback() || source.is_unspecified()
-        }
+        IpAddr::V6(source) => source.is_multicast() || never_forwarded_v6(source),
     }
+}
+
+/// Addresses of no packet between nodes: loopback, none, and IPv4 in IPv6's clothes (RFC 6890 table 20).
+#[inline]
+fn never_forwarded_v6(address: Ipv6Addr) -> bool {
+    address.is_loopback() || address.is_unspecified() || address.to_ipv4_mapped().is_some()
 }
 
 /// Refuses destinations that are never forwarded; multicast has a reason of its own.
@@ -235,7 +239,7 @@ pub(super) fn refuse_destination(destination: IpAddr) -> Result<(), DropReason> 
             v4.is_multicast() || v4.is_broadcast(),
             never_forwarded_v4(v4),
         ),
-        IpAddr::V6(v6) => (v6.is_multicast(), v6.is_loopback() || v6.is_unspecified()),
+        IpAddr::V6(v6) => (v6.is_multicast(), never_forwarded_v6(v6)),
     };
     match (group, never) {
         (true, _) => Err(DropReason::Multicast),

@@ -34,8 +34,9 @@ pub(super) enum Flight {
 }
 
 impl WorkerState {
-    /// The state of worker `number` of `workers`.
-    pub fn new(number: u16, workers: u16) -> Self {
+    /// The state of one of so many workers. Its outer identifications begin after `first`, which differs
+    /// from each other's by less than their number, and which nobody can tell.
+    pub fn new(first: u16, workers: u16) -> Self {
         Self {
             flights: Vec::with_capacity(BATCH),
             destinations: Destinations {
@@ -43,7 +44,7 @@ impl WorkerState {
                 v6: Vec::with_capacity(BATCH),
             },
             next_hops: Vec::with_capacity(BATCH),
-            identification: number,
+            identification: first,
             identification_step: workers.max(1),
         }
     }

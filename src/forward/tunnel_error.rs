@@ -12,26 +12,44 @@ use crate::wire::{icmpv6, udp};
 /// node's. Whether to believe it is for the slow path to say.
 #[cold]
 pub(super) fn quotes_tunnel(snapshot: &Snapshot, ip: &Ipv4, packet: &[u8]) -> bool {
-    quoted_sender(snapshot, ip, packet).is_some_and(|sender| is_this_node(snapshot, sender.into()))
+    let message = packet.get(ip.header_len..).unwrap_or_default();
+    !ip.is_fragment()
+        && quoted_sender(snapshot, message)
+            .is_some_and(|sender| is_this_node(snapshot, sender.into()))
 }
 
-/// Whether an ICMP packet says that a packet got lost, and quotes a tunnel packet of any node's.
+/// Whether an ICMP packet says that a packet got lost, and quotes a tunnel packet of any node's; or may, as
+/// what it quotes is in another fragment.
 pub(super) fn quotes_nodes(snapshot: &Snapshot, ip: &Ipv4, packet: &[u8]) -> bool {
-    quoted_sender(snapshot, ip, packet).is_some_and(|sender| is_end_point(snapshot, sender.into()))
+    let message = packet.get(ip.header_len..).unwrap_or_default();
+    if ip.fragment_offset != 0 || !is_lost(message) {
+        return false;
+    }
+    let hidden = ip.more_fragments && message.len() < ENOUGH;
+    hidden
+        || quoted_sender(snapshot, message)
+            .is_some_and(|sender| is_end_point(snapshot, sender.into()))
 }
 
 /// The same for ICMPv6.
 #[cold]
 pub(super) fn quotes_tunnel_v6(snapshot: &Snapshot, ip: &Ipv6, packet: &[u8]) -> bool {
-    quoted_sender_v6(snapshot, ip, packet)
-        .is_some_and(|sender| is_this_node(snapshot, sender.into()))
+    let message = packet.get(ipv6::HEADER_LEN..).unwrap_or_default();
+    ip.next_header == protocol::ICMPV6
+        && quoted_sender_v6(snapshot, message)
+            .is_some_and(|sender| is_this_node(snapshot, sender.into()))
 }
 
-/// The same for ICMPv6, of any node's.
-pub(super) fn quotes_nodes_v6(snapshot: &Snapshot, ip: &Ipv6, packet: &[u8]) -> bool {
-    quoted_sender_v6(snapshot, ip, packet)
-        .is_some_and(|sender| is_end_point(snapshot, sender.into()))
+/// The same for an ICMPv6 message, whatever is before it, of any node's.
+pub(super) fn quotes_nodes_v6(snapshot: &Snapshot, message: &[u8], is_fragment: bool) -> bool {
+    let hidden = is_fragment && is_lost_v6(message) && message.len() < ENOUGH;
+    hidden
+        || quoted_sender_v6(snapshot, message)
+            .is_some_and(|sender| is_end_point(snapshot, sender.into()))
 }
+
+/// Bytes of an error that show what it quotes, whatever headers that has.
+const ENOUGH: usize = 128;
 
 fn is_this_node(snapshot: &Snapshot, sender: IpAddr) -> bool {
     let tunnels = &snapshot.tunnels;
@@ -48,11 +66,8 @@ fn is_end_point(snapshot: &Snapshot, sender: IpAddr) -> bool {
         || snapshot.bridges.take_from(sender)
 }
 
-fn quoted_sender_v6(snapshot: &Snapshot, ip: &Ipv6, packet: &[u8]) -> Option<Ipv6Addr> {
-    if ip.next_header != protocol::ICMPV6 {
-        return None;
-    }
-    let message = packet.get(ipv6::HEADER_LEN..)?;
+/// Who sent the tunnel packet that an ICMPv6 error quotes, if it quotes one.
+fn quoted_sender_v6(snapshot: &Snapshot, message: &[u8]) -> Option<Ipv6Addr> {
     if !is_lost_v6(message) {
         return None;
     }
@@ -80,9 +95,8 @@ fn is_vxlan(snapshot: &Snapshot, udp: &[u8]) -> bool {
 }
 
 /// Who sent the tunnel packet that an error quotes, if it quotes one.
-fn quoted_sender(snapshot: &Snapshot, ip: &Ipv4, packet: &[u8]) -> Option<Ipv4Addr> {
-    let message = packet.get(ip.header_len..)?;
-    if ip.is_fragment() || !is_lost(message) {
+fn quoted_sender(snapshot: &Snapshot, message: &[u8]) -> Option<Ipv4Addr> {
+    if !is_lost(message) {
         return None;
     }
     let quoted = message.get(icmp::HEADER_LEN..)?;

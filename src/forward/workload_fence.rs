@@ -26,7 +26,10 @@ pub(super) fn check(snapshot: &Snapshot, ip: &Ip, packet: &[u8]) -> Result<(), D
         },
         Ip::V6(ip) => match ip.next_header {
             protocol::UDP => is_vxlan(snapshot, packet.get(ipv6::HEADER_LEN..)),
-            protocol::ICMPV6 => tunnel_error::quotes_nodes_v6(snapshot, ip, packet),
+            protocol::ICMPV6 => {
+                let message = packet.get(ipv6::HEADER_LEN..).unwrap_or_default();
+                tunnel_error::quotes_nodes_v6(snapshot, message, false)
+            }
             protocol::FRAGMENT
             | protocol::HOP_BY_HOP
             | protocol::ROUTING
@@ -43,11 +46,18 @@ pub(super) fn check(snapshot: &Snapshot, ip: &Ip, packet: &[u8]) -> Result<(), D
 /// The same, for what a workload hides behind extension headers.
 #[cold]
 fn is_behind_extensions(snapshot: &Snapshot, packet: &[u8]) -> bool {
-    ipv6::upper_layer(packet).is_some_and(|layer| {
-        layer.protocol == protocol::UDP
-            && layer.has_header()
-            && is_vxlan(snapshot, packet.get(layer.offset..))
-    })
+    let Some(layer) = ipv6::upper_layer(packet).filter(|layer| layer.has_header()) else {
+        return false;
+    };
+    let behind = packet.get(layer.offset..);
+    match layer.protocol {
+        protocol::UDP => is_vxlan(snapshot, behind),
+        protocol::ICMPV6 => {
+            let message = behind.unwrap_or_default();
+            tunnel_error::quotes_nodes_v6(snapshot, message, layer.is_fragment())
+        }
+        _ => false,
+    }
 }
 
 /// Whether a datagram is for a VXLAN port, and must not be.

@@ -73,6 +73,8 @@ pub struct Parts {
     pub counters: Arc<Counters>,
     /// How many give outer identifications, workers and others: each takes one in so many.
     pub identifications: u16,
+    /// Where they begin, all of them together.
+    pub first_identification: u16,
 }
 
 /// A worker: one thread's ports and all that moves their packets.
@@ -147,7 +149,10 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             short_of_frames: SHORT_OF_FRAMES.min(parts.pool.available() / 2),
             pool: parts.pool,
-            state: WorkerState::new(parts.number as u16, parts.identifications),
+            state: WorkerState::new(
+                parts.first_identification.wrapping_add(parts.number as u16),
+                parts.identifications,
+            ),
             poll: parts.poll,
             inbox: parts.inbox,
             workers: parts.workers,

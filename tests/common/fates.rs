@@ -287,6 +287,24 @@ fn bad_addresses() -> Vec<Bad> {
             R::MartianSource,
         ),
         (
+            "from an IPv4-mapped address",
+            UPLINK,
+            from_uplink(&udp6(FAR_NODE.to_ipv6_mapped(), POD_V6, 9, b"")),
+            R::MartianSource,
+        ),
+        (
+            "from its own address, IPv4-mapped",
+            WORKLOAD,
+            from_pod(&udp6(POD.to_ipv6_mapped(), POD_V6, 9, b"")),
+            R::SpoofedSource,
+        ),
+        (
+            "to an IPv4-mapped address",
+            WORKLOAD,
+            from_pod(&udp6(POD_V6, OTHER_POD.to_ipv6_mapped(), 9, b"")),
+            R::MartianDestination,
+        ),
+        (
             "to loopback",
             WORKLOAD,
             pod([127, 0, 0, 1]),

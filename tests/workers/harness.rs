@@ -142,6 +142,7 @@ impl Rig {
                 quiescence: quiescence.register(),
                 counters: Arc::clone(&counters[number]),
                 identifications: shares.len() as u16,
+                first_identification: 0,
             });
             ready.push(Some(worker.unwrap()));
         }
@@ -153,6 +154,7 @@ impl Rig {
             snapshot,
             quiescence: quiescence.register(),
             counters: Arc::clone(&counters[shares.len()]),
+            first_identification: 0,
         };
         let rig = Self {
             wires,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::FastPathMirror;
 use crate::control::ports::{OpenPorts, UPLINK};
-use crate::control::threads::identifications;
+use crate::control::threads::{first_identification, identifications};
 use crate::kernel::{Mirror, takes_redirects, veth};
 use crate::packet::PortId;
 use crate::port::capture::CaptureSwitch;
@@ -83,7 +83,8 @@ impl FastPathSide {
         let captured = side.ports.clone();
         switch.watch(move |port, on| captured.set_captured(port, on));
         // The workers have the first ones.
-        fast.start_identifications(config.worker_count() as u16)
+        let first = first_identification().wrapping_add(config.worker_count() as u16);
+        fast.start_identifications(first)
             .map_err(|error| refuse(error.to_string()))?;
         let mirror = FastPathMirror::new(fast, identifications(config));
         Ok(Some((side, mirror)))

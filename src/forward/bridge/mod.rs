@@ -161,7 +161,8 @@ fn receive(
 fn admit(bridge: &Bridge, id: BridgeId, from: Place, frame: &Frame) -> Result<Course, Verdict> {
     let header = Ethernet::parse(frame.bytes()).map_err(|_| DropReason::EthernetTruncated)?;
     learn(bridge, header.source, from)?;
-    if is_link_local_group(header.destination) && !bridge.link_local_groups {
+    let link_local = is_link_local_group(header.destination);
+    if link_local && (!bridge.link_local_groups || header.destination == PAUSE) {
         return Err(DropReason::BridgeLinkLocal.into());
     }
     if bridge.suppression && asks_for_neighbour(&header, frame.bytes()) {
@@ -301,6 +302,9 @@ fn may_be_cut(frame: &Frame) -> bool {
     matches!(ethernet::network(frame),
         Some((EtherType::IPV4, at)) if Ipv4::may_be_fragmented(&frame[at..]))
 }
+
+/// Where MAC control frames go, pauses among them: never farther than the link (IEEE 802.3 annex 31B).
+const PAUSE: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0x00, 0x00, 0x01]);
 
 /// The groups of protocols between neighbours on a link: 01:80:c2:00:00:00 to 0f.
 #[inline]

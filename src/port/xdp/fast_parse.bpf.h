@@ -114,7 +114,9 @@ INLINE int is_martian_ipv6(const u32 *a)
 {
     u32 last = a[3] & ~(u32)__builtin_bswap32(1);
     u16 first = be16((u16)a[0]);
-    return first >> 8 == 0xff || first >> 6 == 0xfe80 >> 6 || (a[0] | a[1] | a[2] | last) == 0;
+    // IPv4-mapped ones are no addresses of packets, and the maps have IPv4's by them.
+    return first >> 8 == 0xff || first >> 6 == 0xfe80 >> 6 || (a[0] | a[1] | a[2] | last) == 0 ||
+           ((a[0] | a[1]) == 0 && a[2] == __builtin_bswap32(0xffff));
 }
 
 INLINE struct address mapped(u32 ipv4)
@@ -232,8 +234,10 @@ INLINE int read_ipv4(const struct port *port, const struct settings *settings, c
     if (port->flags & PORT_WORKLOAD) {
         if (p->protocol == PROTOCOL_IPIP)
             return UP;
+        // An error may be about a tunnel packet.
         if (p->protocol == PROTOCOL_ICMP &&
-            (header + 1 > end || *(const u8 *)header == ICMP_DESTINATION_UNREACHABLE))
+            (header + 1 > end || *(const u8 *)header == ICMP_DESTINATION_UNREACHABLE ||
+             *(const u8 *)header == ICMP_TIME_EXCEEDED))
             return UP;
     }
     if (!read_transport(port, settings, header, end, p, p->length - sizeof(*ip),

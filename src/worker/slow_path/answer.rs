@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use super::{Action, Event, Fate};
+use super::{Action, Event, Fate, link_local};
 use crate::forward::{PortConfig, PortRole, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
 use crate::port::{Link, PortId};
 use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::nd::{self, NeighbourKind, NeighbourMessage};
-use crate::wire::{MacAddr, icmp, icmpv6};
+use crate::wire::{MacAddr, icmp, icmpv6, udp};
 
 pub(super) const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
 
@@ -103,9 +103,16 @@ pub(super) fn neighbour(
         return Fate::Absorbed;
     }
     let answer = message.advertisement(MacAddr::WORKLOAD_GATEWAY);
-    let to = message
-        .link_address
-        .unwrap_or(nd::multicast_mac(answer.destination));
+    // Who asks by unicast need not say where it is (RFC 4861 section 4.3).
+    let to = if answer.destination.is_multicast() {
+        Some(nd::multicast_mac(answer.destination))
+    } else {
+        let station = || link_local::station(snapshot, port.id);
+        message.link_address.or_else(station)
+    };
+    let Some(to) = to else {
+        return NOT_ANSWERED;
+    };
     let mut frame = vec![0; ethernet::HEADER_LEN + nd::MAX_LEN];
     let at = write_ethernet(to, EtherType::IPV6, &mut frame);
     let length = answer.write(&mut frame[at..]);
@@ -125,16 +132,26 @@ pub(super) fn echo(mut packet: Vec<u8>) -> Option<Vec<u8>> {
     answered.then_some(packet)
 }
 
-/// Whether the packet is for a port of the router's, of which none is open: UDP, as traceroute sends.
+/// Whether the packet is for a port of the router's, of which none is open: UDP, as traceroute sends. One
+/// with a wrong checksum is for nobody (RFC 1122 section 4.1.3.4, RFC 8200 section 8.1).
 pub(super) fn expects_port_unreachable(packet: &[u8]) -> bool {
-    SlicedPacket::from_ip(packet).is_ok_and(|sliced| {
-        let fragment = match &sliced.net {
-            Some(NetSlice::Ipv4(ip)) => ip.is_payload_fragmented(),
-            Some(NetSlice::Ipv6(ip)) => ip.is_payload_fragmented(),
-            _ => true,
-        };
-        !fragment && matches!(sliced.transport, Some(TransportSlice::Udp(_)))
-    })
+    let Ok(sliced) = SlicedPacket::from_ip(packet) else {
+        return false;
+    };
+    let Some(TransportSlice::Udp(datagram)) = sliced.transport else {
+        return false;
+    };
+    match sliced.net {
+        Some(NetSlice::Ipv4(ip)) if !ip.is_payload_fragmented() => {
+            let ip = ip.header();
+            udp::verify_ipv4(ip.source_addr(), ip.destination_addr(), datagram.slice())
+        }
+        Some(NetSlice::Ipv6(ip)) if !ip.is_payload_fragmented() => {
+            let ip = ip.header();
+            udp::verify_ipv6(ip.source_addr(), ip.destination_addr(), datagram.slice())
+        }
+        _ => false,
+    }
 }
 
 pub(super) fn workload(snapshot: &Snapshot, ingress: Option<PortId>) -> Option<&PortConfig> {

@@ -14,6 +14,29 @@ pub(super) fn allowed(packet: &[u8]) -> bool {
     Ipv4::may_be_fragmented(packet)
 }
 
+/// Whether the packet is a fragment, of either family, and one that could be put together.
+pub(super) fn is_one(packet: &[u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => Ipv4::parse(packet).is_ok_and(|ip| ip.is_fragment()),
+        Some(6) => packet.get(6) == Some(&protocol::FRAGMENT),
+        _ => false,
+    }
+}
+
+/// An answer of the router's own as it is sent: larger than an Ethernet frame takes, in fragments that any
+/// link takes. Nothing if it makes no sense.
+pub(super) fn from_router(packet: Vec<u8>, identification: u32) -> Vec<Vec<u8>> {
+    const ANY_LINK: Mtu = Mtu(ipv6::MIN_MTU as u16);
+    if packet.len() <= usize::from(Mtu::ETHERNET.0) {
+        return vec![packet];
+    }
+    let pieces = match packet[0] >> 4 {
+        4 => fragment(packet, ANY_LINK, false),
+        _ => cut_v6(&packet, ANY_LINK.0.into(), identification),
+    };
+    pieces.unwrap_or_default()
+}
+
 /// Cuts an IPv4 packet into fragments of at most `mtu` bytes; each keeps the options that must be
 /// copied, and all but the packet's own last one say that more follow. `hop`: whether this router
 /// counts as one. None if the packet makes no sense or no progress would be made.

@@ -27,9 +27,12 @@ const LEASE: Duration = Duration::from_secs(3600);
 const ROUTER_LIFETIME: u16 = 9000;
 const ADVERTISE_EVERY: Duration = Duration::from_secs(600);
 
-/// To whom the router goes on to advertise itself, and when next.
+/// How long all who listen are left alone (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS).
+const ADVERTISE_AFTER: Duration = Duration::from_secs(3);
+
+/// To whom the router goes on to advertise itself, when it did last, and when it does next.
 #[derive(Debug, Default)]
-pub(super) struct Advertised(BTreeMap<PortId, Instant>);
+pub(super) struct Advertised(BTreeMap<PortId, (Instant, Instant)>);
 
 /// Answers a DHCP client.
 pub(super) fn dhcp(
@@ -119,20 +122,26 @@ pub(super) fn advertise(
     if !limiter.allow(now, address) {
         return Fate::Dropped(DropReason::RateLimited);
     }
-    advertised.0.insert(port.id, now + ADVERTISE_EVERY);
-    actions.push(advertisement(snapshot, port));
+    match advertised.0.get_mut(&port.id) {
+        Some((last, due)) if now < *last + ADVERTISE_AFTER => *due = *last + ADVERTISE_AFTER,
+        _ => {
+            let times = (now, now + ADVERTISE_EVERY);
+            advertised.0.insert(port.id, times);
+            actions.push(advertisement(snapshot, port));
+        }
+    }
     Fate::Absorbed
 }
 
 impl Advertised {
     /// Advertises again where it is time; a port that is gone, or has no IPv6 any more, is forgotten.
     pub(super) fn tick(&mut self, now: Instant, snapshot: &Snapshot, actions: &mut Vec<Action>) {
-        self.0.retain(|id, due| {
+        self.0.retain(|id, (last, due)| {
             let port = workload(snapshot, Some(*id)).filter(|port| own_v6(port).is_some());
             if let Some(port) = port
                 && *due <= now
             {
-                *due = now + ADVERTISE_EVERY;
+                (*last, *due) = (now, now + ADVERTISE_EVERY);
                 actions.push(advertisement(snapshot, port));
             }
             port.is_some()

@@ -4,6 +4,7 @@
 use super::Action;
 use crate::forward::{Adjacency, PortRole, Snapshot};
 use crate::packet::PortId;
+use crate::wire::MacAddr;
 use crate::wire::ipv6::Ipv6;
 
 /// How an answer to a packet that came in by `ingress` is sent.
@@ -18,6 +19,15 @@ pub(super) fn answer(
         }
         None => Action::Originate(packet),
     }
+}
+
+/// The Ethernet address of a workload port's station, if a way leads there.
+pub(super) fn station(snapshot: &Snapshot, port: PortId) -> Option<MacAddr> {
+    let mut adjacencies = snapshot.adjacencies.iter();
+    adjacencies.find_map(|adjacency| match adjacency {
+        Adjacency::Forward(egress) if egress.port == port => egress.link_destination(),
+        _ => None,
+    })
 }
 
 /// The workload port that a packet to a link-local address goes out by, and the link header for it:

@@ -98,6 +98,8 @@ pub struct SlowPath {
     limiter: Limiter,
     waiting: Waiting,
     reassembly: Reassembly,
+    /// What is for the router itself, apart, so that nobody takes room from the tunnels.
+    own_reassembly: Reassembly,
     /// The identification of the last IPv6 packet that was fragmented outside.
     identification: u32,
     neighbours: Neighbours,
@@ -176,6 +178,7 @@ impl SlowPath {
             self.tell_unresolved(now, snapshot, &packet, actions);
         }
         fates.extend(self.reassembly.ended(now));
+        fates.extend(self.own_reassembly.ended(now));
         fates
     }
 
@@ -197,12 +200,13 @@ impl SlowPath {
     pub fn stop(&mut self) -> Vec<Fate> {
         let mut fates = self.waiting.give_up();
         fates.extend(self.reassembly.stop());
+        fates.extend(self.own_reassembly.stop());
         fates
     }
 
     /// How many punted packets wait now: each was handled with [`Fate::Waits`] and has not ended.
     pub fn waiting(&self) -> usize {
-        self.waiting.len() + self.reassembly.len()
+        self.waiting.len() + self.reassembly.len() + self.own_reassembly.len()
     }
 
     /// When [`SlowPath::tick`] is due, if anything waits.
@@ -222,6 +226,13 @@ impl SlowPath {
         packet: Vec<u8>,
         actions: &mut Vec<Action>,
     ) -> Fate {
+        // What is for the router is put together (RFC 1812 section 4.2.2.8).
+        if fragment::is_one(&packet) {
+            return match self.own_reassembly.add(now, &packet) {
+                (_, Some(whole)) => self.for_router(now, snapshot, ingress, whole, actions),
+                (fate, None) => fate,
+            };
+        }
         if Request::parse(&packet).is_ok() {
             // A client that renews its lease with the server alone.
             return lease::dhcp(now, &mut self.limiter, snapshot, ingress, &packet, actions);
@@ -241,7 +252,13 @@ impl SlowPath {
         }
         match answer::echo(packet) {
             Some(reply) => {
-                actions.push(link_local::answer(snapshot, ingress)(reply));
+                self.identification = self.identification.wrapping_add(1);
+                let pieces = fragment::from_router(reply, self.identification);
+                actions.extend(
+                    pieces
+                        .into_iter()
+                        .map(link_local::answer(snapshot, ingress)),
+                );
                 Fate::Absorbed
             }
             None => Fate::Dropped(DropReason::NotAnswered),
@@ -397,12 +414,17 @@ pub struct Thread {
     pub quiescence: QuiescentReader,
     /// What it counts.
     pub counters: Arc<Counters>,
+    /// Where the identifications of the IPv6 packets that it fragments begin; nobody can guess it (RFC 7739).
+    pub first_identification: u32,
 }
 
 impl Thread {
     /// Works until every worker has let go of its end of the queue.
     pub fn run(mut self) {
-        let mut core = SlowPath::default();
+        let mut core = SlowPath {
+            identification: self.first_identification,
+            ..SlowPath::default()
+        };
         let mut actions = Vec::new();
         loop {
             self.quiescence.offline();

@@ -14,6 +14,7 @@ const MOST_LENGTH: usize = 65535;
 pub(super) struct Key {
     pub source: IpAddr,
     pub destination: IpAddr,
+    /// IPv4's; over IPv6 it is the first fragment's business alone (RFC 8200 section 4.5).
     pub protocol: u8,
     pub identification: u32,
 }
@@ -24,6 +25,8 @@ pub(super) struct Piece<'a> {
     pub key: Key,
     /// The IP header in front of it, the fragment header of IPv6 left out.
     pub header: &'a [u8],
+    /// The protocol of its payload.
+    pub next_header: u8,
     /// Where its payload begins in the whole packet's.
     pub start: usize,
     /// Whether others follow.
@@ -51,6 +54,11 @@ impl<'a> Piece<'a> {
         sensible.then_some(piece)
     }
 
+    /// Whether it is a whole packet by itself.
+    pub(super) fn is_atomic(&self) -> bool {
+        self.start == 0 && !self.more
+    }
+
     fn parse_v4(packet: &'a [u8]) -> Option<Self> {
         let ip = Ipv4::parse(packet).ok().filter(Ipv4::is_fragment)?;
         Some(Self {
@@ -61,6 +69,7 @@ impl<'a> Piece<'a> {
                 identification: ip.identification.into(),
             },
             header: &packet[..ip.header_len],
+            next_header: ip.protocol,
             start: usize::from(ip.fragment_offset),
             more: ip.more_fragments,
             ecn: ip.tos & 0b11,
@@ -72,18 +81,20 @@ impl<'a> Piece<'a> {
     fn parse_v6(packet: &'a [u8]) -> Option<Self> {
         let ip = Ipv6::parse(packet).ok()?;
         let header = ipv6::Fragment::parse(packet.get(ipv6::HEADER_LEN..)?)?;
-        if ip.next_header != protocol::FRAGMENT {
+        let (fragment, next_header) = header;
+        // Nobody fragments fragments: they would be put together again and again.
+        if ip.next_header != protocol::FRAGMENT || next_header == protocol::FRAGMENT {
             return None;
         }
-        let (fragment, next_header) = header;
         Some(Self {
             key: Key {
                 source: ip.source.into(),
                 destination: ip.destination.into(),
-                protocol: next_header,
+                protocol: protocol::FRAGMENT,
                 identification: fragment.identification,
             },
             header: &packet[..ipv6::HEADER_LEN],
+            next_header,
             start: usize::from(fragment.offset),
             more: fragment.more,
             ecn: ip.traffic_class & 0b11,
@@ -92,11 +103,11 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The header of the whole packet, made of its first fragment's; nothing if header and payload are too
+/// The header of the whole packet, made of its first fragment's and what that says comes behind; nothing if header and payload are too
 /// long together.
 pub(super) fn whole_header(
     key: &Key,
-    first: &[u8],
+    (first, next_header): (&[u8], u8),
     payload_len: usize,
     ecn: u8,
 ) -> Option<Vec<u8>> {
@@ -115,7 +126,7 @@ pub(super) fn whole_header(
             let traffic_class = Ipv6::parse_quoted(&header).ok()?.traffic_class & !0b11 | ecn;
             ipv6::set_traffic_class(&mut header, traffic_class);
             ipv6::set_payload_len(&mut header, u16::try_from(payload_len).ok()?);
-            header[6] = key.protocol;
+            header[6] = next_header;
         }
     }
     Some(header)

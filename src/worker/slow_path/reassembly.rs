@@ -49,13 +49,21 @@ pub(super) struct Reassembly {
 struct Packet {
     key: Key,
     since: Instant,
-    /// The first fragment's header, once it is there.
-    header: Option<Vec<u8>>,
+    /// What the first fragment says, once it is there.
+    first: Option<First>,
     /// By where they begin; none overlap.
     parts: BTreeMap<usize, Vec<u8>>,
     /// Bytes of the whole payload, once the last fragment is there.
     end: Option<usize>,
     /// A bit for each ECN field that was seen.
+    ecn: u8,
+}
+
+/// The first fragment's own: the whole packet has it too.
+#[derive(Debug)]
+struct First {
+    header: Vec<u8>,
+    next_header: u8,
     ecn: u8,
 }
 
@@ -73,6 +81,13 @@ impl Reassembly {
         let Some(piece) = Piece::parse(fragment) else {
             return refused;
         };
+        if piece.is_atomic() {
+            // It is none of the packet's that others with its identification belong to (RFC 6946 section 4).
+            return match First::of(&piece).whole(&piece.key, piece.payload.len(), piece.ecn) {
+                Some(header) => (Fate::Absorbed, Some([&header, piece.payload].concat())),
+                None => refused,
+            };
+        }
         let age = match self.by_key.get(&piece.key) {
             Some(age) => *age,
             None => self.begin(now, piece.key),
@@ -148,7 +163,7 @@ impl Reassembly {
             Packet {
                 key,
                 since: now,
-                header: None,
+                first: None,
                 parts: BTreeMap::new(),
                 end: None,
                 ecn: 0,
@@ -221,7 +236,7 @@ impl Packet {
             return Fit::Contradiction;
         }
         if start == 0 {
-            self.header = Some(piece.header.to_vec());
+            self.first = Some(First::of(piece));
         }
         if !more {
             self.end = Some(end);
@@ -233,35 +248,46 @@ impl Packet {
 
     fn is_whole(&self) -> bool {
         let held: usize = self.parts.values().map(Vec::len).sum();
-        self.header.is_some() && self.end == Some(held)
+        self.first.is_some() && self.end == Some(held)
     }
 
     /// The packet as it was before it was fragmented; nothing if its header and payload are too long
     /// together, or its congestion marks contradict one another.
     fn build(&self) -> Option<Vec<u8>> {
-        let (first, ecn) = (self.header.as_ref()?, ecn(self.ecn)?);
-        let mut whole = piece::whole_header(&self.key, first, self.end?, ecn)?;
+        let first = self.first.as_ref()?;
+        let ecn = ecn(self.ecn, first.ecn)?;
+        let mut whole = first.whole(&self.key, self.end?, ecn)?;
         self.parts.values().for_each(|part| whole.extend(part));
         Some(whole)
     }
 }
 
-/// The ECN field of a packet whose fragments had these, a bit for each (RFC 3168 section 5.3; what
+impl First {
+    fn of(piece: &Piece<'_>) -> Self {
+        Self {
+            header: piece.header.to_vec(),
+            next_header: piece.next_header,
+            ecn: piece.ecn,
+        }
+    }
+
+    /// The header of the whole packet.
+    fn whole(&self, key: &Key, payload_len: usize, ecn: u8) -> Option<Vec<u8>> {
+        piece::whole_header(key, (&self.header, self.next_header), payload_len, ecn)
+    }
+}
+
+/// The ECN field of a packet whose fragments had these, a bit for each, and its first one that (RFC 3168 section 5.3; what
 /// the RFC leaves open as Linux decides it, net/ipv4/ip_fragment.c): congestion that one fragment met
 /// is the packet's; marked and unmarked fragments do not belong together.
-fn ecn(seen: u8) -> Option<u8> {
+fn ecn(seen: u8, first: u8) -> Option<u8> {
     const NOT_ECT: u8 = 1;
-    const ECT_1: u8 = 1 << 1;
-    const ECT_0: u8 = 1 << 2;
     const CE: u8 = 1 << 3;
     match seen {
         NOT_ECT => Some(0b00),
-        ECT_1 => Some(0b01),
-        // Both: which one is the sender's is not known, and ECT(0) is the one that RFC 3168 prefers.
-        ECT_0 => Some(0b10),
         marked if marked & NOT_ECT != 0 => None,
         marked if marked & CE != 0 => Some(0b11),
-        _ => Some(0b10),
+        _ => Some(first),
     }
 }
 
@@ -269,6 +295,7 @@ fn ecn(seen: u8) -> Option<u8> {
 mod tests {
     use super::*;
     use crate::wire::ipv4::Ipv4;
+    use crate::wire::ipv6::Ipv6;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
@@ -408,6 +435,8 @@ mod tests {
             ([0, 0], Some(0)),
             ([1, 1], Some(1)),
             ([2, 2], Some(2)),
+            ([2, 1], Some(2)),
+            ([1, 2], Some(1)),
             ([2, 3], Some(3)),
             ([3, 1], Some(3)),
             ([3, 3], Some(3)),
@@ -430,6 +459,49 @@ mod tests {
                 "{ecns:?}"
             );
         }
+    }
+
+    /// An IPv6 packet with a fragment header, from fd00::1 to fd00::2.
+    fn fragment_v6(next_header: u8, at: usize, payload: &[u8], more: bool) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        let ip = Ipv6 {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: 8 + payload.len(),
+            next_header: 44,
+            hop_limit: 64,
+            source: "fd00::1".parse().unwrap(),
+            destination: "fd00::2".parse().unwrap(),
+        };
+        ip.write(&mut packet);
+        let word = (at as u16 | u16::from(more)).to_be_bytes();
+        packet.extend([next_header, 0, word[0], word[1], 0, 0, 0, 7]);
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    /// RFC 6946 section 4: a whole packet is no business of the fragments that have its identification.
+    #[test]
+    fn a_whole_packet_leaves_the_fragments_of_its_identification_alone() {
+        let (mut pool, now) = (Reassembly::default(), Instant::now());
+        let first = fragment_v6(17, 0, &[1; 80], true);
+        assert_eq!(pool.add(now, &first), (Fate::Waits, None));
+        let (fate, whole) = pool.add(now, &fragment_v6(17, 0, b"whole", false));
+        assert_eq!(fate, Fate::Absorbed);
+        assert_eq!(whole.unwrap()[40..], *b"whole");
+        let (fate, whole) = pool.add(now, &fragment_v6(17, 80, &[2; 8], false));
+        assert_eq!(fate, Fate::Absorbed);
+        assert_eq!(whole.unwrap().len(), 40 + 88);
+        assert_eq!(pool.ended(now), [Fate::Absorbed]);
+    }
+
+    /// RFC 8200 section 4.5: what the first fragment says is behind is what counts.
+    #[test]
+    fn the_first_fragment_says_what_an_ipv6_packet_carries() {
+        let (mut pool, now) = (Reassembly::default(), Instant::now());
+        pool.add(now, &fragment_v6(60, 80, &[2; 8], false));
+        let (_, whole) = pool.add(now, &fragment_v6(17, 0, &[1; 80], true));
+        assert_eq!(whole.unwrap()[6], 17);
     }
 
     #[test]

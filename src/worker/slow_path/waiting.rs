@@ -9,8 +9,12 @@ use crate::forward::{Adjacency, Snapshot};
 use crate::packet::{DropReason, PortId};
 use crate::wire::{ipv4, ipv6};
 
-/// Packets that wait at most, over all next hops.
-const MOST: usize = 256;
+/// Packets that wait for one next hop at most (Linux's `unres_qlen` is 101).
+const MOST_OF_ONE: usize = 128;
+/// Packets that wait at most, over all next hops, but for each next hop's first (RFC 1122 section 2.3.2.2).
+const MOST: usize = 512;
+/// Next hops that are asked for at most at a time.
+const MOST_QUESTIONS: usize = 1024;
 /// How long one waits at most: three ARP requests, a second apart in the kernel.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often is asked for a next hop: the question or its answer may have been lost.
@@ -53,11 +57,16 @@ impl Waiting {
         if hop && !take_hop(&mut bytes) {
             return Fate::Dropped(DropReason::TtlExpired);
         }
-        if !self.questions.contains_key(&next_hop) {
-            actions.push(Action::Tell(Event::Unresolved(next_hop)));
-        }
-        if self.packets.len() >= MOST {
+        let of_one = self.questions.get(&next_hop);
+        let room = match of_one.map(|question| question.packets) {
+            Some(waiting) => waiting < MOST_OF_ONE && self.packets.len() < MOST,
+            None => self.questions.len() < MOST_QUESTIONS,
+        };
+        if !room {
             return Fate::Dropped(DropReason::NeighbourUnresolved);
+        }
+        if of_one.is_none() {
+            actions.push(Action::Tell(Event::Unresolved(next_hop)));
         }
         let (asked, packets) = (now, 0);
         let question = Question { asked, packets };
