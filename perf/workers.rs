@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
 use ipnet::IpNet;
 use mio::Poll;
 use underpass::fib::{Fib, NextHop};
@@ -72,7 +71,7 @@ fn main() {
 fn run(count: usize) -> f64 {
     let quiescence = Quiescence::new();
     let snapshot = Published::new(snapshot(&quiescence));
-    let (punted, _queue) = bounded(slow_path::QUEUE);
+    let (punted, _queue) = slow_path::queue(2);
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
             let poll = Poll::new().expect("a poll");

@@ -119,6 +119,25 @@ fn dscp_ecn_and_df_go_into_the_outer_header() {
     }
 }
 
+/// RFC 7126 section 4 has routers pass record route and timestamp on; only the host's kernel fills them in.
+#[test]
+fn an_inner_packets_options_are_passed_on_as_they_are() {
+    let options = [7, 7, 4, 0, 0, 0, 0, 0];
+    let plain = udp(POD, FAR_IPIP, 64, b"payload");
+    let (mut header, behind) = etherparse::Ipv4Header::from_slice(&plain).unwrap();
+    header.options = etherparse::Ipv4Options::from(options);
+    header.total_len += 8;
+    header.header_checksum = header.calc_header_checksum();
+    let packet = [&header.to_bytes()[..], behind].concat();
+    let (verdict, out) = forward_one(&snapshot(), WORKLOAD, &from_pod(&packet));
+    assert_eq!(verdict, Verdict::Transmit(UPLINK));
+    let (header, payload) = etherparse::Ipv4Header::from_slice(&out[34..]).unwrap();
+    assert_eq!(header.options.as_slice(), options);
+    assert_eq!(header.time_to_live, 63);
+    assert_eq!(header.header_checksum, header.calc_header_checksum());
+    assert_eq!(payload[8..], *b"payload");
+}
+
 #[test]
 fn outer_identifications_differ_when_the_underlay_may_fragment() {
     let snapshot = snapshot();

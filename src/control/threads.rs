@@ -62,9 +62,9 @@ impl Threads {
     ) -> io::Result<Self> {
         let cpus = cpus(config);
         let (mailboxes, inboxes) = mailboxes(ports)?;
-        let (slow_sender, punted) = bounded(slow_path::QUEUE);
         let (events_sender, events) = bounded(EVENTS);
         let port_count = ports.configs.len();
+        let (slow_sender, punted) = slow_path::queue(port_count);
         let mut counters = Vec::new();
         let mut workers = Vec::new();
         let owned = ports.workers.iter_mut().zip(inboxes).enumerate();

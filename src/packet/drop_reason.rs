@@ -70,7 +70,8 @@ drop_reasons! {
     // Stage 2, decap.
     /// A tunnel packet from an address that is no known node's.
     UnknownPeer => "unknown_peer",
-    /// An outer fragment that could not be put together: others are missing or contradict it.
+    /// A fragment of a tunnel packet, or of one to the router, that could not be put together: others are
+    /// missing or contradict it.
     OuterFragment => "outer_fragment",
     /// An outer fragment gave way to newer ones: the memory for reassembly was full.
     ReassemblyFull => "reassembly_full",

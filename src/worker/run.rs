@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use mio::{Events, Poll};
 
 use super::affinity;
 use super::counters::Counters;
 use super::mailbox::{Inbox, Mailbox, Message};
 use super::publish::{Published, PublishedReader, QuiescentReader};
-use super::slow_path::Punted;
+use super::slow_path::{Punted, QueueSender};
 use crate::forward::{self, BridgeId, Flood, Place, Punt, Snapshot, Verdict, WorkerState};
 use crate::packet::{BATCH, Batch, DropReason, Frame, FramePool};
 use crate::port::{Port, PortId};
@@ -64,7 +63,7 @@ pub struct Parts {
     /// All workers' mailboxes, by number; its own is among them.
     pub workers: Vec<Mailbox>,
     /// Where it hands packets to the slow path.
-    pub slow_path: Sender<Punted>,
+    pub slow_path: QueueSender,
     /// What it reads.
     pub snapshot: Published<Snapshot>,
     /// How it says that it has let go of what it read.
@@ -93,7 +92,7 @@ pub struct Worker {
     poll: Poll,
     inbox: Inbox,
     workers: Vec<Mailbox>,
-    slow_path: Sender<Punted>,
+    slow_path: QueueSender,
     snapshot: PublishedReader<Snapshot>,
     quiescence: QuiescentReader,
     counters: Arc<Counters>,
@@ -336,7 +335,7 @@ impl Worker {
     /// Hands a copy of the packet to the slow path. The copy allocates: that is what makes this way
     /// slow, and the queue's bound is what keeps a flood of it harmless.
     fn punt(&mut self, ingress: Option<PortId>, frame: Frame, punt: Punt) {
-        if self.slow_path.is_full() {
+        if self.slow_path.is_full(ingress) {
             return self.discard(frame, DropReason::SlowPathFull);
         }
         let punted = Punted {
@@ -344,12 +343,11 @@ impl Worker {
             punt,
             packet: frame.bytes().to_vec(),
         };
-        match self.slow_path.try_send(punted) {
-            Ok(()) => {
-                self.counters.punted.add(1);
-                self.pool.give(frame);
-            }
-            Err(_) => self.discard(frame, DropReason::SlowPathFull),
+        if self.slow_path.send(punted) {
+            self.counters.punted.add(1);
+            self.pool.give(frame);
+        } else {
+            self.discard(frame, DropReason::SlowPathFull);
         }
     }
 

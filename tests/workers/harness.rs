@@ -109,7 +109,7 @@ impl Rig {
         if played.is_empty() {
             mailboxes.pop();
         }
-        let (punted_sender, punted) = bounded(slow_path::QUEUE);
+        let (punted_sender, punted) = slow_path::queue(ports.len());
         let (events_sender, events) = bounded(1024);
         let counters: Vec<_> = (0..=shares.len())
             .map(|_| Arc::new(Counters::new(ports.len())))

@@ -13,6 +13,7 @@ mod lease;
 mod limiter;
 mod link_local;
 mod piece;
+mod queue;
 mod quote;
 mod reassembly;
 mod waiting;
@@ -21,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 
 use super::counters::Counters;
 use super::mailbox::{Mailbox, Message};
@@ -36,12 +37,10 @@ use crate::wire::{MacAddr, Mtu, ipv6, router};
 
 use bridged::Neighbours;
 use limiter::Limiter;
+pub use queue::{QueueReceiver, QueueSender, queue};
 use quote::Trouble;
 use reassembly::Reassembly;
 use waiting::Waiting;
-
-/// Packets that may wait for the slow path.
-pub const QUEUE: usize = 1024;
 
 /// A packet handed to the slow path.
 #[derive(Debug)]
@@ -401,7 +400,7 @@ impl SlowPath {
 /// The slow path's thread: what it listens to and whom it tells.
 pub struct Thread {
     /// Packets from the workers.
-    pub punted: Receiver<Punted>,
+    pub punted: QueueReceiver,
     /// The workers; the one that serves a port sends by it.
     pub workers: Vec<Mailbox>,
     /// For each port, the worker that serves it.
@@ -428,7 +427,7 @@ impl Thread {
         let mut actions = Vec::new();
         loop {
             self.quiescence.offline();
-            let received = self.punted.recv_timeout(core.deadline());
+            let received = self.punted.receive(core.deadline());
             self.quiescence.online();
             let now = Instant::now();
             let snapshot = self.snapshot.get();
