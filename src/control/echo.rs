@@ -144,12 +144,17 @@ impl<'a> Packet<'a> {
         kind.then_some((mtu, &self.payload[HEADER..]))
     }
 
-    /// The code of an IPv4 "destination unreachable" that is about no size, and what it quotes.
+    /// The code of a "destination unreachable" that is about no size, and what it quotes.
     pub(super) fn unreachable(&self) -> Option<(u8, &'a [u8])> {
         let header: &[u8; HEADER] = self.payload.first_chunk()?;
-        let about_it = self.protocol == protocol::ICMP
-            && header[0] == icmp::types::DESTINATION_UNREACHABLE
-            && header[1] != icmp::codes::FRAGMENTATION_NEEDED;
+        let about_it = match self.protocol {
+            protocol::ICMP => {
+                header[0] == icmp::types::DESTINATION_UNREACHABLE
+                    && header[1] != icmp::codes::FRAGMENTATION_NEEDED
+            }
+            protocol::ICMPV6 => header[0] == icmpv6::types::DESTINATION_UNREACHABLE,
+            _ => false,
+        };
         about_it.then_some((header[1], &self.payload[HEADER..]))
     }
 

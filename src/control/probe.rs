@@ -372,6 +372,15 @@ impl Sweep {
                 Some((_, Outcome::TooBig(router, mtu) | Outcome::TooBigBehind(router, mtu))) => {
                     format!("{router} refuses even {LEAST} bytes: it names {mtu}")
                 }
+                Some((_, Outcome::Refused(router, code))) => {
+                    let icmp = if router.is_ipv4() {
+                        "ICMP 3"
+                    } else {
+                        "ICMPv6 1"
+                    };
+                    let far_end = target.far_end;
+                    format!("{router} says that {far_end} is not reached ({icmp}/{code})")
+                }
                 _ => format!(
                     "{} ({}) does not answer an echo request of {LEAST} bytes",
                     target.destination, target.far_end

@@ -421,6 +421,10 @@ fn probe_mtu_finds_the_narrow_link_and_who_tells_of_it() {
                 let said = lab.ask(1, &format!("probe-mtu {far}"));
                 assert!(said.contains(why), "{far}: {said}");
             }
+            sh("ip -n mid1 link set over down");
+            let said = lab.ask(1, "probe-mtu node2");
+            let why = "10.30.0.254 says that 10.30.1.12 is not reached (ICMP 3/0)";
+            assert!(said.contains(why), "{said}");
         });
     }
 }
