@@ -19,6 +19,7 @@ use underpass::fib::NextHop;
 use underpass::forward::{Adjacency, Punt, RouterAddresses, Snapshot};
 use underpass::packet::DropReason;
 use underpass::port::PortId;
+use underpass::wire::arp::{Arp, Operation};
 use underpass::wire::nd::{NeighbourKind, NeighbourMessage};
 use underpass::wire::{MacAddr, Mtu};
 use underpass::worker::slow_path::{Action, Event, Fate, Punted, SlowPath};
@@ -121,6 +122,32 @@ fn an_arp_reply_teaches_and_is_not_answered() {
     assert_eq!((fate, actions), (Fate::Absorbed, vec![seen]));
 }
 
+/// The control side has other things to do.
+#[test]
+fn a_workload_is_not_told_of_more_often_than_ten_times_a_second() {
+    let mut core = Core::new();
+    let mut told = 0;
+    for nth in 0..1000_u32 {
+        let mac = MacAddr([2, 9, 0, 0, (nth >> 8) as u8, nth as u8]);
+        let arp = Arp {
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender_ip: POD,
+            target_mac: MacAddr::default(),
+            target_ip: GATEWAY,
+        };
+        let mut frame = ethernet_of(mac, MacAddr::BROADCAST, 0x0806, &[0; 28]);
+        arp.write(&mut frame[14..]);
+        let (_, actions) = core.handle(WORKLOAD, Punt::Arp, frame);
+        told += actions
+            .iter()
+            .filter(|a| matches!(a, Action::Tell(_)))
+            .count();
+        core.now += Duration::from_millis(1);
+    }
+    assert_eq!(told, 10);
+}
+
 // Neighbour discovery.
 
 #[test]
@@ -128,11 +155,14 @@ fn a_solicitation_is_answered_for_any_address_but_the_workloads_own() {
     let pod_local: Ipv6Addr = "fe80::2".parse().unwrap();
     for source in [POD_V6, pod_local] {
         for target in [GATEWAY_V6, FAR_VXLAN_V6, "2001:db8::1".parse().unwrap()] {
-            let (fate, actions) = Core::new().ask(source, target);
+            let (fate, mut actions) = Core::new().ask(source, target);
             assert_eq!(fate, Fate::Absorbed);
-            let seen = Action::Tell(Event::WorkloadSeen(WORKLOAD, source.into(), POD_MAC));
-            assert_eq!(actions[0], seen);
-            let frame = transmitted(&actions[1..], WORKLOAD);
+            // Of addresses that it has made up nobody is told.
+            if source == POD_V6 {
+                let seen = Action::Tell(Event::WorkloadSeen(WORKLOAD, source.into(), POD_MAC));
+                assert_eq!(actions.remove(0), seen);
+            }
+            let frame = transmitted(&actions, WORKLOAD);
             assert_eq!(frame[..6], POD_MAC.0);
             let (header, options) = advertisement(frame, target, source);
             assert!(header.router && header.solicited && !header.r#override);
@@ -284,6 +314,30 @@ fn an_echo_request_in_fragments_is_answered() {
         (header.icmp_type, message),
         (Icmpv4Type::EchoReply(echo), words)
     );
+}
+
+/// The same over IPv6, where what goes out is not cut up on its way to a link of less than it came in by.
+#[test]
+fn an_ipv6_echo_request_in_fragments_is_answered_in_fragments() {
+    let builder = PacketBuilder::ipv6(POD_V6.octets(), GATEWAY_V6.octets(), 64);
+    let request = written(builder.icmpv6_echo_request(7, 8), &[5; 1430]);
+    let (header, payload) = request.split_at(40);
+    let mut core = Core::new();
+    let mut answers = Vec::new();
+    for (at, more, part) in [(0_u16, 1, &payload[..1208]), (1208, 0, &payload[1208..])] {
+        let mut piece = header.to_vec();
+        piece[4..6].copy_from_slice(&(part.len() as u16 + 8).to_be_bytes());
+        piece[6] = 44;
+        let word = (at | more).to_be_bytes();
+        piece.extend([58, 0, word[0], word[1], 0, 0, 0, 9]);
+        piece.extend_from_slice(part);
+        answers.extend(core.handle(WORKLOAD, Punt::ToRouter, piece).1);
+    }
+    let answers = originated(&answers);
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|piece| piece.len() <= 1280));
+    let answer = reassembled(&answers);
+    assert_eq!((answer[0], &answer[8..]), (129, &[5; 1430][..]));
 }
 
 #[test]

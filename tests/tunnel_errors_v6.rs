@@ -310,6 +310,19 @@ fn a_workload_may_not_send_errors_about_tunnel_packets_over_ipv6() {
             "{room}"
         );
     }
+    // Headers that do not end hide anything.
+    let mut chain = [
+        &packet[..40],
+        &[60, 0, 1, 4, 0, 0, 0, 0].repeat(8),
+        &options,
+        &packet[40..],
+    ]
+    .concat();
+    chain[6] = 60;
+    let length = (chain.len() - 40) as u16;
+    chain[4..6].copy_from_slice(&length.to_be_bytes());
+    let (verdict, _) = forward_one(&snapshot, WORKLOAD, &from_pod(&chain));
+    assert_eq!(verdict, Verdict::Drop(DropReason::TunnelFromWorkload));
     // Nor tunnel packets themselves, behind whatever headers.
     let mut tunnel = outer.clone();
     tunnel[8..24].copy_from_slice(&POD_V6.octets());

@@ -204,7 +204,7 @@ impl Node {
                         break;
                     }
                 },
-                recv(events) -> event => if let Ok(event) = event { self.heed(event) },
+                recv(events) -> event => self.heed(event.into_iter().chain(events.try_iter())),
                 recv(measured) -> path => if let Ok(path) = path { self.take_measurement(&path) },
                 recv(self.questions) -> question => if let Ok(question) = question {
                     self.answer(question);
@@ -344,9 +344,9 @@ impl Node {
         let wanted = self.resolver.wanted();
         let (port, also) = (self.networks.sent.0, self.networks.also.0);
         let mut more_ports = self.forwarding.bridging().udp_ports();
+        more_ports.retain(|more| ![port, also].contains(more));
         // Both are taken before one takes the other's place.
         if also != port {
-            more_ports.retain(|more| ![port, also].contains(more));
             more_ports.splice(0..0, [port, also]);
         }
         let steering = &mut self.ports.uplink_steering;

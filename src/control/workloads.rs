@@ -37,9 +37,10 @@ impl WorkloadLinks {
         self.learnt.retain(|at, _| present.contains_key(at));
     }
 
-    /// Notes what a workload said; whether that is news.
+    /// Notes what a workload said; whether that is news. What its endpoint says wins, so that is none.
     pub fn learn(&mut self, port: PortId, address: IpAddr, mac: MacAddr) -> bool {
-        self.learnt.insert((port, address), mac) != Some(mac)
+        let news = self.learnt.insert((port, address), mac) != Some(mac);
+        news && !self.configured.contains_key(&(port, address))
     }
 
     /// Addresses whose place only their workloads have told: it may change without a word.

@@ -46,9 +46,13 @@ pub(super) fn check(snapshot: &Snapshot, ip: &Ip, packet: &[u8]) -> Result<(), D
 /// The same, for what a workload hides behind extension headers.
 #[cold]
 fn is_behind_extensions(snapshot: &Snapshot, packet: &[u8]) -> bool {
-    let Some(layer) = ipv6::upper_layer(packet).filter(|layer| layer.has_header()) else {
-        return false;
+    // Headers that do not end where they can be seen hide anything (RFC 7112 section 5).
+    let Some(layer) = ipv6::upper_layer(packet) else {
+        return true;
     };
+    if !layer.has_header() {
+        return false;
+    }
     let behind = packet.get(layer.offset..);
     match layer.protocol {
         protocol::UDP => is_vxlan(snapshot, behind),

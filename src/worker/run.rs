@@ -302,6 +302,9 @@ impl Worker {
                 *told = true;
                 self.punt(Some(port), frame, punt);
             }
+            (Verdict::Punt(punt @ Punt::CutOutside(..)), Place::Port(port)) => {
+                self.punt(Some(port), frame, punt);
+            }
             _ => self.dispose_of_own(frame, verdict),
         }
     }

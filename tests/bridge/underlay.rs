@@ -156,6 +156,52 @@ fn errors_about_what_no_bridge_sends_convince_nobody() {
     assert_eq!(heard(&paper, too_big(1400), &least), invalid);
 }
 
+/// A short quotation on the port that routed packets have too is of the bridge that has that remote.
+#[test]
+fn a_short_quotation_on_the_routed_port_is_of_the_bridge_that_has_the_remote() {
+    let mut paper = over_v6(1500, |bridge| bridge.udp_port = 4789);
+    paper.snapshot.tunnels.vxlan_port = 4789;
+    let mut outer = sent(&paper, 1, &ipv6_of(1400));
+    outer[42..44].copy_from_slice(&4789_u16.to_be_bytes());
+    let too_big = Icmpv6Type::PacketTooBig { mtu: 1400 };
+    let news = Event::PathMtu(THIRD_V6.into(), Mtu(1400));
+    let result = heard(&paper, too_big, &outer[..48]);
+    assert_eq!(result, (Fate::Absorbed, vec![Action::Tell(news)]));
+}
+
+/// Over IPv4 a bridge's packets may be fragmented, so that no router complains of their size.
+#[test]
+fn an_error_over_ipv4_about_a_bridged_packets_size_is_forged() {
+    let paper = Paper::new();
+    let mut quoted = vxlan(FAR_NODE, [8, 0, 0, 0, 0, 0, 77, 0], &ipv6_of(1400));
+    let (mut header, _) = etherparse::Ipv4Header::from_slice(&quoted).unwrap();
+    (header.source, header.destination) = (NODE.octets(), FAR_NODE.octets());
+    (header.dont_fragment, header.identification) = (true, 0);
+    header.header_checksum = header.calc_header_checksum();
+    quoted[..20].copy_from_slice(&header.to_bytes());
+    let too_big =
+        etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 576 };
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4([10, 30, 0, 254], NODE.octets(), 60)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(too_big))
+        .write(&mut packet, &quoted[..548])
+        .unwrap();
+    let (verdict, packet) = paper.receive(UPLINK, &from_uplink(&packet));
+    assert_eq!(verdict, Verdict::Punt(Punt::TunnelError));
+    let punted = Punted {
+        ingress: Some(UPLINK),
+        punt: Punt::TunnelError,
+        packet,
+    };
+    let mut actions = Vec::new();
+    let (mut path, now) = (SlowPath::default(), Instant::now());
+    let fate = path.handle(now, &paper.snapshot, punted, &mut actions);
+    assert_eq!(
+        (fate, actions),
+        (Fate::Dropped(DropReason::InvalidQuote), vec![])
+    );
+}
+
 /// Nor may a workload say so, nor send into a bridge: where the node's address becomes its packet's, the
 /// far end would believe it.
 #[test]

@@ -92,14 +92,27 @@ impl Node {
         }
     }
 
-    /// Heeds what the slow path noticed.
-    pub(super) fn heed(&mut self, event: Event) {
+    /// Heeds what the slow path noticed; so much at once that it does not take turns with the rest.
+    pub(super) fn heed(&mut self, events: impl Iterator<Item = Event>) {
+        const AT_ONCE: usize = 256;
+        let mut news = false;
+        for event in events.take(AT_ONCE) {
+            news |= self.heed_one(event);
+        }
+        if news {
+            self.refresh();
+        }
+    }
+
+    /// Whether workers' adjacencies are to be made anew for it.
+    fn heed_one(&mut self, event: Event) -> bool {
         match event {
             Event::WorkloadSeen(port, address, mac) => {
-                if self.links.learn(port, address, mac) {
+                let news = self.links.learn(port, address, mac);
+                if news {
                     log::debug!("workload {address} is at {mac}");
-                    self.refresh();
                 }
+                return news;
             }
             Event::Unresolved(next_hop) => match self.forwarding.hop(next_hop).cloned() {
                 Some(Hop::Workload(port, address)) => self.handles.ask_workload(port, address),
@@ -112,6 +125,7 @@ impl Node {
             },
             Event::PathMtu(far_end, mtu) => self.learn_path(far_end, mtu),
         }
+        false
     }
 
     fn probe(&mut self, node: IpAddr) {

@@ -1,10 +1,12 @@
 //! Messages to the router that are answered: ARP, neighbour discovery, echo.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Instant;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use super::{Action, Event, Fate, link_local};
+use super::seen::Seen;
+use super::{Action, Fate, link_local};
 use crate::forward::{PortConfig, PortRole, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
 use crate::port::{Link, PortId};
@@ -19,6 +21,7 @@ pub(super) const NOT_ANSWERED: Fate = Fate::Dropped(DropReason::NotAnswered);
 /// Calico's host end answers. What the message says of its sender is learnt. A probe is answered for
 /// the gateway's address only, as Linux answers it for its own addresses only.
 pub(super) fn arp(
+    (now, seen): (Instant, &mut Seen),
     snapshot: &Snapshot,
     ingress: Option<PortId>,
     frame: &[u8],
@@ -38,11 +41,7 @@ pub(super) fn arp(
         if !port.sources.allow(sender) {
             return Fate::Dropped(DropReason::SpoofedSource);
         }
-        actions.push(Action::Tell(Event::WorkloadSeen(
-            port.id,
-            sender,
-            message.sender_mac,
-        )));
+        seen.tell(now, port, (sender, message.sender_mac), actions);
     }
     // Who asks for an address of its own looks for a duplicate (RFC 5227), and who has none yet asks
     // for one that it may be about to get, before we hear of that. Only the gateway's is taken.
@@ -63,6 +62,7 @@ pub(super) fn arp(
 /// Proxy neighbour discovery on a workload port (RFC 4861, RFC 4389 in spirit): any address but the
 /// workload's own is at ee:ee:ee:ee:ee:ee.
 pub(super) fn neighbour(
+    (now, seen): (Instant, &mut Seen),
     snapshot: &Snapshot,
     ingress: Option<PortId>,
     packet: &[u8],
@@ -86,14 +86,8 @@ pub(super) fn neighbour(
     } else {
         message.target
     };
-    if let Some(mac) = message.link_address
-        && own(told_of)
-    {
-        actions.push(Action::Tell(Event::WorkloadSeen(
-            port.id,
-            IpAddr::V6(told_of),
-            mac,
-        )));
+    if let Some(mac) = message.link_address {
+        seen.tell(now, port, (IpAddr::V6(told_of), mac), actions);
     }
     // Every link-local address counts as the workload's own, but for the gateway's; and so does what
     // it may be about to get (RFC 4862 section 5.4).
@@ -107,7 +101,7 @@ pub(super) fn neighbour(
     let to = if answer.destination.is_multicast() {
         Some(nd::multicast_mac(answer.destination))
     } else {
-        let station = || link_local::station(snapshot, port.id);
+        let station = || link_local::way_to_station(snapshot, port)?.link_destination();
         message.link_address.or_else(station)
     };
     let Some(to) = to else {

@@ -238,7 +238,7 @@ pub(super) fn too_big(
         return dropped;
     };
     if let Some((source, message)) = error::message(&voice, error::Kind::TooBig(mtu), packet)
-        && limiter.allow(now, source)
+        && limiter.allow(now, Some(port), source)
     {
         let mut back = [header, &message[..]].concat();
         back[..6].copy_from_slice(&frame[6..12]);

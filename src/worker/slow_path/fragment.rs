@@ -23,11 +23,11 @@ pub(super) fn is_one(packet: &[u8]) -> bool {
     }
 }
 
-/// An answer of the router's own as it is sent: larger than an Ethernet frame takes, in fragments that any
-/// link takes. Nothing if it makes no sense.
-pub(super) fn from_router(packet: Vec<u8>, identification: u32) -> Vec<Vec<u8>> {
+/// A packet of the router's own in fragments that any link takes, if it needs any. Nothing if it makes no
+/// sense.
+pub(super) fn for_any_link(packet: Vec<u8>, identification: u32) -> Vec<Vec<u8>> {
     const ANY_LINK: Mtu = Mtu(ipv6::MIN_MTU as u16);
-    if packet.len() <= usize::from(Mtu::ETHERNET.0) {
+    if packet.len() <= ipv6::MIN_MTU {
         return vec![packet];
     }
     let pieces = match packet[0] >> 4 {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::answer::{NOT_ANSWERED, workload, write_ethernet};
 use super::limiter::Limiter;
-use super::{Action, Event, Fate};
+use super::seen::Seen;
+use super::{Action, Fate};
 use crate::forward::{Adjacency, PortConfig, PortRole, RouterAddresses, Snapshot};
 use crate::packet::DropReason;
 use crate::port::PortId;
@@ -37,7 +38,7 @@ pub(super) struct Advertised(BTreeMap<PortId, (Instant, Instant)>);
 /// Answers a DHCP client.
 pub(super) fn dhcp(
     now: Instant,
-    limiter: &mut Limiter,
+    (limiter, seen): (&mut Limiter, &mut Seen),
     snapshot: &Snapshot,
     ingress: Option<PortId>,
     packet: &[u8],
@@ -56,12 +57,11 @@ pub(super) fn dhcp(
     let Some(kind) = kind_of_answer(&request, address) else {
         return Fate::Absorbed;
     };
-    if !limiter.allow(now, address.into()) {
+    if !limiter.allow(now, ingress, address.into()) {
         return Fate::Dropped(DropReason::RateLimited);
     }
     if kind == MessageType::Ack {
-        let seen = Event::WorkloadSeen(port.id, address.into(), request.mac);
-        actions.push(Action::Tell(seen));
+        seen.tell(now, port, (address.into(), request.mac), actions);
     }
     let lease = Lease {
         address,
@@ -119,7 +119,7 @@ pub(super) fn advertise(
     let Some(address) = own_v6(port) else {
         return NOT_ANSWERED;
     };
-    if !limiter.allow(now, address) {
+    if !limiter.allow(now, ingress, address) {
         return Fate::Dropped(DropReason::RateLimited);
     }
     match advertised.0.get_mut(&port.id) {

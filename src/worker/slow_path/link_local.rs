@@ -1,10 +1,11 @@
 //! Answers to IPv6 link-local addresses: they leave by the port that the question came in by, as no
 //! route tells one link from another (RFC 4007 section 9).
 
+use std::net::IpAddr;
+
 use super::Action;
-use crate::forward::{Adjacency, PortRole, Snapshot};
+use crate::forward::{Egress, PortConfig, PortRole, Snapshot};
 use crate::packet::PortId;
-use crate::wire::MacAddr;
 use crate::wire::ipv6::Ipv6;
 
 /// How an answer to a packet that came in by `ingress` is sent.
@@ -21,12 +22,15 @@ pub(super) fn answer(
     }
 }
 
-/// The Ethernet address of a workload port's station, if a way leads there.
-pub(super) fn station(snapshot: &Snapshot, port: PortId) -> Option<MacAddr> {
-    let mut adjacencies = snapshot.adjacencies.iter();
-    adjacencies.find_map(|adjacency| match adjacency {
-        Adjacency::Forward(egress) if egress.port == port => egress.link_destination(),
-        _ => None,
+/// The way to a workload port's station: that of any of its addresses.
+pub(super) fn way_to_station<'a>(snapshot: &'a Snapshot, port: &PortConfig) -> Option<&'a Egress> {
+    port.sources.own.iter().find_map(|address| {
+        let next_hop = match address {
+            IpAddr::V4(address) => snapshot.fib.lookup_v4(*address),
+            IpAddr::V6(address) => snapshot.fib.lookup_v6(*address),
+        };
+        let adjacency = snapshot.adjacencies.get(next_hop?.0 as usize)?;
+        adjacency.egress().filter(|egress| egress.port == port.id)
     })
 }
 
@@ -42,13 +46,5 @@ fn on_link(
     if port.role != PortRole::Workload || !ip.destination.is_unicast_link_local() {
         return None;
     }
-    snapshot
-        .adjacencies
-        .iter()
-        .find_map(|adjacency| match adjacency {
-            Adjacency::Forward(egress) if egress.port == port.id => {
-                Some((port.id, egress.link_header_v6()?))
-            }
-            _ => None,
-        })
+    Some((port.id, way_to_station(snapshot, port)?.link_header_v6()?))
 }

@@ -16,6 +16,7 @@ mod piece;
 mod queue;
 mod quote;
 mod reassembly;
+mod seen;
 mod waiting;
 
 use std::net::IpAddr;
@@ -40,6 +41,7 @@ use limiter::Limiter;
 pub use queue::{QueueReceiver, QueueSender, queue};
 use quote::Trouble;
 use reassembly::Reassembly;
+use seen::Seen;
 use waiting::Waiting;
 
 /// A packet handed to the slow path.
@@ -103,6 +105,7 @@ pub struct SlowPath {
     identification: u32,
     neighbours: Neighbours,
     advertised: lease::Advertised,
+    seen: Seen,
 }
 
 impl SlowPath {
@@ -121,17 +124,20 @@ impl SlowPath {
         } = punted;
         let hop = ingress.is_some_and(|id| !is_host(snapshot, id));
         match punt {
-            Punt::Arp => answer::arp(snapshot, ingress, &packet, actions),
+            Punt::Arp => answer::arp((now, &mut self.seen), snapshot, ingress, &packet, actions),
             Punt::NeighbourDiscovery if router::solicitation(&packet).is_some() => {
                 let (advertised, limiter) = (&mut self.advertised, &mut self.limiter);
                 lease::advertise(now, advertised, limiter, snapshot, ingress, actions)
             }
-            Punt::NeighbourDiscovery => answer::neighbour(snapshot, ingress, &packet, actions),
-            Punt::Dhcp => {
-                let limiter = &mut self.limiter;
-                lease::dhcp(now, limiter, snapshot, ingress, &packet, actions)
+            Punt::NeighbourDiscovery => {
+                let seen = (now, &mut self.seen);
+                answer::neighbour(seen, snapshot, ingress, &packet, actions)
             }
-            Punt::ToRouter => self.for_router(now, snapshot, ingress, packet, actions),
+            Punt::Dhcp => {
+                let own = (&mut self.limiter, &mut self.seen);
+                lease::dhcp(now, own, snapshot, ingress, &packet, actions)
+            }
+            Punt::ToRouter => self.for_router(now, snapshot, ingress, (packet, false), actions),
             Punt::Unresolved(next_hop) => {
                 let from = (ingress, hop);
                 self.waiting.add(now, next_hop, packet, from, actions)
@@ -192,7 +198,8 @@ impl SlowPath {
     ) {
         let kind = error::Kind::HostUnreachable;
         let error = error::message(&voice(snapshot, packet), kind, packet);
-        self.tell(now, error, link_local::answer(snapshot, *ingress), actions);
+        let answer = link_local::answer(snapshot, *ingress);
+        self.tell((now, *ingress), error, answer, actions);
     }
 
     /// Gives up every packet that still waits.
@@ -222,19 +229,20 @@ impl SlowPath {
         now: Instant,
         snapshot: &Snapshot,
         ingress: Option<PortId>,
-        packet: Vec<u8>,
+        (packet, came_in_pieces): (Vec<u8>, bool),
         actions: &mut Vec<Action>,
     ) -> Fate {
         // What is for the router is put together (RFC 1812 section 4.2.2.8).
         if fragment::is_one(&packet) {
             return match self.own_reassembly.add(now, &packet) {
-                (_, Some(whole)) => self.for_router(now, snapshot, ingress, whole, actions),
+                (_, Some(whole)) => self.for_router(now, snapshot, ingress, (whole, true), actions),
                 (fate, None) => fate,
             };
         }
         if Request::parse(&packet).is_ok() {
             // A client that renews its lease with the server alone.
-            return lease::dhcp(now, &mut self.limiter, snapshot, ingress, &packet, actions);
+            let own = (&mut self.limiter, &mut self.seen);
+            return lease::dhcp(now, own, snapshot, ingress, &packet, actions);
         }
         if answer::expects_port_unreachable(&packet) {
             let error = error::message(
@@ -242,7 +250,8 @@ impl SlowPath {
                 error::Kind::PortUnreachable,
                 &packet,
             );
-            let told = self.tell(now, error, link_local::answer(snapshot, ingress), actions);
+            let answer = link_local::answer(snapshot, ingress);
+            let told = self.tell((now, ingress), error, answer, actions);
             return if told {
                 Fate::Absorbed
             } else {
@@ -252,7 +261,10 @@ impl SlowPath {
         match answer::echo(packet) {
             Some(reply) => {
                 self.identification = self.identification.wrapping_add(1);
-                let pieces = fragment::from_router(reply, self.identification);
+                let pieces = match came_in_pieces {
+                    true => fragment::for_any_link(reply, self.identification),
+                    false => vec![reply],
+                };
                 actions.extend(
                     pieces
                         .into_iter()
@@ -291,13 +303,15 @@ impl SlowPath {
             | Punt::BridgedTooBig(_) => return,
         };
         let error = error::message(&voice(snapshot, packet), kind, packet);
-        self.tell(now, error, link_local::answer(snapshot, ingress), actions);
+        let answer = link_local::answer(snapshot, ingress);
+        self.tell((now, ingress), error, answer, actions);
     }
 
-    /// Sends an ICMP error, if there is one and its receiver may be told one thing more.
+    /// Sends an ICMP error, if there is one and its receiver may be told one thing more about what came in
+    /// by that port.
     fn tell(
         &mut self,
-        now: Instant,
+        (now, ingress): (Instant, Option<PortId>),
         error: Option<(IpAddr, Vec<u8>)>,
         answer: impl Fn(Vec<u8>) -> Action,
         actions: &mut Vec<Action>,
@@ -305,7 +319,7 @@ impl SlowPath {
         let Some((source, message)) = error else {
             return false;
         };
-        let allowed = self.limiter.allow(now, source);
+        let allowed = self.limiter.allow(now, ingress, source);
         if allowed {
             actions.push(answer(message));
         }
@@ -391,7 +405,7 @@ impl SlowPath {
         if quote::inner_is_ours(snapshot, found.inner) {
             let router = voice(snapshot, found.inner);
             let error = error::about_quote(&router, kind, found.inner);
-            self.tell(now, error, Action::Originate, actions);
+            self.tell((now, None), error, Action::Originate, actions);
         }
         Fate::Absorbed
     }

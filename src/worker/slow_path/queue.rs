@@ -33,7 +33,8 @@ pub struct QueueReceiver {
 /// An empty queue for packets of so many ports.
 pub fn queue(ports: usize) -> (QueueSender, QueueReceiver) {
     let (sender, receiver) = bounded(LENGTH);
-    let waiting: Arc<[AtomicUsize]> = (0..ports).map(|_| AtomicUsize::new(0)).collect();
+    // The last one is for what came in by none.
+    let waiting: Arc<[AtomicUsize]> = (0..=ports).map(|_| AtomicUsize::new(0)).collect();
     let sender = QueueSender {
         packets: sender,
         waiting: Arc::clone(&waiting),
@@ -48,8 +49,8 @@ pub fn queue(ports: usize) -> (QueueSender, QueueReceiver) {
 impl QueueSender {
     /// Whether a packet that came in by this port finds no room: what is made of it would be in vain.
     pub(in crate::worker) fn is_full(&self, ingress: Option<PortId>) -> bool {
-        let of_port = share(&self.waiting, ingress);
-        self.packets.is_full() || of_port.is_some_and(|of| of.load(Ordering::Relaxed) >= SHARE)
+        let of_port = share(&self.waiting, ingress).load(Ordering::Relaxed);
+        self.packets.is_full() || of_port >= SHARE
     }
 
     /// Puts a packet behind the others; whether there was room.
@@ -60,12 +61,10 @@ impl QueueSender {
         }
         // Counted before it can be taken out. Several workers may be over the share by one packet each.
         let of_port = share(&self.waiting, ingress);
-        if let Some(of) = of_port {
-            of.fetch_add(1, Ordering::Relaxed);
-        }
+        of_port.fetch_add(1, Ordering::Relaxed);
         let sent = self.packets.try_send(punted).is_ok();
-        if let (Some(of), false) = (of_port, sent) {
-            of.fetch_sub(1, Ordering::Relaxed);
+        if !sent {
+            of_port.fetch_sub(1, Ordering::Relaxed);
         }
         sent
     }
@@ -75,16 +74,15 @@ impl QueueReceiver {
     /// The first packet, or the next that comes within that time.
     pub(super) fn receive(&self, patience: Duration) -> Result<Punted, RecvTimeoutError> {
         let punted = self.packets.recv_timeout(patience)?;
-        let of_port = share(&self.waiting, punted.ingress);
-        if let Some(of) = of_port {
-            of.fetch_sub(1, Ordering::Relaxed);
-        }
+        share(&self.waiting, punted.ingress).fetch_sub(1, Ordering::Relaxed);
         Ok(punted)
     }
 }
 
-fn share(waiting: &[AtomicUsize], port: Option<PortId>) -> Option<&AtomicUsize> {
-    waiting.get(usize::from(port?.0))
+fn share(waiting: &[AtomicUsize], port: Option<PortId>) -> &AtomicUsize {
+    let none = waiting.len() - 1;
+    let index = port.map_or(none, |port| usize::from(port.0).min(none));
+    &waiting[index]
 }
 
 #[cfg(test)]
@@ -122,7 +120,8 @@ mod tests {
         assert_eq!(fill(&sender, Some(0)), 10);
         // All together fill it, and no more.
         let left = LENGTH - SHARE - 2;
-        assert_eq!(fill(&sender, Some(2)) + fill(&sender, None), left);
+        let others = [Some(2), None].map(|port| fill(&sender, port));
+        assert_eq!(others.iter().sum::<usize>(), left);
         while receiver.receive(Duration::ZERO).is_ok() {}
         assert_eq!(fill(&sender, Some(0)), SHARE, "nothing is counted twice");
     }

@@ -82,7 +82,7 @@ fn read_v4<'a>(snapshot: &Snapshot, packet: &'a [u8]) -> Option<TunnelError<'a>>
         protocol::IPIP => (Encapsulation::Ipip.overhead(), Network::Routed),
         protocol::UDP => {
             let behind = &quoted[ipv4::HEADER_LEN..];
-            let network = vxlan_network(snapshot, outer.payload_len(), behind)?;
+            let network = vxlan_network(snapshot, far_end, outer.payload_len(), behind)?;
             (Encapsulation::Vxlan.overhead(), network)
         }
         _ => return None,
@@ -93,9 +93,14 @@ fn read_v4<'a>(snapshot: &Snapshot, packet: &'a [u8]) -> Option<TunnelError<'a>>
     if outer.total_len < usize::from(overhead) + ipv4::HEADER_LEN {
         return None;
     }
+    let trouble = trouble(&icmp, &outer)?;
+    // A bridge's packets may be fragmented: no router complains of their size.
+    if network != Network::Routed && matches!(trouble, Trouble::TooBig(_)) {
+        return None;
+    }
     Some(TunnelError {
         far_end,
-        trouble: trouble(&icmp, &outer)?,
+        trouble,
         overhead,
         inner: quoted.get(usize::from(overhead)..).unwrap_or_default(),
         bridged: network != Network::Routed,
@@ -141,7 +146,7 @@ fn read_v6<'a>(snapshot: &Snapshot, packet: &'a [u8]) -> Option<TunnelError<'a>>
         })
     });
     let far_end = outer.destination.into();
-    let network = vxlan_network(snapshot, datagram_len, behind)?;
+    let network = vxlan_network(snapshot, far_end, datagram_len, behind)?;
     network.has(snapshot, far_end).then_some(TunnelError {
         far_end,
         trouble,
@@ -276,7 +281,12 @@ impl Network {
 
 /// The network of what is quoted behind the outer IP header, if that is as our tunnels write it: a
 /// datagram of that length.
-fn vxlan_network(snapshot: &Snapshot, datagram_len: usize, behind: &[u8]) -> Option<Network> {
+fn vxlan_network(
+    snapshot: &Snapshot,
+    far_end: IpAddr,
+    datagram_len: usize,
+    behind: &[u8],
+) -> Option<Network> {
     let header = behind.first_chunk::<{ udp::HEADER_LEN }>()?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     if word(0) < FIRST_SOURCE_PORT || usize::from(word(4)) != datagram_len {
@@ -292,7 +302,8 @@ fn vxlan_network(snapshot: &Snapshot, datagram_len: usize, behind: &[u8]) -> Opt
         return snapshot.bridges.network(port, vni).map(Network::Bridge);
     }
     // The least quotation ends with the UDP header.
-    let routed = tunnels.listen_on(port).then_some(Network::Routed);
+    let routed = tunnels.listen_on(port) && tunnels.peers.contains(far_end);
+    let routed = routed.then_some(Network::Routed);
     let bridged = snapshot.bridges.listen_on(port);
     routed.or(bridged.then_some(Network::SomeBridge(port)))
 }

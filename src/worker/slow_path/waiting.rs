@@ -90,9 +90,12 @@ impl Waiting {
         actions: &mut Vec<Action>,
     ) -> (Vec<Fate>, Vec<(Option<PortId>, Vec<u8>)>) {
         let (mut fates, mut given_up) = (Vec::new(), Vec::new());
+        if !self.is_due(now, snapshot) {
+            self.ask_again(now, actions);
+            return (fates, given_up);
+        }
         self.packets.retain_mut(|packet| {
-            let adjacency = snapshot.adjacencies.get(packet.next_hop.0 as usize);
-            let unresolved = matches!(adjacency, Some(Adjacency::Unresolved));
+            let unresolved = is_unresolved(snapshot, packet.next_hop);
             if unresolved && now < packet.until {
                 return true;
             }
@@ -111,6 +114,13 @@ impl Waiting {
         });
         self.ask_again(now, actions);
         (fates, given_up)
+    }
+
+    /// Whether any packet's waiting is over. They are in the order of their ends.
+    fn is_due(&self, now: Instant, snapshot: &Snapshot) -> bool {
+        let mut next_hops = self.questions.keys();
+        self.packets.first().is_some_and(|first| now >= first.until)
+            || next_hops.any(|next_hop| !is_unresolved(snapshot, *next_hop))
     }
 
     fn ask_again(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -139,6 +149,11 @@ impl Waiting {
     pub(super) fn len(&self) -> usize {
         self.packets.len()
     }
+}
+
+fn is_unresolved(snapshot: &Snapshot, next_hop: NextHop) -> bool {
+    let adjacency = snapshot.adjacencies.get(next_hop.0 as usize);
+    matches!(adjacency, Some(Adjacency::Unresolved))
 }
 
 /// Takes one hop off an IP packet, as forwarding would have; false if it has none left.
