@@ -42,7 +42,7 @@ pub use queue::{QueueReceiver, QueueSender, queue};
 use quote::Trouble;
 use reassembly::Reassembly;
 use seen::Seen;
-use waiting::Waiting;
+use waiting::{GivenUp, Waiting};
 
 /// A packet handed to the slow path.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl SlowPath {
         &mut self,
         now: Instant,
         snapshot: &Snapshot,
-        (ingress, packet): &(Option<PortId>, Vec<u8>),
+        GivenUp { ingress, packet }: &GivenUp,
         actions: &mut Vec<Action>,
     ) {
         let kind = error::Kind::HostUnreachable;

@@ -36,6 +36,14 @@ struct Question {
     packets: usize,
 }
 
+/// A packet whose next hop has not answered in time.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    /// The port that it came in by, if any.
+    pub ingress: Option<PortId>,
+    pub packet: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct Packet {
     ingress: Option<PortId>,
@@ -81,14 +89,13 @@ impl Waiting {
     }
 
     /// Sends the packets whose next hop is known by now, drops those that waited long enough, and
-    /// asks again for what the others wait for. How each ended, and those that were dropped, each with the
-    /// port that it came in by.
+    /// asks again for what the others wait for. How each ended, and those that were dropped.
     pub(super) fn release(
         &mut self,
         now: Instant,
         snapshot: &Snapshot,
         actions: &mut Vec<Action>,
-    ) -> (Vec<Fate>, Vec<(Option<PortId>, Vec<u8>)>) {
+    ) -> (Vec<Fate>, Vec<GivenUp>) {
         let (mut fates, mut given_up) = (Vec::new(), Vec::new());
         if !self.is_due(now, snapshot) {
             self.ask_again(now, actions);
@@ -104,7 +111,10 @@ impl Waiting {
             }
             let bytes = std::mem::take(&mut packet.bytes);
             fates.push(if unresolved {
-                given_up.push((packet.ingress, bytes));
+                given_up.push(GivenUp {
+                    ingress: packet.ingress,
+                    packet: bytes,
+                });
                 Fate::Dropped(DropReason::NeighbourUnresolved)
             } else {
                 actions.push(Action::Originate(bytes));
