@@ -17,8 +17,6 @@ use underpass::packet::DropReason;
 use underpass::wire::{MacAddr, Mtu, Vni};
 use underpass::worker::slow_path::{Action, Event, Fate, Punted, SlowPath};
 
-const MIDDLE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0xff);
-
 fn slow(
     path: &mut SlowPath,
     snapshot: &Snapshot,
@@ -130,12 +128,7 @@ fn sent(snapshot: &Snapshot, inner: &[u8]) -> Vec<u8> {
 }
 
 fn error(kind: Icmpv6Type, quoted: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    PacketBuilder::ipv6(MIDDLE.octets(), NODE_V6.octets(), 60)
-        .icmpv6(kind)
-        .write(&mut packet, quoted)
-        .unwrap();
-    packet
+    error_v6(MIDDLE, kind, quoted)
 }
 
 fn heard(snapshot: &Snapshot, error: &[u8]) -> (Fate, Vec<Action>) {

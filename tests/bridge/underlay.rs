@@ -22,7 +22,6 @@ const STATIONS_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1),
     Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 3),
 ];
-const MIDDLE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0xff);
 
 /// The bridge on Flannel's port, its remotes over IPv6, the first behind a path of that many bytes.
 fn over_v6(path: u16, change: impl FnOnce(&mut Bridge)) -> Paper {
@@ -73,19 +72,14 @@ fn sent(paper: &Paper, number: u16, frame: &[u8]) -> Vec<u8> {
     copy.bytes()[14..].to_vec()
 }
 
-fn error(kind: Icmpv6Type, from: Ipv6Addr, quoted: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    PacketBuilder::ipv6(from.octets(), NODE_V6.octets(), 60)
-        .icmpv6(kind)
-        .write(&mut packet, quoted)
-        .unwrap();
-    packet
+/// What the node makes of what a router says about its packet.
+fn heard(paper: &Paper, kind: Icmpv6Type, quoted: &[u8]) -> (Fate, Vec<Action>) {
+    heeded(paper, &error_v6(MIDDLE, kind, quoted))
 }
 
 /// What the node makes of an error that comes by the uplink.
-fn heard(paper: &Paper, kind: Icmpv6Type, quoted: &[u8]) -> (Fate, Vec<Action>) {
-    let error = error(kind, MIDDLE, quoted);
-    let (verdict, packet) = paper.receive(UPLINK, &from_uplink(&error));
+fn heeded(paper: &Paper, error: &[u8]) -> (Fate, Vec<Action>) {
+    let (verdict, packet) = paper.receive(UPLINK, &from_uplink(error));
     assert_eq!(verdict, Verdict::Punt(Punt::TunnelError));
     let punted = Punted {
         ingress: Some(UPLINK),
@@ -186,20 +180,8 @@ fn an_error_over_ipv4_about_a_bridged_packets_size_is_forged() {
         .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(too_big))
         .write(&mut packet, &quoted[..548])
         .unwrap();
-    let (verdict, packet) = paper.receive(UPLINK, &from_uplink(&packet));
-    assert_eq!(verdict, Verdict::Punt(Punt::TunnelError));
-    let punted = Punted {
-        ingress: Some(UPLINK),
-        punt: Punt::TunnelError,
-        packet,
-    };
-    let mut actions = Vec::new();
-    let (mut path, now) = (SlowPath::default(), Instant::now());
-    let fate = path.handle(now, &paper.snapshot, punted, &mut actions);
-    assert_eq!(
-        (fate, actions),
-        (Fate::Dropped(DropReason::InvalidQuote), vec![])
-    );
+    let invalid = (Fate::Dropped(DropReason::InvalidQuote), vec![]);
+    assert_eq!(heeded(&paper, &packet), invalid);
 }
 
 /// Nor may a workload say so, nor send into a bridge: where the node's address becomes its packet's, the
@@ -210,7 +192,7 @@ fn a_workload_has_no_part_in_a_bridges_tunnels() {
     let mut paper = over_v6(1500, |_| ());
     let outer = sent(&paper, 0, &ipv6_of(1400));
     let too_big = Icmpv6Type::PacketTooBig { mtu: 1400 };
-    let forged = error(too_big, POD_V6, &outer[..1200]);
+    let forged = error_v6(POD_V6, too_big, &outer[..1200]);
     let mut tunnels = Vec::new();
     for port in [8472, 8473] {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());

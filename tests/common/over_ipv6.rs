@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use etherparse::{Ipv6Header, NetSlice, SlicedPacket};
+use etherparse::{Icmpv6Type, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket};
 use underpass::fib::{Fib, NextHop};
 use underpass::forward::{Adjacency, Egress, PeerId, Peers, Snapshot, TunnelHeaderV6, TunnelsV6};
 use underpass::wire::{MacAddr, Mtu, Vni};
@@ -13,6 +13,8 @@ use super::*;
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0x11);
 pub const FAR_NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0x12);
 pub const STRANGER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0x99);
+/// A router of the underlay.
+pub const MIDDLE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0xff);
 pub const VTEP_MAC_V6: MacAddr = MacAddr([0x66, 0, 0, 0, 6, 1]);
 pub const FAR_VTEP_MAC_V6: MacAddr = MacAddr([0x66, 0, 0, 0, 6, 2]);
 pub const VXLAN_HOP: usize = 2;
@@ -79,4 +81,14 @@ pub fn wrapped(source: Ipv6Addr, traffic_class: u8, inner: &[u8], checksum: bool
         udp.checksum = udp.calc_checksum_ipv6(&ip, &payload).unwrap();
     }
     from_uplink(&[&header[..], &udp.to_bytes(), &payload].concat())
+}
+
+/// An ICMPv6 error to this node.
+pub fn error_v6(from: Ipv6Addr, kind: Icmpv6Type, quoted: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(from.octets(), NODE_V6.octets(), 60)
+        .icmpv6(kind)
+        .write(&mut packet, quoted)
+        .unwrap();
+    packet
 }

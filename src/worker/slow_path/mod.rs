@@ -179,27 +179,14 @@ impl SlowPath {
     ) -> Vec<Fate> {
         self.advertised.tick(now, snapshot, actions);
         let (mut fates, given_up) = self.waiting.release(now, snapshot, actions);
-        for packet in given_up {
-            self.tell_unresolved(now, snapshot, &packet, actions);
+        // A next hop did not say its Ethernet address (RFC 1812 section 5.2.7.1, RFC 4861 section 7.2.2).
+        for GivenUp { ingress, packet } in given_up {
+            let about = (ingress, &packet[..]);
+            self.explain(now, snapshot, error::Kind::HostUnreachable, about, actions);
         }
         fates.extend(self.reassembly.ended(now));
         fates.extend(self.own_reassembly.ended(now));
         fates
-    }
-
-    /// A next hop did not say its Ethernet address: the sender of what waited is told (RFC 1812 section
-    /// 5.2.7.1, RFC 4861 section 7.2.2).
-    fn tell_unresolved(
-        &mut self,
-        now: Instant,
-        snapshot: &Snapshot,
-        GivenUp { ingress, packet }: &GivenUp,
-        actions: &mut Vec<Action>,
-    ) {
-        let kind = error::Kind::HostUnreachable;
-        let error = error::message(&voice(snapshot, packet), kind, packet);
-        let answer = link_local::answer(snapshot, *ingress);
-        self.tell((now, *ingress), error, answer, actions);
     }
 
     /// Gives up every packet that still waits.
@@ -245,14 +232,9 @@ impl SlowPath {
             return lease::dhcp(now, own, snapshot, ingress, &packet, actions);
         }
         if answer::expects_port_unreachable(&packet) {
-            let error = error::message(
-                &voice(snapshot, &packet),
-                error::Kind::PortUnreachable,
-                &packet,
-            );
-            let answer = link_local::answer(snapshot, ingress);
-            let told = self.tell((now, ingress), error, answer, actions);
-            return if told {
+            let about = (ingress, &packet[..]);
+            let kind = error::Kind::PortUnreachable;
+            return if self.explain(now, snapshot, kind, about, actions) {
                 Fate::Absorbed
             } else {
                 Fate::Dropped(DropReason::RateLimited)
@@ -302,9 +284,21 @@ impl SlowPath {
             | Punt::Bridged(..)
             | Punt::BridgedTooBig(_) => return,
         };
+        self.explain(now, snapshot, kind, (ingress, packet), actions);
+    }
+
+    /// Tells the sender of a packet that came in by a port what went wrong with it; whether that may be told.
+    fn explain(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot,
+        kind: error::Kind,
+        (ingress, packet): (Option<PortId>, &[u8]),
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let error = error::message(&voice(snapshot, packet), kind, packet);
         let answer = link_local::answer(snapshot, ingress);
-        self.tell((now, ingress), error, answer, actions);
+        self.tell((now, ingress), error, answer, actions)
     }
 
     /// Sends an ICMP error, if there is one and its receiver may be told one thing more about what came in
