@@ -416,7 +416,7 @@ fn station(namespace: &str, device: &str, v4: &str, v6: &str) {
 
 /// A third node on the same underlay: far becomes its switch.
 fn third_node() {
-    sh("ip netns add third; ip -n third link set lo up");
+    add_namespace("third");
     inside(
         "far",
         "ip addr flush dev eth0; ip link add switch type bridge; ip link set eth0 master switch;

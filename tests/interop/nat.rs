@@ -121,7 +121,8 @@ fn without_nft_there_is_one_warning_and_all_else_works() {
 
 /// Namespace "outside", joined to "near", which forwards.
 fn outside() {
-    sh("ip netns add outside; ip link add wan0 type veth peer name eth0 netns outside");
+    add_namespace("outside");
+    sh("ip link add wan0 type veth peer name eth0 netns outside");
     sh(
         "ip addr add 198.51.100.1/24 dev wan0; ip addr add fd00:51::1/64 dev wan0 nodad; ip link set wan0 up",
     );

@@ -35,6 +35,10 @@ pub const FAR_VTEP: &str = "66:00:00:00:04:02";
 pub const NEAR_VTEP_V6: &str = "66:00:00:00:06:01";
 pub const FAR_VTEP_V6: &str = "66:00:00:00:06:02";
 
+/// Has new interfaces' link-local addresses usable at once: until duplicate address detection is done,
+/// which may take two seconds, the kernel solicits no neighbour for what it forwards.
+const USABLE_AT_ONCE: &str = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad";
+
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -65,11 +69,9 @@ impl World {
     fn new() -> Self {
         sh("mount --make-rprivate / && mount -t sysfs sysfs /sys");
         sh("mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns");
-        sh("ip link set lo up");
-        for namespace in ["pod", "far"] {
-            sh(&format!("ip netns add {namespace}"));
-            sh(&format!("ip -n {namespace} link set lo up"));
-        }
+        sh(&format!("ip link set lo up; {USABLE_AT_ONCE}"));
+        add_namespace("pod");
+        add_namespace("far");
         sh("ip link add eth0 type veth peer name eth0 netns far");
         sh("ip link add cali1 type veth peer name eth0 netns pod");
         // As senders do whose packets go to hardware that finishes nothing.
@@ -211,10 +213,18 @@ impl Drop for World {
     }
 }
 
+/// Makes a named namespace.
+pub fn add_namespace(name: &str) {
+    sh(&format!("ip netns add {name}"));
+    inside(name, &format!("ip link set lo up; {USABLE_AT_ONCE}"));
+}
+
 /// Puts two routers between the nodes, with a link of this MTU between them. They answer for both nodes'
 /// addresses, so that the nodes need not know.
 pub fn narrow_middle(mtu: u16) {
-    sh("ip link del eth0; ip netns add mid1; ip netns add mid2
+    add_namespace("mid1");
+    add_namespace("mid2");
+    sh("ip link del eth0
         ip link add eth0 type veth peer name near netns mid1
         ip link add eth0 netns far type veth peer name far netns mid2
         ip link add middle netns mid1 type veth peer name middle netns mid2
@@ -227,7 +237,7 @@ pub fn narrow_middle(mtu: u16) {
         inside(
             namespace,
             &format!(
-                "ip addr add {own}/32 dev lo; ip link set lo up; ip link set {side} up
+                "ip addr add {own}/32 dev lo; ip link set {side} up
                  ip link set middle mtu {mtu} up; ethtool -K {side} tx off tso off gso off
                  ethtool -K middle tx off tso off gso off
                  echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/all/proxy_arp
