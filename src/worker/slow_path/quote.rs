@@ -265,11 +265,12 @@ enum Network {
 }
 
 impl Network {
-    /// Whether this node sends packets of this network to that far end.
+    /// Whether this node sends packets of this network to that far end. External nodes only send: an error
+    /// about a packet to one of them is forged, and their prefixes hold more far ends than can be remembered.
     fn has(self, snapshot: &Snapshot, far_end: IpAddr) -> bool {
         let has = |bridge: &Bridge| bridge.remotes.at(far_end).is_some();
         match self {
-            Self::Routed => snapshot.tunnels.peers.contains(far_end),
+            Self::Routed => snapshot.tunnels.peers.node(far_end).is_some(),
             Self::Bridge(id) => snapshot.bridges.get(id).is_some_and(has),
             Self::SomeBridge(port) => {
                 let mut bridges = snapshot.bridges.iter().map(|(_, bridge)| bridge);
@@ -302,7 +303,7 @@ fn vxlan_network(
         return snapshot.bridges.network(port, vni).map(Network::Bridge);
     }
     // The least quotation ends with the UDP header.
-    let routed = tunnels.listen_on(port) && tunnels.peers.contains(far_end);
+    let routed = tunnels.listen_on(port) && Network::Routed.has(snapshot, far_end);
     let routed = routed.then_some(Network::Routed);
     let bridged = snapshot.bridges.listen_on(port);
     routed.or(bridged.then_some(Network::SomeBridge(port)))
@@ -340,7 +341,7 @@ fn plateau_below(total_len: usize) -> u16 {
 mod tests {
     use super::*;
     use crate::fib::Fib;
-    use crate::forward::{RouterAddresses, Tunnels};
+    use crate::forward::{PeerId, Peers, RouterAddresses, Tunnels};
     use crate::wire::{MacAddr, Vni};
     use crate::worker::publish::Quiescence;
     use etherparse::{Icmpv4Type, IpNumber, Ipv4Header, icmpv4};
@@ -548,6 +549,28 @@ mod tests {
         let mut bad_checksum = too_big(1400, &ipip());
         bad_checksum[30] ^= 1;
         assert_eq!(told(&bad_checksum), None);
+    }
+
+    /// Nothing is sent to them, so that a whole prefix of them has no room among the paths that are known.
+    #[test]
+    fn an_error_about_an_external_node_convinces_nobody() {
+        let external: IpAddr = [10, 40, 7, 7].into();
+        let peers = |nodes: &[IpAddr]| {
+            let nodes = nodes.iter().map(|node| (*node, PeerId(0)));
+            Peers::new(nodes, vec!["10.40.0.0/16".parse().unwrap()])
+        };
+        let mut snapshot = snapshot();
+        for mut offender in [ipip(), vxlan()] {
+            offender[16..20].copy_from_slice(&[10, 40, 7, 7]);
+            for quoted in [28, 64, 1500] {
+                let packet = too_big(1400, &offender[..quoted]);
+                snapshot.tunnels.peers = peers(&[FAR.into()]);
+                assert_eq!(read(&snapshot, &packet), None, "{quoted}");
+                snapshot.tunnels.peers = peers(&[external]);
+                let found = read(&snapshot, &packet).unwrap();
+                assert_eq!(found.far_end, external, "a node, too");
+            }
+        }
     }
 
     proptest! {
