@@ -4,7 +4,7 @@
 //! ```text
 //!  an error says M        M < floor ─▶ ignored       M ≥ 1280 ─▶ believed, then measured
 //!                         else, or after a lie ─▶ measured, then believed
-//!  measured: all fits ─▶ forgotten, the error was a lie    less fits ─▶ that is the path's MTU
+//!  measured: N fits ─▶ that is the path's MTU    M < N ─▶ and the error was a lie
 //!            nothing answers ─▶ the error is believed
 //! ```
 //!
@@ -45,7 +45,7 @@ pub struct PathMtus {
 struct Path {
     /// What is believed, and since when.
     mtu: Option<(Mtu, Instant)>,
-    /// What an error said that is not believed yet.
+    /// The least that errors said which is not measured yet, believed or not.
     claim: Option<Mtu>,
     /// When a measurement refuted what an error had said.
     lied: Option<Instant>,
@@ -97,8 +97,8 @@ impl PathMtus {
         let Some(path) = self.path(far_end) else {
             return News::Full;
         };
+        path.claim = Some(path.claim.map_or(mtu, |before| before.min(mtu)));
         if mtu < CREDIBLE || path.lied.is_some() {
-            path.claim = Some(path.claim.map_or(mtu, |before| before.min(mtu)));
             return News::Doubted;
         }
         path.mtu = Some((mtu, now));
@@ -120,21 +120,14 @@ impl PathMtus {
         let claim = path.claim.take();
         let before = path.mtu.map(|(mtu, _)| mtu);
         let doubted = path.lied.is_some();
-        match found {
-            Some(found) if found >= link => {
-                if claim.is_some() || before.is_some() {
-                    path.lied = Some(now);
-                }
-                path.mtu = None;
-            }
-            Some(found) => path.mtu = Some((found, now)),
-            // It cannot be found out: what was said has to do.
-            None => {
-                if let Some(claim) = claim {
-                    path.mtu = Some((claim, now));
-                }
-            }
+        if claim.zip(found).is_some_and(|(claim, found)| claim < found) {
+            path.lied = Some(now);
         }
+        path.mtu = match found {
+            Some(found) => (found < link).then_some((found, now)),
+            // It cannot be found out: what was said has to do.
+            None => claim.map(|claim| (claim, now)).or(path.mtu),
+        };
         let after = path.mtu.map(|(mtu, _)| mtu);
         match (before.unwrap_or(link), after.unwrap_or(link)) {
             (before, after) if after < before => News::Lowered,
@@ -190,7 +183,7 @@ impl PathMtus {
         let mut expired = Vec::new();
         self.paths.retain(|far_end, path| {
             if path.mtu.is_some_and(|(_, at)| old(at)) {
-                path.mtu = None;
+                (path.mtu, path.claim) = (None, None);
                 expired.push(*far_end);
             }
             path.lied = path.lied.filter(|at| !old(*at));
@@ -269,6 +262,50 @@ mod tests {
         );
     }
 
+    /// Who lies about a path that is narrower than the link, and known to be, is believed once as well.
+    #[test]
+    fn a_lie_about_a_narrow_path_is_found_out_too() {
+        let (mut paths, now) = paths();
+        let narrow = Some(Mtu(1400));
+        assert_eq!(paths.claim(now, FAR, Mtu(1400), LINK), News::Lowered);
+        assert_eq!(paths.measured(now, FAR, narrow, LINK), News::Ignored);
+        assert_eq!(paths.doubted().count(), 0, "it was the truth");
+        assert_eq!(paths.claim(now, FAR, Mtu(1280), LINK), News::Lowered);
+        assert_eq!(paths.measured(now, FAR, narrow, LINK), News::Raised);
+        assert!(paths.doubted().eq([FAR]));
+        assert_eq!(paths.claim(now, FAR, Mtu(1280), LINK), News::Doubted);
+        assert_eq!(paths.get(FAR), narrow);
+        assert_eq!(paths.measured(now, FAR, narrow, LINK), News::Ignored);
+        // The truth is believed all the same.
+        let narrower = Some(Mtu(1280));
+        assert_eq!(paths.claim(now, FAR, Mtu(1280), LINK), News::Doubted);
+        assert_eq!(paths.measured(now, FAR, narrower, LINK), News::Lowered);
+        assert_eq!(paths.get(FAR), narrower);
+    }
+
+    #[test]
+    fn a_lie_right_after_a_measurement_is_measured_when_that_is_no_more_fresh() {
+        let (mut paths, now) = paths();
+        paths.claim(now, FAR, Mtu(1400), LINK);
+        paths.measured(now, FAR, Some(Mtu(1400)), LINK);
+        let soon = now + FRESH / 2;
+        assert_eq!(paths.claim(soon, FAR, Mtu(1280), LINK), News::Lowered);
+        assert!(paths.due(soon).is_empty());
+        assert_eq!(paths.due(now + FRESH), [FAR]);
+    }
+
+    /// That a path became wider does not make a liar of who said what it was.
+    #[test]
+    fn an_error_about_a_path_that_became_wider_was_no_lie() {
+        let (mut paths, now) = paths();
+        paths.claim(now, FAR, Mtu(1400), LINK);
+        paths.measured(now, FAR, Some(Mtu(1400)), LINK);
+        let later = now + LOOK_AGAIN;
+        assert_eq!(paths.measured(later, FAR, Some(LINK), LINK), News::Raised);
+        assert_eq!(paths.doubted().count(), 0);
+        assert_eq!(paths.claim(later, FAR, Mtu(1400), LINK), News::Lowered);
+    }
+
     #[test]
     fn a_great_drop_is_believed_when_it_is_measured_or_cannot_be() {
         let (mut paths, now) = paths();
@@ -290,7 +327,7 @@ mod tests {
         let liar: IpAddr = [10, 30, 0, 15].into();
         assert_eq!(paths.claim(now, liar, Mtu(600), LINK), News::Doubted);
         assert_eq!(paths.measured(now, liar, Some(LINK), LINK), News::Refuted);
-        assert!(paths.doubted().eq([liar]));
+        assert!(paths.doubted().eq([FAR, liar]));
         assert_eq!(paths.claim(now, liar, Mtu(1300), LINK), News::Doubted);
         // Silence alone proves nothing.
         let third: IpAddr = [10, 30, 0, 14].into();
