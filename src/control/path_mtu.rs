@@ -49,8 +49,15 @@ struct Path {
     claim: Option<Mtu>,
     /// When a measurement refuted what an error had said.
     lied: Option<Instant>,
-    /// When it was measured last, or when that was asked for.
+    /// When it was measured last, or when that began.
     measured: Option<Instant>,
+}
+
+impl Path {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.measured
+            .is_some_and(|at| now.saturating_duration_since(at) < FRESH)
+    }
 }
 
 /// What became of a piece of news.
@@ -137,17 +144,18 @@ impl PathMtus {
         }
     }
 
-    /// Whether a far end's path may be measured now; says so once in [`FRESH`].
-    pub fn may_measure(&mut self, now: Instant, far_end: IpAddr) -> bool {
-        let Some(path) = self.path(far_end) else {
-            return false;
-        };
-        let fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
-        if path.measured.is_some_and(fresh) {
-            return false;
+    /// Whether a far end's path was measured a moment ago: it need not be again.
+    pub fn is_fresh(&self, now: Instant, far_end: IpAddr) -> bool {
+        self.paths
+            .get(&far_end)
+            .is_some_and(|path| path.is_fresh(now))
+    }
+
+    /// A far end's path begins to be measured.
+    pub fn begin(&mut self, now: Instant, far_end: IpAddr) {
+        if let Some(path) = self.path(far_end) {
+            path.measured = Some(now);
         }
-        path.measured = Some(now);
-        true
     }
 
     /// The far ends whose paths are to be measured again: a claim waits, or it is a minute ago.
@@ -187,10 +195,7 @@ impl PathMtus {
                 expired.push(*far_end);
             }
             path.lied = path.lied.filter(|at| !old(*at));
-            let fresh = path
-                .measured
-                .is_some_and(|at| now.saturating_duration_since(at) < FRESH);
-            path.mtu.is_some() || path.claim.is_some() || path.lied.is_some() || fresh
+            path.mtu.is_some() || path.claim.is_some() || path.lied.is_some() || path.is_fresh(now)
         });
         expired
     }
@@ -340,7 +345,9 @@ mod tests {
         let (mut paths, now) = paths();
         paths.claim(now, FAR, Mtu(1400), LINK);
         assert_eq!(paths.due(now), [FAR]);
-        assert!(paths.may_measure(now, FAR) && !paths.may_measure(now, FAR));
+        assert!(!paths.is_fresh(now, FAR), "nobody has begun yet");
+        paths.begin(now, FAR);
+        assert!(paths.is_fresh(now, FAR) && !paths.is_fresh(now + FRESH, FAR));
         assert_eq!(
             paths.measured(now, FAR, Some(Mtu(1400)), LINK),
             News::Ignored

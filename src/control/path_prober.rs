@@ -4,6 +4,7 @@
 //! probe's answer is neither: it comes from the far end, and nobody on the side knows its number
 //! (RFC 8899 section 4.6.2, RFC 4821 section 7.7).
 
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
@@ -12,9 +13,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::probe::{Prober, Target};
 use crate::wire::Mtu;
-
-/// Measurements that wait at most.
-const QUEUE: usize = 64;
 
 /// A path's measurement.
 #[derive(Debug)]
@@ -26,8 +24,47 @@ pub struct Measured {
     pub found: Option<Mtu>,
 }
 
-/// The thread that measures; it ends when this is dropped and its last measurement is done.
+/// Whose paths are to be measured: first come, first served, and nobody twice. It holds no more than there
+/// are far ends, and turns none away: who was would be the same ones each time.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: VecDeque<IpAddr>,
+    /// The one that is being measured.
+    in_flight: Option<IpAddr>,
+    /// All of these.
+    known: BTreeSet<IpAddr>,
+}
+
+impl Queue {
+    /// Adds a far end, unless it waits or is being measured already.
+    pub fn add(&mut self, far_end: IpAddr) {
+        if self.known.insert(far_end) {
+            self.waiting.push_back(far_end);
+        }
+    }
+
+    /// Whose turn it is; nobody's while another one is being measured.
+    pub fn begin(&mut self) -> Option<IpAddr> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        self.in_flight = self.waiting.pop_front();
+        self.in_flight
+    }
+
+    /// The measurement is done that was begun.
+    pub fn finish(&mut self) {
+        if let Some(far_end) = self.in_flight.take() {
+            self.known.remove(&far_end);
+        }
+    }
+}
+
+/// The thread that measures, and who waits for it; it ends when this is dropped and its last measurement
+/// is done.
 pub struct PathProber {
+    /// Whose paths are to be measured.
+    pub queue: Queue,
     wanted: Sender<(IpAddr, Target)>,
     measured: Receiver<Measured>,
 }
@@ -35,8 +72,8 @@ pub struct PathProber {
 impl PathProber {
     /// Starts the thread. Without a prober, nothing is ever found.
     pub fn start(prober: Option<Arc<Prober>>) -> Self {
-        let (wanted, targets) = bounded::<(IpAddr, Target)>(QUEUE);
-        let (sender, measured) = bounded(QUEUE);
+        let (wanted, targets) = bounded::<(IpAddr, Target)>(1);
+        let (sender, measured) = bounded(1);
         thread::spawn(move || {
             for (far_end, target) in targets {
                 let found = prober.as_ref().and_then(|prober| measure(prober, &target));
@@ -45,12 +82,16 @@ impl PathProber {
                 }
             }
         });
-        Self { wanted, measured }
+        Self {
+            queue: Queue::default(),
+            wanted,
+            measured,
+        }
     }
 
-    /// Has a path measured; false if too many wait already.
-    pub fn measure(&self, far_end: IpAddr, target: Target) -> bool {
-        self.wanted.try_send((far_end, target)).is_ok()
+    /// Has the path measured whose turn it is. There is room: the queue begins one at a time.
+    pub fn measure(&self, far_end: IpAddr, target: Target) {
+        drop(self.wanted.try_send((far_end, target)));
     }
 
     /// Where measurements arrive.
@@ -64,4 +105,38 @@ fn measure(prober: &Prober, target: &Target) -> Option<Mtu> {
         .measure(target)
         .inspect_err(|error| log::debug!("measuring a path: {error}"))
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// Measures what waits; returns whose turn it was, in that order.
+    fn measure_all(queue: &mut Queue) -> Vec<IpAddr> {
+        let turn = |_| {
+            let far_end = queue.begin();
+            queue.finish();
+            far_end
+        };
+        (0..1000).map_while(turn).collect()
+    }
+
+    #[test]
+    fn every_path_that_is_to_be_measured_has_its_turn_once() {
+        let far = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(0x0a1e_0000 + n));
+        let everybody: Vec<_> = (0..200).map(far).collect();
+        let mut queue = Queue::default();
+        for far_end in everybody.iter().chain(&everybody) {
+            queue.add(*far_end);
+        }
+        assert_eq!(queue.begin(), Some(far(0)));
+        queue.add(far(0));
+        assert_eq!(queue.begin(), None, "one is being measured");
+        queue.finish();
+        assert_eq!(measure_all(&mut queue), everybody[1..]);
+        // Who had a turn may have another.
+        queue.add(far(7));
+        assert_eq!(measure_all(&mut queue), [far(7)]);
+    }
 }

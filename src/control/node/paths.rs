@@ -38,23 +38,37 @@ impl Node {
         }
     }
 
-    /// Has packets of our own find out what a path takes.
+    /// Has packets of our own find out what a path takes, when it is its turn.
     fn measure_path(&mut self, far_end: IpAddr) {
-        let uplink = (self.config.uplink.interface.to_string(), self.uplink_mtu());
-        if !self.paths.may_measure(Instant::now(), far_end) {
-            return;
+        if !self.paths.is_fresh(Instant::now(), far_end) {
+            self.prober.queue.add(far_end);
+            self.measure_next();
         }
-        match probe::target_by(&self.forwarding, &self.state, uplink, far_end) {
-            Ok(target) => drop(self.prober.measure(far_end, target)),
-            Err(reason) => {
-                log::debug!("{far_end}: its path cannot be measured: {reason}");
-                let found = None;
-                self.take_measurement(&Measured { far_end, found });
+    }
+
+    /// Has the next path measured, unless one is being measured; those that cannot be are done at once.
+    fn measure_next(&mut self) {
+        while let Some(far_end) = self.prober.queue.begin() {
+            self.paths.begin(Instant::now(), far_end);
+            let uplink = (self.config.uplink.interface.to_string(), self.uplink_mtu());
+            match probe::target_by(&self.forwarding, &self.state, uplink, far_end) {
+                Ok(target) => self.prober.measure(far_end, target),
+                Err(reason) => {
+                    log::debug!("{far_end}: its path cannot be measured: {reason}");
+                    let found = None;
+                    self.heed_measurement(&Measured { far_end, found });
+                }
             }
         }
     }
 
     pub(super) fn take_measurement(&mut self, path: &Measured) {
+        self.heed_measurement(path);
+        self.measure_next();
+    }
+
+    fn heed_measurement(&mut self, path: &Measured) {
+        self.prober.queue.finish();
         let (far_end, link) = (path.far_end, self.uplink_mtu());
         let news = self
             .paths
