@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -150,12 +151,17 @@ impl Drop for Server {
     }
 }
 
+/// A port that nobody listens on, below those that the kernel gives to connections: between here and its
+/// use, one of these could have it. Processes that run side by side begin at ports of their own.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = std::process::id() * 16 + TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (nth % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A certificate authority, and what it signed for a server and a client.

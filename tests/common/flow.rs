@@ -12,6 +12,9 @@ use super::netns::udp_socket;
 /// Between two datagrams of a flow.
 const PACE: Duration = Duration::from_micros(500);
 
+/// Says that no more datagrams come.
+const END: u64 = u64::MAX;
+
 /// What became of a flow's datagrams.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
@@ -42,8 +45,17 @@ pub fn paced_flow(
     // What a receiver that is not given the processor would lose is not the routers' loss.
     setsockopt(&receiver, RcvBufForce, &(64 << 20)).expect("receive buffer");
     thread::scope(|scope| {
-        let receiving = scope.spawn(move || receive(&receiver));
-        let sent = send(&sender, SocketAddrV4::new(address, 7000), pace, stop);
+        let receiving = scope.spawn(|| receive(&receiver));
+        let to = SocketAddrV4::new(address, 7000);
+        let sent = send(&sender, to, pace, stop);
+        // One alone could be lost; more than are needed could meet the next flow.
+        for _ in 0..10 {
+            sender.send_to(&END.to_be_bytes(), to).expect("send");
+            thread::sleep(Duration::from_millis(20));
+            if receiving.is_finished() {
+                break;
+            }
+        }
         let (received, late) = receiving.join().expect("receiver");
         Flow {
             sent,
@@ -53,7 +65,7 @@ pub fn paced_flow(
     })
 }
 
-/// Sends numbers from 0 at a pace, then a last one that says it is.
+/// Sends numbers from 0 at a pace.
 fn send(socket: &UdpSocket, to: SocketAddrV4, pace: Duration, stop: &AtomicBool) -> u64 {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -64,7 +76,6 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, pace: Duration, stop: &AtomicBool)
         thread::sleep(pace);
     }
     thread::sleep(Duration::from_millis(100));
-    socket.send_to(&u64::MAX.to_be_bytes(), to).expect("send");
     number
 }
 
@@ -75,7 +86,7 @@ fn receive(socket: &UdpSocket) -> (u64, u64) {
     loop {
         socket.recv(&mut buffer).expect("datagram");
         match u64::from_be_bytes(buffer) {
-            u64::MAX => return (received, late),
+            END => return (received, late),
             number if number >= next => next = number + 1,
             _ => late += 1,
         }

@@ -64,8 +64,10 @@ fn a_million_malformed_packets_beside_a_flow_harm_nothing() {
         let resident = resident_kib(&lab);
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         let flow = Flow::default();
+        // Before the first packet goes.
+        let echoing = inside("pod2", || UdpSocket::bind("192.168.2.10:7").expect("echo"));
         thread::scope(|scope| {
-            let echo = scope.spawn(|| inside("pod2", || flow.echo()));
+            let echo = scope.spawn(|| flow.echo(&echoing));
             let sender = scope.spawn(|| inside("pod1", || flow.send()));
             for ((namespace, device, bad), packets) in kinds.into_iter().zip(PACKETS) {
                 let link = (device != "tunl0").then(|| link_header(namespace, device));
@@ -228,8 +230,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn echo(&self) {
-        let socket = UdpSocket::bind("192.168.2.10:7").expect("echo");
+    fn echo(&self, socket: &UdpSocket) {
         socket
             .set_read_timeout(Some(Duration::from_millis(200)))
             .expect("timeout");
@@ -249,7 +250,6 @@ impl Flow {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("timeout");
         let mut buffer = [0; 2048];
-        thread::sleep(Duration::from_millis(300));
         while !self.over.load(Ordering::SeqCst) {
             let number = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
             let mut payload = [0x5a; 1000];

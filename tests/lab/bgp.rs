@@ -38,6 +38,8 @@ fn carries(bgp: &str, modes: &[&str]) {
     // What the fabric knows of the blocks, it has from BGP.
     let routes = sh("ip -n up-fabric route show");
     let blocks = routes.lines().filter(|line| line.starts_with("192.168."));
+    let blocks: Vec<_> = blocks.collect();
+    assert!(!blocks.is_empty(), "{routes}");
     for block in blocks {
         assert!(block.contains("proto bgp"), "{block}");
     }

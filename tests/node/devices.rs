@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::netns::{cpu_time, isolated, pings, sh, try_sh, wait_for};
+use super::netns::{idle_cpu_time, isolated, pings, sh, try_sh, wait_for};
 use super::support::*;
 
 const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
@@ -100,9 +100,8 @@ fn a_workload_port_that_goes_takes_nothing_with_it() {
         assert!(pings("one0", TWO.workload(0), 5));
         assert!(!pings("one0", TWO_WORKLOADS.workload(1), 1));
         std::thread::sleep(Duration::from_millis(500));
-        let (before, time) = (cpu_time(nodes[0].pid()), Duration::from_secs(2));
-        std::thread::sleep(time);
-        let used = cpu_time(nodes[0].pid()) - before;
+        let time = Duration::from_secs(2);
+        let used = idle_cpu_time(nodes[0].pid(), time, time / 50);
         assert!(used < time / 50, "{used:?} of {time:?}");
         assert!(pings("two0", ONE.workload(0), 5));
     });

@@ -90,7 +90,7 @@ fn sigterm_ends_it_soon_and_cleanly_even_under_load() {
                 one.signal(signal);
                 assert_eq!(one.wait(), 0, "{}", one.log());
                 assert!(
-                    told.elapsed() < Duration::from_secs(2),
+                    told.elapsed() < Duration::from_secs(10),
                     "{:?}",
                     told.elapsed()
                 );
