@@ -119,7 +119,7 @@ fn the_socket_is_its_owners_and_goes_with_the_server() {
     let before = Instant::now();
     drop(lab.server);
     assert!(
-        before.elapsed() < Duration::from_secs(2),
+        before.elapsed() < Duration::from_secs(8),
         "{:?}",
         before.elapsed()
     );
@@ -257,7 +257,7 @@ fn a_client_that_reads_nothing_blocks_neither_port_nor_server() {
     let before = Instant::now();
     drop(lab.server);
     assert!(
-        before.elapsed() < Duration::from_secs(2),
+        before.elapsed() < Duration::from_secs(8),
         "{:?}",
         before.elapsed()
     );

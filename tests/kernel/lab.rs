@@ -41,6 +41,10 @@ impl FarNamespace {
         let name = format!("kernel-test-{}-{count}", std::process::id());
         ip(&format!("netns add {name}"));
         let far = Self { name };
+        // Link-local addresses are usable at once: without one, the kernel solicits no neighbour.
+        let no_dad = ["-qw", "net.ipv6.conf.default.accept_dad=0"];
+        run("sysctl", &no_dad);
+        far.run("sysctl", &no_dad);
         ip(&format!(
             "link add near type veth peer name far netns {}",
             far.name

@@ -5,7 +5,7 @@ use std::process::Command;
 use underpass::kernel::{Mirror, sysctl};
 
 use crate::lab::{add_device, in_fresh_namespace, ip, ip_batch, ip_may_fail};
-use crate::truth::{agree, agree_after, build_everything, settle, wait};
+use crate::truth::{agree, agree_after, build_everything, rest, settle, wait};
 
 #[test]
 fn mirror_equals_ip_at_the_start_and_after_changes() {
@@ -74,6 +74,7 @@ fn changes_say_what_changed_and_where() {
         // The carrier comes a little later.
         wait(&mut mirror, |m| m.link_named("d0").unwrap().running);
         wait(&mut mirror, |m| m.link_named("d0-peer").unwrap().running);
+        rest(&mut mirror);
 
         ip("neigh add 10.0.0.9 dev d0 lladdr 02:00:00:00:00:09");
         let changes = settle(&mut mirror);

@@ -62,7 +62,7 @@ pub fn agree_after(mirror: &mut Mirror, change: &str) {
         if ours == truth {
             return;
         }
-        if start.elapsed() > Duration::from_secs(5) {
+        if start.elapsed() > Duration::from_secs(20) {
             let more: Vec<_> = ours.difference(&truth).collect();
             let less: Vec<_> = truth.difference(&ours).collect();
             panic!("after {change}: only in the mirror {more:#?}, only in ip {less:#?}");
@@ -77,6 +77,17 @@ pub fn settle(mirror: &mut Mirror) -> Changes {
         if !changes.more {
             return changes;
         }
+    }
+}
+
+/// Takes what the kernel says until it has said nothing for a while.
+pub fn rest(mirror: &mut Mirror) {
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(200) {
+        if settle(mirror).any() {
+            last = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -23,7 +23,7 @@ use underpass::port::xdp::{UmemOptions, WorkerUmem, XdpOptions, XdpPort};
 use underpass::port::{Port, PortError, PortId};
 
 /// How long a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `test` in namespaces of its own; without root it says so and returns.
 pub fn run(test: impl FnOnce() + Send) {

@@ -267,6 +267,6 @@ fn nothing_to_read_is_no_error() {
         .unwrap();
         let start = Instant::now();
         assert_eq!(port.rx(&mut pool, &mut Batch::new()).unwrap(), 0);
-        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < Duration::from_secs(4));
     });
 }
