@@ -271,14 +271,17 @@ fn real_clients_get_addresses_and_reach_each_other() {
             assert!(link.contains("mtu 1450"), "{link}");
         }
         assert!(ping_able("pod1", "192.168.1.11"), "pod1 to pod2");
-        let routes = wait_for("the router's advertisement", || {
-            let routes = sh("ip -n pod1 -6 route show default");
-            routes.contains("proto ra").then_some(routes)
-        });
-        assert!(
-            routes.contains("via fe80::ecee:eeff:feee:eeee dev eth0"),
-            "{routes}"
-        );
+        // Both: one asks, the other answers by its own.
+        for pod in ["pod1", "pod2"] {
+            let routes = wait_for("the router's advertisement", || {
+                let routes = sh(&format!("ip -n {pod} -6 route show default"));
+                routes.contains("proto ra").then_some(routes)
+            });
+            assert!(
+                routes.contains("via fe80::ecee:eeff:feee:eeee dev eth0"),
+                "{routes}"
+            );
+        }
         let mtu = sh("ip netns exec pod1 cat /proc/sys/net/ipv6/conf/eth0/mtu");
         assert_eq!(mtu.trim(), "1450");
         assert!(ping_able("pod1", "fd00::11"), "pod1 to pod2 over IPv6");
@@ -365,7 +368,7 @@ fn ask_for_address(pod: &str) {
 
 fn ping_able(pod: &str, to: &str) -> bool {
     try_sh(&format!(
-        "ip netns exec {pod} ping -n -c 3 -i 0.2 -W 3 {to}"
+        "ip netns exec {pod} ping -n -c 3 -i 0.2 -W 10 {to}"
     ))
     .status
     .success()

@@ -234,12 +234,16 @@ pub fn narrow_middle(mtu: u16) {
         ("mid2", "10.30.0.252", "far", ["10.30.0.12", "10.30.0.11"]),
     ] {
         let [here, there] = behind;
+        // Without a delay, of up to 0.8 s at random, before they answer for others.
         inside(
             namespace,
             &format!(
                 "ip addr add {own}/32 dev lo; ip link set {side} up
                  ip link set middle mtu {mtu} up; ethtool -K {side} tx off tso off gso off
                  ethtool -K middle tx off tso off gso off
+                 for device in {side} middle; do
+                     echo 0 > /proc/sys/net/ipv4/neigh/$device/proxy_delay
+                 done
                  echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/all/proxy_arp
                  ip route add {here} dev {side}; ip route add {there} dev middle"
             ),
@@ -342,13 +346,24 @@ pub fn inside(namespace: &str, line: &str) -> String {
     within(namespace, || sh(line))
 }
 
-/// Pings, which must be answered: three times, with this TOS and TTL.
+/// Pings three times with these options more; one at least must be answered, as the first ones may wait
+/// for a neighbour in vain.
 pub fn ping(namespace: &str, to: &str, more: &str) {
-    // The first may wait for a neighbour.
-    let line = format!("ping -n -c 3 -i 0.2 -W 3 {more} {to}");
+    pings(namespace, to, more);
+}
+
+/// The same where every one must be answered.
+pub fn ping_all(namespace: &str, to: &str, more: &str) {
+    let text = pings(namespace, to, more);
+    assert!(text.contains(" 0% packet loss"), "{namespace}: {text}");
+}
+
+fn pings(namespace: &str, to: &str, more: &str) -> String {
+    let line = format!("ping -n -c 3 -i 0.2 -W 10 {more} {to}");
     let output = within(namespace, || try_sh(&line));
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{namespace}: {line}:\n{text}");
+    text
 }
 
 /// Whether a ping is answered.
@@ -470,6 +485,12 @@ impl Capture {
     /// Ends; the frames.
     pub fn stop(mut self) -> Vec<Vec<u8>> {
         thread::sleep(Duration::from_millis(300));
+        // Asleep, it has written all that came.
+        let stat = format!("/proc/{}/stat", self.child.id());
+        until("tcpdump is idle", || {
+            let stat = fs::read_to_string(&stat).expect("tcpdump's state");
+            stat.contains("(tcpdump) S ")
+        });
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("signal");
         let mut bytes = Vec::new();
         let mut output = self.child.stdout.take().expect("tcpdump's output");
