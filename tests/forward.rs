@@ -549,6 +549,15 @@ fn each_bad_packet_has_its_reason() {
         ),
     ];
     let snapshot = snapshot();
+    // A priority tag alone is no VLAN's, and does not go on.
+    for (port, frame, egress) in [
+        (WORKLOAD, from_pod(&good), UPLINK),
+        (UPLINK, from_uplink(&from_far), WORKLOAD),
+    ] {
+        let untagged = forward_one(&snapshot, port, &frame);
+        assert_eq!(untagged.0, Verdict::Transmit(egress));
+        assert_eq!(forward_one(&snapshot, port, &tagged(&frame, 0)), untagged);
+    }
     let fragment = outer(&|h| h.more_fragments = true);
     let (verdict, _) = forward_one(&snapshot, UPLINK, &fragment);
     assert_eq!(verdict, Verdict::Punt(Punt::OuterFragment));

@@ -305,11 +305,13 @@ fn links(shape: Shape) {
 }
 
 /// The same topology in IPv6: fd00:30:0::/64 and fd00:30:1::/64, fd00:99::/64 between them, and the pods
-/// fd00:65:1::10 and fd00:65:2::10.
+/// fd00:65:1::10 and fd00:65:2::10. Link-local addresses are usable at once: without one, a router solicits
+/// nobody.
 fn links_v6() {
     for name in ["pod1", "node1", "mid1", "mid2", "node2", "pod2"] {
         sh(&format!(
-            "ip netns exec {name} sh -c 'for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 0 > $f; done'"
+            "ip netns exec {name} sh -c 'cd /proc/sys/net/ipv6/conf
+                 for f in */accept_dad */disable_ipv6; do echo 0 > $f; done'"
         ));
     }
     for (n, mid) in [(1, "mid1"), (2, "mid2")] {
