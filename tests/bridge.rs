@@ -45,6 +45,7 @@ fn what_is_for_everybody_or_unknown_goes_to_all_ports_and_remotes_but_back() {
         assert_eq!(held, sent, "as it came");
         let all = [Place::Port(BOBS), remote(0), remote(1)];
         assert_eq!(paper.targets(Place::Port(ALICES)), all);
+        let sent = frame(CAROL, destination, b"words");
         let (verdict, held) = paper.receive(UPLINK, &tunnelled(FAR_NODE, 77, &sent));
         assert_eq!(verdict, flood(remote(0)));
         assert_eq!(held, sent, "as it went in");
@@ -140,29 +141,93 @@ fn a_bridge_that_does_not_learn_floods_what_is_not_configured() {
     assert!(paper.table().is_empty());
 }
 
-#[test]
-fn a_station_that_keeps_moving_stays_where_it_was_for_a_while() {
-    let paper = Paper::new();
-    let hear = |port: PortId| {
-        paper
-            .receive(port, &frame(CAROL, MacAddr::BROADCAST, b""))
-            .0
+/// Carol sends by these ports, one after the other, the uplink's out of the far node's tunnel; what became
+/// of each of her frames.
+fn heard(paper: &Paper, ports: &[PortId]) -> Vec<Verdict> {
+    let words = frame(CAROL, MacAddr::BROADCAST, b"");
+    let hear = |port: &PortId| match *port {
+        UPLINK => paper.receive(UPLINK, &tunnelled(FAR_NODE, 77, &words)).0,
+        port => paper.receive(port, &words).0,
     };
-    let ports = [ALICES, BOBS];
-    for turn in 0..=5 {
-        assert!(
-            matches!(hear(ports[turn % 2]), Verdict::Flood(_)),
-            "turn {turn}"
-        );
-    }
-    let flapping = Verdict::Drop(DropReason::BridgeFlapping);
-    assert_eq!(hear(ALICES), flapping);
-    assert!(matches!(hear(BOBS), Verdict::Flood(_)), "where it was");
+    ports.iter().map(hear).collect()
+}
+
+const FLAPPING: Verdict = Verdict::Drop(DropReason::BridgeFlapping);
+
+#[test]
+fn a_station_that_keeps_moving_is_at_home_for_a_while() {
+    let paper = Paper::new();
+    let [home, away] = [ALICES, BOBS].map(|port| flood(Place::Port(port)));
+    let turns = [ALICES, BOBS, ALICES, BOBS, ALICES, BOBS];
+    let verdicts = [home, away, home, away, home, FLAPPING];
+    assert_eq!(heard(&paper, &turns), verdicts);
+    let turns = [ALICES, BOBS, ALICES];
+    assert_eq!(heard(&paper, &turns), [home, FLAPPING, home]);
     paper.table().set_now(29);
-    assert_eq!(hear(ALICES), flapping);
+    assert_eq!(heard(&paper, &turns), [home, FLAPPING, home]);
     paper.table().set_now(30);
-    assert!(matches!(hear(ALICES), Verdict::Flood(_)), "believed again");
-    assert_eq!(paper.table().moved(), 6);
+    assert_eq!(heard(&paper, &[BOBS]), [away], "believed again");
+    assert_eq!(paper.table().moved(), 5);
+}
+
+/// Whoever sends the frame that is one too many: what is for a station goes to where it had stayed.
+#[test]
+fn nobody_gets_a_stations_frames_by_sending_in_its_name() {
+    let [home, forged] = [ALICES, BOBS].map(|port| flood(Place::Port(port)));
+    let far = flood(remote(0));
+    let by_forger = [BOBS, ALICES, BOBS, ALICES, BOBS];
+    let by_station = [BOBS, UPLINK, ALICES, BOBS, ALICES];
+    let by_second_forger = [BOBS, UPLINK, ALICES, BOBS, UPLINK];
+    for (turns, verdicts) in [
+        (by_forger, [forged, home, forged, home, FLAPPING]),
+        (by_station, [forged, far, home, forged, home]),
+        (by_second_forger, [forged, far, home, forged, FLAPPING]),
+    ] {
+        let paper = Paper::new();
+        heard(&paper, &[ALICES]);
+        paper.table().set_now(100);
+        assert_eq!(heard(&paper, &turns), verdicts);
+        for now in [100, 129] {
+            paper.table().set_now(now);
+            let (verdict, _) = paper.receive(BOBS, &frame(BOB, CAROL, b""));
+            assert_eq!(verdict, Verdict::Transmit(ALICES), "{turns:?}, {now} s");
+            let fates = [FLAPPING, FLAPPING, home];
+            assert_eq!(heard(&paper, &[BOBS, UPLINK, ALICES]), fates);
+        }
+    }
+}
+
+/// A forger who is slow enough never to be held on to does not become the station either.
+#[test]
+fn a_station_is_at_home_where_it_stayed() {
+    let paper = Paper::new();
+    heard(&paper, &[ALICES]);
+    for (now, turns) in [(100, &[BOBS, ALICES][..]), (109, &[BOBS])] {
+        paper.table().set_now(now);
+        heard(&paper, turns);
+    }
+    // Moves are counted anew, but nine seconds are no stay.
+    paper.table().set_now(118);
+    heard(&paper, &[ALICES, BOBS, ALICES, BOBS, ALICES]);
+    assert_eq!(paper.table().find(CAROL), Some(Place::Port(ALICES)));
+    assert_eq!(heard(&paper, &[BOBS]), [FLAPPING]);
+    // What has stayed elsewhere is at home there.
+    let paper = Paper::new();
+    heard(&paper, &[ALICES, BOBS]);
+    paper.table().set_now(10);
+    heard(&paper, &[ALICES, BOBS, ALICES, BOBS, ALICES]);
+    assert_eq!(paper.table().find(CAROL), Some(Place::Port(BOBS)));
+}
+
+/// A home behind a remote that is one no more: the station is at home where it is.
+#[test]
+fn a_home_that_has_gone_is_none() {
+    let paper = Paper::new();
+    heard(&paper, &[UPLINK, ALICES]);
+    paper.table().forget(|place| place == remote(0));
+    heard(&paper, &[BOBS, ALICES, BOBS, ALICES]);
+    assert_eq!(paper.table().find(CAROL), Some(Place::Port(ALICES)));
+    assert_eq!(heard(&paper, &[BOBS]), [FLAPPING]);
 }
 
 // Who may send into a tunnel, and what.

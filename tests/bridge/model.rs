@@ -1,5 +1,5 @@
 //! The table of stations, compiled against loom's atomics: in every interleaving, two workers that hear
-//! of a station at the same time leave one entry of it, and the count is right.
+//! of a station at the same time leave one entry of it, the count is right, and its home is its own.
 
 use loom::thread;
 use table::{ForwardingTable, Learnt, Place, RemoteId};
@@ -77,5 +77,27 @@ fn what_is_forgotten_while_it_is_heard_of_is_counted_right() {
                 .iter()
                 .all(|entry| entry.place == Place::Port(PortId(1)))
         );
+    });
+}
+
+/// A forger sends in a station's name while the station sends by another worker: the frame that is one too
+/// many finds the station's home, not the forger's.
+#[test]
+fn who_moves_a_station_while_it_is_heard_of_gives_it_no_home() {
+    check(|| {
+        let table = loom::sync::Arc::new(ForwardingTable::new(2, 0, 0));
+        let home = Place::Port(PortId(1));
+        table.learn(STATION, home);
+        table.set_now(100);
+        let other = loom::sync::Arc::clone(&table);
+        let forger = thread::spawn(move || other.learn(STATION, remote()));
+        table.learn(STATION, home);
+        forger.join().expect("the other worker");
+        for _ in 0..3 {
+            table.learn(STATION, remote());
+            table.learn(STATION, home);
+        }
+        assert_eq!(table.find(STATION), Some(home));
+        assert_eq!(table.learn(STATION, remote()), Learnt::Flapping);
     });
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use underpass::forward::{FLAP_HOLD, FLAP_MOVES, ForwardingTable, Learnt, Place, RemoteId};
+use underpass::forward::{
+    FLAP_HOLD, FLAP_MOVES, FLAP_WINDOW, ForwardingTable, Learnt, Place, RemoteId,
+};
 use underpass::port::PortId;
 use underpass::wire::MacAddr;
 
@@ -28,22 +30,77 @@ enum Step {
     Lose(u8),
 }
 
+/// Of many stations, or of so few that they move all the time.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop_oneof![Just(3_u32), Just(40)].prop_flat_map(steps_of)
+}
+
+fn steps_of(stations: u32) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..40_u32, 0..4_u8).prop_map(|(mac, place)| Step::Hear(mac, place)),
-        2 => (1..60_u32).prop_map(Step::Wait),
+        8 => (0..stations, 0..4_u8).prop_map(|(mac, place)| Step::Hear(mac, place)),
+        2 => prop_oneof![1..5_u32, 1..60_u32].prop_map(Step::Wait),
         1 => (0..4_u8).prop_map(Step::Lose),
     ];
     prop::collection::vec(step, 1..300)
 }
 
-/// What a map knows of a station: its place, when it was heard of, and when and how often it moved.
-#[derive(Clone, Copy)]
+/// What a map knows of a station: its place, when it was heard of, and when it moved since it began to.
+#[derive(Clone)]
 struct Naive {
     place: Place,
+    home: Place,
     heard: u32,
-    since: u32,
-    moves: u8,
+    /// When it was learnt or moved last.
+    arrived: u32,
+    moves: Vec<u32>,
+}
+
+impl Naive {
+    fn new(place: Place, now: u32) -> Self {
+        Self {
+            place,
+            home: place,
+            heard: now,
+            arrived: now,
+            moves: Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, place: Place, now: u32) -> Learnt {
+        if place == self.place {
+            self.heard = now;
+            return Learnt::Known;
+        }
+        if !self.is_held(now) {
+            self.count(now);
+        }
+        if self.is_held(now) && place != self.home {
+            if self.place != self.home {
+                (self.place, self.heard) = (self.home, now);
+            }
+            return Learnt::Flapping;
+        }
+        (self.place, self.heard) = (place, now);
+        Learnt::Moved
+    }
+
+    fn is_held(&self, now: u32) -> bool {
+        self.moves.len() == usize::from(FLAP_MOVES) && now - self.arrived < FLAP_HOLD
+    }
+
+    fn count(&mut self, now: u32) {
+        if now - self.arrived >= FLAP_WINDOW {
+            self.home = self.place;
+        }
+        let first = self.moves.first().copied();
+        if self.moves.len() == usize::from(FLAP_MOVES)
+            || first.is_some_and(|at| now - at >= FLAP_WINDOW)
+        {
+            self.moves.clear();
+        }
+        self.moves.push(now);
+        self.arrived = now;
+    }
 }
 
 proptest! {
@@ -63,31 +120,10 @@ proptest! {
                     let expected = match naive.get_mut(&number) {
                         None if full => Learnt::Full,
                         None => {
-                            let new = Naive { place: place(at), heard: now, since: 0, moves: 0 };
-                            naive.insert(number, new);
+                            naive.insert(number, Naive::new(place(at), now));
                             Learnt::New
                         }
-                        Some(known) if known.place == place(at) => {
-                            known.heard = now;
-                            Learnt::Known
-                        }
-                        Some(known) => {
-                            let passed = now - known.since;
-                            if known.moves >= FLAP_MOVES && passed < FLAP_HOLD {
-                                Learnt::Flapping
-                            } else {
-                                if (1..FLAP_MOVES).contains(&known.moves) && passed < 10 {
-                                    known.moves += 1;
-                                } else {
-                                    (known.moves, known.since) = (1, now);
-                                }
-                                if known.moves == FLAP_MOVES {
-                                    known.since = now;
-                                }
-                                (known.place, known.heard) = (place(at), now);
-                                Learnt::Moved
-                            }
-                        }
+                        Some(known) => known.hear(place(at), now),
                     };
                     prop_assert_eq!(learnt, expected);
                 }
@@ -101,6 +137,9 @@ proptest! {
                 Step::Lose(at) => {
                     let before = naive.len();
                     naive.retain(|_, known| known.place != place(at));
+                    for known in naive.values_mut().filter(|known| known.home == place(at)) {
+                        known.home = known.place;
+                    }
                     let forgotten = table.forget(|gone| gone == place(at));
                     prop_assert_eq!(forgotten, before - naive.len());
                 }

@@ -9,7 +9,7 @@
 //!
 //! Loops are cut where they would close: nothing goes back to where it came from, what came out of a
 //! tunnel goes into none (split horizon: every end point sends to all others itself), and a station
-//! that keeps moving stays where it was for a while. There is no spanning tree; its frames, like
+//! that keeps moving is where it was at home for a while. There is no spanning tree; its frames, like
 //! others that bridges keep to a link (IEEE 802.1D table 7-10), are dropped.
 
 mod bridges;

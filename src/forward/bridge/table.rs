@@ -2,14 +2,20 @@
 //!
 //! ```text
 //!  entry    | Ethernet address (48 bits) | R | port or remote (15 bits) |   0: free
-//!  history  | last heard of (32 bits, s) | moves counted since (24 bits, s) | moves (8 bits) |
+//!  history  | home (16 bits) | last moved (32 bits, s) | first to last move (8 bits, s) | moves (8 bits) |
+//!  heard    | last heard of (32 bits, s) |
 //! ```
 //!
-//! A station and its place are one word, so a reader never sees one station with another's place.
+//! A station and its place are one word, so a reader never sees one station with another's place. A move
+//! is written into the history before the entry: who sees the new place sees when it was taken.
 //! An address has two buckets to be in; a free slot of either takes it. Two workers that learn one
 //! address at the same time may take two slots; each looks again afterwards, and the slot that comes
 //! first in the order of the look stays. Removing is done by the control side alone. It may hit an
 //! entry that is heard of at that very moment, which the next frame brings back.
+//!
+//! Anybody can send with another station's address. Where a station's frames and a forger's take turns,
+//! as those of a loop do, the place that is held on to is the station's home: the last one where it stayed
+//! for [`FLAP_WINDOW`], or else the first. Whose frame was the one too many decides nothing.
 
 use std::ops::Range;
 
@@ -19,7 +25,7 @@ use super::{MacAddr, PortId};
 /// Moves within [`FLAP_WINDOW`] after which a station's place is held on to.
 pub const FLAP_MOVES: u8 = 5;
 
-/// Seconds within which moves are counted together.
+/// Seconds within which moves are counted together, and for which a station stays where it is at home.
 pub const FLAP_WINDOW: u32 = 10;
 
 /// Seconds for which the place of a station that moved too often is held on to.
@@ -66,7 +72,7 @@ pub enum Learnt {
     New,
     /// It was elsewhere.
     Moved,
-    /// It is elsewhere, and has moved too often lately to be believed.
+    /// It is elsewhere, and has moved too often lately to be believed: it is at home.
     Flapping,
     /// It was not known, and there is no room for it.
     Full,
@@ -90,6 +96,7 @@ pub struct Station {
 pub struct ForwardingTable {
     entries: Box<[AtomicU64]>,
     histories: Box<[AtomicU64]>,
+    heard: Box<[AtomicU32]>,
     seed: u64,
     limit: u32,
     ageing: u32,
@@ -109,6 +116,7 @@ impl ForwardingTable {
         Self {
             entries: words(),
             histories: words(),
+            heard: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             seed,
             limit,
             ageing,
@@ -153,9 +161,11 @@ impl ForwardingTable {
         self.remove(|station| station.age >= ageing)
     }
 
-    /// Forgets all stations at such a place; how many.
+    /// Forgets all stations at such a place; how many. One that had its home there is at home where it is.
     pub fn forget(&self, gone: impl Fn(Place) -> bool) -> usize {
-        self.remove(|station| gone(station.place))
+        let forgotten = self.remove(|station| gone(station.place));
+        (0..self.entries.len()).for_each(|slot| self.find_home(slot, &gone));
+        forgotten
     }
 
     /// The stations, in no order.
@@ -226,7 +236,7 @@ impl ForwardingTable {
     fn look_up(&self, mac: u64) -> Option<(usize, Place)> {
         self.slots(mac).find_map(|slot| {
             let entry = self.entries[slot].load(Ordering::Acquire);
-            (entry != 0 && entry >> 16 == mac).then(|| (slot, unpack_place(entry)))
+            (entry != 0 && entry >> 16 == mac).then(|| (slot, unpack_place(entry as u16)))
         })
     }
 
@@ -234,40 +244,72 @@ impl ForwardingTable {
     #[inline]
     fn touch(&self, slot: usize) {
         let now = self.now.load(Ordering::Relaxed);
-        let history = self.histories[slot].load(Ordering::Relaxed);
-        if (history >> 32) as u32 != now {
-            let heard = u64::from(now) << 32 | history & 0xffff_ffff;
-            // If somebody else changes it now, it is as new as this.
-            let _ = self.histories[slot].compare_exchange(
-                history,
-                heard,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+        if self.heard[slot].load(Ordering::Relaxed) != now {
+            self.heard[slot].store(now, Ordering::Relaxed);
         }
     }
 
     #[cold]
     fn relocate(&self, slot: usize, mac: u64, known: Place, place: Place) -> Learnt {
-        let now = self.now.load(Ordering::Relaxed);
-        let history = self.histories[slot].load(Ordering::Relaxed);
-        let Some(next) = moved(history, now) else {
-            return Learnt::Flapping;
-        };
-        let Some(packed) = pack_place(place) else {
+        let (Some(known), Some(place)) = (pack_place(known), pack_place(place)) else {
             return Learnt::Full;
         };
-        let old = mac << 16 | pack_place(known).unwrap_or(0);
-        let entry = &self.entries[slot];
-        let swapped =
-            entry.compare_exchange(old, mac << 16 | packed, Ordering::AcqRel, Ordering::Relaxed);
-        if swapped.is_err() {
+        let now = self.now.load(Ordering::Relaxed);
+        let before = History::unpack(self.histories[slot].load(Ordering::Relaxed));
+        let history = before.moved(known, now);
+        if history != before && !self.write_history(slot, before, history) {
             // Another worker has heard of it as well; the next frame decides.
             return Learnt::Known;
         }
-        self.histories[slot].store(next, Ordering::Relaxed);
-        self.moved.fetch_add(1, Ordering::Relaxed);
-        Learnt::Moved
+        let refused = history.is_held(now) && place != history.home;
+        let to = if refused { history.home } else { place };
+        let moved = to != known && self.place_at(slot, mac, known, to);
+        match (refused, moved) {
+            (true, _) => Learnt::Flapping,
+            (false, true) => Learnt::Moved,
+            // Another worker was faster.
+            (false, false) => Learnt::Known,
+        }
+    }
+
+    /// Writes a station's history, unless it is another by now.
+    fn write_history(&self, slot: usize, before: History, history: History) -> bool {
+        self.histories[slot]
+            .compare_exchange(
+                before.pack(),
+                history.pack(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+
+    /// Gives a station another place, unless it has another by now.
+    fn place_at(&self, slot: usize, mac: u64, known: u16, place: u16) -> bool {
+        let [old, new] = [known, place].map(|place| pack_entry(mac, place));
+        let moved = self.entries[slot]
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if moved {
+            self.touch(slot);
+            self.moved.fetch_add(1, Ordering::Relaxed);
+        }
+        moved
+    }
+
+    /// Makes a station at home where it is, if its home has gone.
+    fn find_home(&self, slot: usize, gone: &impl Fn(Place) -> bool) {
+        loop {
+            let before = History::unpack(self.histories[slot].load(Ordering::Relaxed));
+            let entry = self.entries[slot].load(Ordering::Acquire);
+            if entry == 0 || entry == RESERVED || !gone(unpack_place(before.home)) {
+                return;
+            }
+            let home = entry as u16;
+            if self.write_history(slot, before, History { home, ..before }) {
+                return;
+            }
+        }
     }
 
     #[cold]
@@ -282,14 +324,18 @@ impl ForwardingTable {
             let entry = &self.entries[*slot];
             entry.load(Ordering::Relaxed) == 0
                 && entry
-                    .compare_exchange(0, mac << 16 | packed, Ordering::AcqRel, Ordering::Relaxed)
+                    .compare_exchange(0, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
         });
         let Some(slot) = taken else {
             return self.refuse();
         };
         let now = self.now.load(Ordering::Relaxed);
-        self.histories[slot].store(u64::from(now) << 32, Ordering::Relaxed);
+        let history = History::new(packed, now);
+        self.histories[slot].store(history.pack(), Ordering::Relaxed);
+        self.heard[slot].store(now, Ordering::Relaxed);
+        // With it goes the history: no station has one of who was in its slot before.
+        self.entries[slot].store(pack_entry(mac, packed), Ordering::Release);
         // Pairs with itself in another worker: one of the two sees the other's entry.
         fence(Ordering::SeqCst);
         self.keep_first(mac);
@@ -340,54 +386,111 @@ impl ForwardingTable {
 
     fn station(&self, slot: usize) -> Option<(u64, Station)> {
         let entry = self.entries[slot].load(Ordering::Acquire);
-        if entry == 0 {
+        if entry == 0 || entry == RESERVED {
             return None;
         }
-        let history = self.histories[slot].load(Ordering::Relaxed);
+        let history = History::unpack(self.histories[slot].load(Ordering::Relaxed));
+        let heard = self.heard[slot].load(Ordering::Relaxed);
         let now = self.now.load(Ordering::Relaxed);
         let [_, _, mac @ ..] = (entry >> 16).to_be_bytes();
         let station = Station {
             mac: MacAddr(mac),
-            place: unpack_place(entry),
-            age: now.saturating_sub((history >> 32) as u32),
-            flapping: moved(history, now).is_none(),
+            place: unpack_place(entry as u16),
+            age: now.saturating_sub(heard),
+            flapping: history.is_held(now),
         };
         Some((entry, station))
     }
 }
 
-/// The history of a station that moves now; none if it has moved too often.
-fn moved(history: u64, now: u32) -> Option<u64> {
-    const SECONDS: u32 = 0x00ff_ffff;
-    let (since, moves) = ((history >> 8) as u32 & SECONDS, history as u8);
-    let passed = now.wrapping_sub(since) & SECONDS;
-    let (since, moves) = match moves {
-        FLAP_MOVES.. if passed < FLAP_HOLD => return None,
-        1..FLAP_MOVES if passed < FLAP_WINDOW => (since, moves + 1),
-        _ => (now & SECONDS, 1),
-    };
-    // The hold begins with the move that is one too many.
-    let since = if moves == FLAP_MOVES {
-        now & SECONDS
-    } else {
-        since
-    };
-    Some(u64::from(now) << 32 | u64::from(since) << 8 | u64::from(moves))
+/// How a station has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct History {
+    /// Where it stayed before it began to move.
+    home: u16,
+    /// When it moved last, or was learnt.
+    moved: u32,
+    /// Seconds from the first of the moves that are counted together to the last.
+    span: u8,
+    /// How many these are.
+    moves: u8,
 }
 
-const REMOTE: u64 = 1 << 15;
+impl History {
+    const fn new(home: u16, now: u32) -> Self {
+        Self {
+            home,
+            moved: now,
+            span: 0,
+            moves: 0,
+        }
+    }
 
-fn pack_place(place: Place) -> Option<u64> {
+    /// What follows when it leaves a place. What is held on to does not move.
+    fn moved(self, from: u16, now: u32) -> Self {
+        if self.is_held(now) {
+            return self;
+        }
+        // Another worker's clock may be a second ahead.
+        let stayed = now.saturating_sub(self.moved);
+        let span = stayed.saturating_add(self.span.into());
+        let (span, moves) = match self.moves {
+            1..FLAP_MOVES if span < FLAP_WINDOW => (span as u8, self.moves + 1),
+            _ => (0, 1),
+        };
+        Self {
+            home: if stayed < FLAP_WINDOW {
+                self.home
+            } else {
+                from
+            },
+            moved: now,
+            span,
+            moves,
+        }
+    }
+
+    /// Whether it has moved too often lately. The hold begins with the move that is one too many.
+    const fn is_held(self, now: u32) -> bool {
+        self.moves >= FLAP_MOVES && now.saturating_sub(self.moved) < FLAP_HOLD
+    }
+
+    fn pack(self) -> u64 {
+        let (home, moved) = (u64::from(self.home), u64::from(self.moved));
+        let [span, moves] = [self.span, self.moves].map(u64::from);
+        home << 48 | moved << 16 | span << 8 | moves
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self {
+            home: (word >> 48) as u16,
+            moved: (word >> 16) as u32,
+            span: (word >> 8) as u8,
+            moves: word as u8,
+        }
+    }
+}
+
+/// The entry of a slot that is being filled: that of a group, which is never looked for.
+const RESERVED: u64 = u64::MAX;
+
+const REMOTE: u16 = RemoteId::COUNT;
+
+fn pack_entry(mac: u64, place: u16) -> u64 {
+    mac << 16 | u64::from(place)
+}
+
+fn pack_place(place: Place) -> Option<u16> {
     match place {
-        Place::Port(PortId(port)) => (u64::from(port) < REMOTE).then_some(u64::from(port)),
-        Place::Remote(RemoteId(remote)) => Some(REMOTE | u64::from(remote)),
+        Place::Port(PortId(port)) => (port < REMOTE).then_some(port),
+        Place::Remote(RemoteId(remote)) => Some(REMOTE | remote),
     }
 }
 
 #[inline]
-fn unpack_place(entry: u64) -> Place {
-    let number = (entry & (REMOTE - 1)) as u16;
-    if entry & REMOTE == 0 {
+fn unpack_place(packed: u16) -> Place {
+    let number = packed & (REMOTE - 1);
+    if packed & REMOTE == 0 {
         Place::Port(PortId(number))
     } else {
         Place::Remote(RemoteId(number))
