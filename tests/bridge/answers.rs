@@ -45,6 +45,21 @@ impl Core {
         actions
     }
 
+    /// Which station answers Alice's question; none if it goes on.
+    fn told(&mut self, asked: &[u8]) -> Option<MacAddr> {
+        match &self.hear(ALICES_PLACE, asked)[..] {
+            [Action::Transmit(ALICES, answer)] => Some(MacAddr(answer[6..12].try_into().unwrap())),
+            actions => {
+                assert_eq!(actions, on(ALICES_PLACE, asked));
+                None
+            }
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
     fn punt(&mut self, punt: Punt, frame: &[u8]) -> (Fate, Vec<Action>) {
         let punted = Punted {
             ingress: Some(ALICES),
@@ -129,15 +144,87 @@ fn what_is_on_the_askers_own_link_and_what_all_must_hear_goes_on() {
         MacAddr::BROADCAST,
     );
     assert_eq!(core.hear(ALICES_PLACE, &probe), on(ALICES_PLACE, &probe));
-    // Another station takes the address over: it is told at once.
+    // Carol goes, and another station takes the address over: it is told at once.
+    core.paper.table().forget(|place| place == remote(0));
     let mut news = announcement.clone();
     news[6..12].copy_from_slice(&DAVE.0);
     news[22..28].copy_from_slice(&DAVE.0);
     core.hear(remote(1), &news);
-    let [Action::Transmit(_, answer)] = &core.hear(ALICES_PLACE, &asked)[..] else {
-        panic!("no answer");
+    assert_eq!(core.told(&asked), Some(DAVE));
+}
+
+/// A question for Carol's address, and what a station sends that says it has that.
+type Claims = [(Vec<u8>, fn(MacAddr) -> Vec<u8>); 2];
+
+fn claims() -> Claims {
+    let announce = |mac| {
+        let nobody = MacAddr::default();
+        arp(1, mac, CAROLS, nobody, CAROLS, MacAddr::BROADCAST)
     };
-    assert_eq!(answer[6..12], DAVE.0);
+    let advertise = |mac| {
+        let kind = NeighbourKind::Advertisement {
+            router: false,
+            solicited: false,
+            override_cached: true,
+        };
+        let everybody = "ff02::1".parse().unwrap();
+        let answer = NeighbourMessage::solicitation(ALICES_V6, ALICE, CAROLS_V6).advertisement(mac);
+        let message = NeighbourMessage {
+            kind,
+            destination: everybody,
+            ..answer
+        };
+        nd(mac, &message)
+    };
+    [(question(CAROLS), announce), (solicitation(), advertise)]
+}
+
+/// Anybody can say that an address is his: where its station is still there, who asks hears both.
+#[test]
+fn an_address_that_two_stations_claim_is_answered_for_by_themselves() {
+    for (asked, claim) in claims() {
+        let mut core = Core::new(Paper::new());
+        core.hear(remote(0), &claim(CAROL));
+        assert_eq!(core.told(&asked), Some(CAROL));
+        core.hear(remote(1), &claim(DAVE));
+        assert_eq!(core.hear(ALICES_PLACE, &asked), on(ALICES_PLACE, &asked));
+        core.wait(100);
+        core.hear(remote(0), &claim(CAROL));
+        assert_eq!(core.told(&asked), None, "they do not take turns");
+        // From now on there is one that has it.
+        core.wait(200);
+        core.hear(remote(0), &claim(CAROL));
+        core.wait(99);
+        assert_eq!(core.told(&asked), None);
+        core.wait(1);
+        assert_eq!(core.told(&asked), Some(CAROL));
+    }
+}
+
+/// A forger that no place is known of, the table being full, does not end the contest for a second one.
+#[test]
+fn who_is_nowhere_ends_no_contest() {
+    for (asked, claim) in claims() {
+        let mut core = Core::new(Paper::new());
+        core.hear(remote(0), &claim(CAROL));
+        core.punt(Punt::Bridged(TENANTS, remote(1)), &claim(NOBODY));
+        core.hear(remote(1), &claim(DAVE));
+        assert_eq!(core.told(&asked), None);
+    }
+}
+
+#[test]
+fn what_is_said_in_anothers_name_is_not_learnt() {
+    for (asked, claim) in claims() {
+        let mut core = Core::new(Paper::new());
+        core.paper.table().learn(CAROL, remote(0));
+        let mut forged = claim(CAROL);
+        forged[6..12].copy_from_slice(&DAVE.0);
+        core.hear(remote(1), &forged);
+        assert_eq!(core.told(&asked), None);
+        core.hear(remote(0), &claim(CAROL));
+        assert_eq!(core.told(&asked), Some(CAROL));
+    }
 }
 
 #[test]
@@ -148,7 +235,9 @@ fn configured_addresses_are_answered_for_and_not_learnt_anew() {
         bridge.stations.insert(CAROL, remote(0));
     });
     let mut core = Core::new(paper);
-    core.hear(remote(1), &arp(2, DAVE, CAROLS, ALICE, ALICES_IP, ALICE));
+    for station in [DAVE, BOB, DAVE] {
+        core.hear(remote(1), &arp(2, station, CAROLS, ALICE, ALICES_IP, ALICE));
+    }
     let [Action::Transmit(_, answer)] = &core.hear(ALICES_PLACE, &question(CAROLS))[..] else {
         panic!("no answer");
     };

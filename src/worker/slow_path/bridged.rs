@@ -1,7 +1,8 @@
 //! What a bridge leaves to the slow path: ARP and neighbour discovery, and frames too large for a tunnel.
 //!
 //! Suppression: who has learnt where an address is answers for it, so that the question need not go
-//! to every node (RFC 9161 describes it for EVPN). What is not known is sent on as it came.
+//! to every node (RFC 9161 describes it for EVPN). What is not known is sent on as it came, and so is what
+//! two stations say that they have: anybody can say so, and who asks hears both, as without suppression.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -40,6 +41,8 @@ struct Known {
     /// up their default route (RFC 4861 section 7.2.5).
     router: Option<bool>,
     heard: Instant,
+    /// When another station than the one before was heard to have the address, while that was there.
+    contested: Option<Instant>,
 }
 
 /// What a message says of its sender, and what it asks.
@@ -73,7 +76,9 @@ impl Neighbours {
                 .ok()
                 .map(|message| read_neighbour(&message)),
         };
-        if let Some((address, mac, router)) = read.and_then(|message| message.sender) {
+        let sender = read.and_then(|message| message.sender);
+        // What is said in another's name says nothing of where that is.
+        if let Some((address, mac, router)) = sender.filter(|(_, mac, _)| *mac == header.source) {
             self.learn(now, bridge, (id, address), mac, router);
         }
         let answer = match (from, read.and_then(|message| message.question)) {
@@ -104,20 +109,22 @@ impl Neighbours {
             let since = |at: Instant| now.saturating_duration_since(at);
             if self.swept.is_none_or(|at| since(at) >= SWEEP) {
                 let ageing = u64::from(bridge.ageing);
-                self.known.retain(|_, known| is_fresh(now, known, ageing));
+                self.known
+                    .retain(|_, known| is_fresh(now, known.heard, ageing));
                 self.swept = Some(now);
             }
             if self.known.len() >= CAPACITY {
                 return;
             }
         }
-        let heard = now;
-        let entry = self
-            .known
-            .entry(key)
-            .or_insert(Known { mac, router, heard });
-        let router = router.or(entry.router.filter(|_| entry.mac == mac));
-        *entry = Known { mac, router, heard };
+        let new = Known {
+            mac,
+            router,
+            heard: now,
+            contested: None,
+        };
+        let known = self.known.entry(key).or_insert(new);
+        *known = known.followed_by(new, bridge);
     }
 
     /// The station that has an address, and whether it is a router, as configured or else as learnt.
@@ -130,17 +137,45 @@ impl Neighbours {
         if let Some(configured) = bridge.neighbours.get(&key.1) {
             return Some(*configured);
         }
+        let ageing = bridge.ageing.into();
         let known = self.known.get(&key)?;
         let router = match key.1 {
             IpAddr::V4(_) => false,
             IpAddr::V6(_) => known.router?,
         };
-        is_fresh(now, known, bridge.ageing.into()).then_some((known.mac, router))
+        let holds = is_fresh(now, known.heard, ageing) && !known.is_contested(now, ageing);
+        holds.then_some((known.mac, router))
     }
 }
 
-fn is_fresh(now: Instant, known: &Known, ageing: u64) -> bool {
-    ageing == 0 || now.saturating_duration_since(known.heard) < Duration::from_secs(ageing)
+impl Known {
+    /// What is known of an address once its station, or another, was heard to have it. One that takes it
+    /// over from a station that is not there any more is believed at once.
+    fn followed_by(self, new: Self, bridge: &Bridge) -> Self {
+        let (now, ageing) = (new.heard, bridge.ageing.into());
+        if self.mac == new.mac {
+            return Self {
+                router: new.router.or(self.router),
+                contested: self.contested,
+                ..new
+            };
+        }
+        let is_there = || bridge.place_of(self.mac).is_some();
+        let rivals =
+            is_fresh(now, self.heard, ageing) && (self.is_contested(now, ageing) || is_there());
+        Self {
+            contested: rivals.then_some(now),
+            ..new
+        }
+    }
+
+    fn is_contested(&self, now: Instant, ageing: u64) -> bool {
+        self.contested.is_some_and(|at| is_fresh(now, at, ageing))
+    }
+}
+
+fn is_fresh(now: Instant, heard: Instant, ageing: u64) -> bool {
+    ageing == 0 || now.saturating_duration_since(heard) < Duration::from_secs(ageing)
 }
 
 /// Whether a station is known to be somewhere else: only then would the question have to be carried.
