@@ -4,6 +4,8 @@
 #[path = "bridge/answers.rs"]
 mod answers;
 mod common;
+#[path = "bridge/control.rs"]
+mod control;
 #[path = "workers/harness.rs"]
 #[allow(dead_code)]
 mod harness;

@@ -260,6 +260,7 @@ fn with_more_vxlan_ports() -> Snapshot {
         learning: true,
         ageing: 300,
         suppression: true,
+        neighbours_refused: Default::default(),
         link_local_groups: false,
     }]);
     snapshot

@@ -149,6 +149,7 @@ mod tests {
                 limit: 8192,
                 refused: 0,
                 moves: 4,
+                neighbours_refused: 0,
             }],
         };
         assert_eq!(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::apply::{Facts, Fixed, Way};
 use super::resolve::Wanted;
@@ -33,7 +34,11 @@ struct Member {
     remotes: BTreeMap<IpAddr, RemoteId>,
     free: Vec<RemoteId>,
     next: u16,
+    /// Stations that found no room, as of the last tick.
     refused: u64,
+    neighbours_refused: Arc<AtomicU64>,
+    /// Addresses that found no room, as of the last tick.
+    told: u64,
 }
 
 impl Bridging {
@@ -50,6 +55,8 @@ impl Bridging {
                 free: Vec::new(),
                 next: 0,
                 refused: 0,
+                neighbours_refused: Arc::default(),
+                told: 0,
                 config: bridge.clone(),
             }
         };
@@ -109,22 +116,12 @@ impl Bridging {
     }
 
     /// Lets time pass: `now` is in seconds from any beginning. Stations that are too old are forgotten,
-    /// and a table that was full since the last time is told of.
+    /// and what was full for the first time since is told of.
     pub fn tick(&mut self, now: u32) {
         for member in &mut self.members {
             member.table.set_now(now);
             member.table.expire();
-            let refused = member.table.refused();
-            if refused > 0 && member.refused == 0 {
-                log::warn!(
-                    "bridge {}: {} stations are known, and there is no room for more: frames to \
-                     others go everywhere; raise its `limit`, or find who has so many addresses \
-                     (underpass fdb)",
-                    member.config.name,
-                    member.table.len()
-                );
-            }
-            member.refused = refused;
+            member.warn();
         }
     }
 
@@ -152,6 +149,7 @@ impl Bridging {
                 limit: member.table.limit().into(),
                 refused: member.table.refused(),
                 moves: member.table.moved(),
+                neighbours_refused: member.neighbours_refused.load(Ordering::Relaxed),
             }
         };
         self.members.iter().map(status).collect()
@@ -235,6 +233,7 @@ impl Member {
             learning: self.config.learning,
             ageing: self.config.ageing,
             suppression: self.config.arp_suppression,
+            neighbours_refused: Arc::clone(&self.neighbours_refused),
             link_local_groups: self.config.link_local_groups,
         }
     }
@@ -287,6 +286,28 @@ impl Member {
         Some(egress.marking(fixed.ttl, fixed.dscp).for_frames())
     }
 
+    /// Tells of what found no room, once.
+    fn warn(&mut self) {
+        let name = &self.config.name;
+        if has_begun(&mut self.refused, self.table.refused()) {
+            log::warn!(
+                "bridge {name}: {} stations are known, and there is no room for more: frames to \
+                 others go everywhere; raise its `limit`, or find who has so many addresses \
+                 (underpass fdb)",
+                self.table.len()
+            );
+        }
+        if has_begun(
+            &mut self.told,
+            self.neighbours_refused.load(Ordering::Relaxed),
+        ) {
+            log::warn!(
+                "bridge {name}: there is no room for more of its stations' IP addresses: questions \
+                 for others go everywhere; find who has so many, or set `arpSuppression: false`"
+            );
+        }
+    }
+
     fn rows(&self, wanted: &Wanted) -> Vec<FdbRow> {
         let row = |mac: MacAddr, place: Place, kind: FdbKind| {
             let (port, remote) = match place {
@@ -328,6 +349,11 @@ impl Member {
         rows.sort_by_key(|row| (row.mac, row.remote, row.port.clone()));
         rows
     }
+}
+
+/// Whether a count is no longer zero since it was looked at last.
+fn has_begun(last: &mut u64, count: u64) -> bool {
+    std::mem::replace(last, count) == 0 && count > 0
 }
 
 /// What no station can guess.

@@ -273,6 +273,14 @@ impl Report {
             "bridge_moves",
             "Times that a station was heard of elsewhere",
             moves,
+        )?;
+        let refused = bridges.iter();
+        let refused = refused.map(|b| ([("bridge", &*b.name)], b.neighbours_refused));
+        counters(
+            encoder,
+            "bridge_neighbours_refused",
+            "Times that a station's IP address was not learnt for want of room",
+            refused,
         )
     }
 }
@@ -387,6 +395,7 @@ mod tests {
                 name: "tenants".to_owned(),
                 stations: 3,
                 refused: 2,
+                neighbours_refused: 7,
                 ..BridgeStatus::default()
             }],
             ..StatusReport::default()
@@ -412,6 +421,7 @@ mod tests {
             r#"underpass_bridge_stations{bridge="tenants"} 3.0"#,
             r#"underpass_bridge_refused_total{bridge="tenants"} 2"#,
             r#"underpass_bridge_moves_total{bridge="tenants"} 0"#,
+            r#"underpass_bridge_neighbours_refused_total{bridge="tenants"} 7"#,
             r#"underpass_uptime_seconds{node="worker1",version="1.2.3"} 60.0"#,
         ] {
             assert!(

@@ -134,6 +134,9 @@ pub struct BridgeStatus {
     pub refused: u64,
     /// Times that a station has moved.
     pub moves: u64,
+    /// Times that a station's IP address was not learnt for want of room.
+    #[serde(default)]
+    pub neighbours_refused: u64,
 }
 
 /// The largest packet that gets through to another node.

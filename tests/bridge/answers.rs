@@ -1,10 +1,11 @@
 //! What the slow path makes of a bridge's frames, on made-up time.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4};
-use underpass::forward::{Place, Punt};
+use underpass::forward::{BridgeId, Place, Punt};
 use underpass::packet::DropReason;
 use underpass::port::PortId;
 use underpass::wire::nd::{NeighbourKind, NeighbourMessage};
@@ -54,6 +55,12 @@ impl Core {
                 None
             }
         }
+    }
+
+    /// How often an address of a bridge was not learnt for want of room.
+    fn refused(&self, id: BridgeId) -> u64 {
+        let bridge = self.paper.snapshot.bridges.get(id).unwrap();
+        bridge.neighbours_refused.load(Ordering::Relaxed)
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -306,6 +313,7 @@ fn memory_for_addresses_is_bounded() {
         let address = Ipv4Addr::from_bits(0x0a0a_0000 + number);
         core.hear(remote(0), &arp(2, CAROL, address, ALICE, ALICES_IP, ALICE));
     }
+    assert_eq!(core.refused(TENANTS), 40_000 - 16_384);
     core.paper.table().learn(CAROL, remote(0));
     let known = |core: &mut Core, number: u32| {
         let asked = question(Ipv4Addr::from_bits(0x0a0a_0000 + number));
@@ -313,6 +321,29 @@ fn memory_for_addresses_is_bounded() {
     };
     assert!(known(&mut core, 0) && known(&mut core, 16_000));
     assert!(!known(&mut core, 39_999), "there was no room");
+}
+
+/// A station that has any number of addresses takes no room from another bridge's, and it is counted.
+#[test]
+fn each_bridge_has_room_for_addresses_of_its_own() {
+    const OTHERS: BridgeId = BridgeId(1);
+    let mut core = Core::new(Paper::new().with_second());
+    for number in 0..9_000_u32 {
+        let address = Ipv4Addr::from_bits(0x0a0a_0000 + number);
+        core.hear(remote(0), &arp(2, CAROL, address, ALICE, ALICES_IP, ALICE));
+    }
+    assert_eq!(core.refused(TENANTS), 9_000 - 8_192);
+    let other_bridge = |core: &Core| core.paper.snapshot.bridges.get(OTHERS).unwrap().clone();
+    other_bridge(&core).table.learn(DAVE, remote(0));
+    let reply = arp(2, DAVE, CAROLS, ALICE, ALICES_IP, ALICE);
+    core.punt(Punt::Bridged(OTHERS, remote(0)), &reply);
+    let (_, actions) = core.punt(Punt::Bridged(OTHERS, ALICES_PLACE), &question(CAROLS));
+    assert_eq!(actions, [Action::Transmit(ALICES, reply)]);
+    assert_eq!(core.refused(OTHERS), 0);
+    // What is too old makes room.
+    core.wait(300);
+    core.hear(remote(0), &arp(2, CAROL, CAROLS, ALICE, ALICES_IP, ALICE));
+    assert_eq!(core.told(&question(CAROLS)), Some(CAROL));
 }
 
 // Frames too large.

@@ -33,6 +33,19 @@ impl Paper {
         Self::with(|_| ())
     }
 
+    /// With a second bridge, of the same ports, in another network.
+    pub fn with_second(mut self) -> Self {
+        let first = self.snapshot.bridges.get(TENANTS).unwrap().clone();
+        let second = Bridge {
+            vni: Vni::new(78).unwrap(),
+            table: Arc::new(ForwardingTable::new(1000, 300, 1)),
+            neighbours_refused: Default::default(),
+            ..first.clone()
+        };
+        self.snapshot.bridges = Bridges::new(vec![first, second]);
+        self
+    }
+
     /// With another bridge than usual.
     pub fn with(change: impl FnOnce(&mut Bridge)) -> Self {
         let mut snapshot = snapshot();
@@ -58,6 +71,7 @@ impl Paper {
             learning: true,
             ageing: 300,
             suppression: false,
+            neighbours_refused: Default::default(),
             link_local_groups: false,
         };
         change(&mut bridge);

@@ -127,6 +127,7 @@ fn bridge() -> Bridge {
         learning: true,
         ageing: 300,
         suppression: true,
+        neighbours_refused: Default::default(),
         link_local_groups: false,
     }
 }

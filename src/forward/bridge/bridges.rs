@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -37,6 +38,8 @@ pub struct Bridge {
     pub ageing: u32,
     /// Whether ARP and neighbour solicitations for known addresses are answered here.
     pub suppression: bool,
+    /// How often an address was not learnt for want of room; the same count in every snapshot.
+    pub neighbours_refused: Arc<AtomicU64>,
     /// Whether frames to the groups of a link's own protocols are forwarded.
     pub link_local_groups: bool,
 }
@@ -144,6 +147,16 @@ impl Bridges {
     #[inline]
     pub fn get(&self, id: BridgeId) -> Option<&Bridge> {
         self.list.get(usize::from(id.0))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     /// All, in the order of their numbers.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::limiter::Limiter;
@@ -20,16 +21,24 @@ use crate::wire::ipv6::Ipv6;
 use crate::wire::nd::{self, NeighbourKind, NeighbourMessage};
 use crate::wire::{MacAddr, Mtu};
 
-/// Addresses that are remembered, of all bridges together.
+/// Addresses that are remembered, of all bridges together; each has an equal share, so that no station of
+/// one fills that of another.
 const CAPACITY: usize = 16384;
+
+/// The least share, however many bridges there are.
+const LEAST: usize = 256;
 
 /// How often room is made for others at most, while there is none.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Which station has which address, as its own messages said.
+/// Which station has which address, by bridge, as its own messages said.
 #[derive(Debug, Default)]
-pub(super) struct Neighbours {
-    known: HashMap<(BridgeId, IpAddr), Known>,
+pub(super) struct Neighbours(HashMap<BridgeId, Addresses>);
+
+/// The addresses of one bridge.
+#[derive(Debug, Default)]
+struct Addresses {
+    known: HashMap<IpAddr, Known>,
     /// When there was no room, and the old ones were looked for.
     swept: Option<Instant>,
 }
@@ -69,21 +78,16 @@ impl Neighbours {
         let Ok(header) = Ethernet::parse(&frame) else {
             return Fate::Dropped(DropReason::EthernetTruncated);
         };
+        let share = (CAPACITY / snapshot.bridges.len().max(1)).max(LEAST);
+        let addresses = self.0.entry(id).or_default();
         let body = &frame[header.header_len()..];
-        let read = match header.ethertype {
-            EtherType::ARP => Arp::parse(body).ok().map(|message| read_arp(&message)),
-            _ => NeighbourMessage::parse(body)
-                .ok()
-                .map(|message| read_neighbour(&message)),
-        };
-        let sender = read.and_then(|message| message.sender);
-        // What is said in another's name says nothing of where that is.
-        if let Some((address, mac, router)) = sender.filter(|(_, mac, _)| *mac == header.source) {
-            self.learn(now, bridge, (id, address), mac, router);
+        let message = read(&header, body);
+        if let Some(sender) = message.and_then(|message| message.sender) {
+            addresses.learn(now, bridge, share, sender);
         }
-        let answer = match (from, read.and_then(|message| message.question)) {
-            (Place::Port(port), Some(target)) => self
-                .find(now, bridge, (id, target))
+        let answer = match (from, message.and_then(|message| message.question)) {
+            (Place::Port(port), Some(target)) => addresses
+                .find(now, bridge, target)
                 // The asker's own address, and what is on the asker's own link, are not ours to tell.
                 .filter(|(mac, _)| *mac != header.source && is_elsewhere(bridge, *mac, from))
                 .and_then(|known| answer(&header, body, known))
@@ -93,29 +97,23 @@ impl Neighbours {
         actions.push(answer.unwrap_or(Action::Bridge(id, from, frame)));
         Fate::Absorbed
     }
+}
 
+impl Addresses {
+    /// Takes note that a station has an address, if there is room for one more.
     fn learn(
         &mut self,
         now: Instant,
         bridge: &Bridge,
-        key: (BridgeId, IpAddr),
-        mac: MacAddr,
-        router: Option<bool>,
+        share: usize,
+        (address, mac, router): (IpAddr, MacAddr, Option<bool>),
     ) {
         if mac.is_multicast() || mac == MacAddr::default() {
             return;
         }
-        if self.known.len() >= CAPACITY && !self.known.contains_key(&key) {
-            let since = |at: Instant| now.saturating_duration_since(at);
-            if self.swept.is_none_or(|at| since(at) >= SWEEP) {
-                let ageing = u64::from(bridge.ageing);
-                self.known
-                    .retain(|_, known| is_fresh(now, known.heard, ageing));
-                self.swept = Some(now);
-            }
-            if self.known.len() >= CAPACITY {
-                return;
-            }
+        if !self.known.contains_key(&address) && !self.has_room(now, bridge, share) {
+            bridge.neighbours_refused.fetch_add(1, Ordering::Relaxed);
+            return;
         }
         let new = Known {
             mac,
@@ -123,23 +121,30 @@ impl Neighbours {
             heard: now,
             contested: None,
         };
-        let known = self.known.entry(key).or_insert(new);
+        let known = self.known.entry(address).or_insert(new);
         *known = known.followed_by(new, bridge);
     }
 
+    /// Whether there is room for one more, once those that are too old are forgotten.
+    fn has_room(&mut self, now: Instant, bridge: &Bridge, share: usize) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.known.len() >= share && self.swept.is_none_or(|at| since(at) >= SWEEP) {
+            let ageing = u64::from(bridge.ageing);
+            self.known
+                .retain(|_, known| is_fresh(now, known.heard, ageing));
+            self.swept = Some(now);
+        }
+        self.known.len() < share
+    }
+
     /// The station that has an address, and whether it is a router, as configured or else as learnt.
-    fn find(
-        &self,
-        now: Instant,
-        bridge: &Bridge,
-        key: (BridgeId, IpAddr),
-    ) -> Option<(MacAddr, bool)> {
-        if let Some(configured) = bridge.neighbours.get(&key.1) {
+    fn find(&self, now: Instant, bridge: &Bridge, address: IpAddr) -> Option<(MacAddr, bool)> {
+        if let Some(configured) = bridge.neighbours.get(&address) {
             return Some(*configured);
         }
         let ageing = bridge.ageing.into();
-        let known = self.known.get(&key)?;
-        let router = match key.1 {
+        let known = self.known.get(&address)?;
+        let router = match address {
             IpAddr::V4(_) => false,
             IpAddr::V6(_) => known.router?,
         };
@@ -181,6 +186,16 @@ fn is_fresh(now: Instant, heard: Instant, ageing: u64) -> bool {
 /// Whether a station is known to be somewhere else: only then would the question have to be carried.
 fn is_elsewhere(bridge: &Bridge, mac: MacAddr, from: Place) -> bool {
     bridge.place_of(mac).is_some_and(|place| place != from)
+}
+
+/// What a frame says. What it says in another station's name is no news of that.
+fn read(header: &Ethernet, body: &[u8]) -> Option<Message> {
+    let message = match header.ethertype {
+        EtherType::ARP => read_arp(&Arp::parse(body).ok()?),
+        _ => read_neighbour(&NeighbourMessage::parse(body).ok()?),
+    };
+    let sender = message.sender.filter(|(_, mac, _)| *mac == header.source);
+    Some(Message { sender, ..message })
 }
 
 /// Probes and announcements are everybody's business (RFC 5227): they are no questions.
