@@ -353,6 +353,27 @@ fn a_bridged_frame_is_carried_whole_behind_an_outer_header_of_its_own() {
     assert!(ports.len() > 15, "{ports:?}");
 }
 
+/// What is no IP has no mark to copy, and its two stations are its flow.
+#[test]
+fn around_what_is_no_ip_there_is_no_mark_and_a_port_of_its_stations() {
+    let paper = Paper::new();
+    paper.receive(UPLINK, &tunnelled(FAR_NODE, 77, &frame(CAROL, ALICE, b"")));
+    let port = |station: u8, words: &[u8]| {
+        let source = MacAddr([2, 0, 0, 0, 10, station]);
+        let sent = frame(source, CAROL, words);
+        let (verdict, held) = paper.receive(ALICES, &sent);
+        assert_eq!(verdict, Verdict::Transmit(UPLINK));
+        let seen = outer(&held);
+        assert_eq!((seen.tos, seen.ttl, &seen.frame), (0, 64, &sent));
+        assert!(seen.source_port >= 49152);
+        seen.source_port
+    };
+    // Where IP would have its TOS, and its addresses and ports.
+    assert_eq!(port(1, &[0xff; 60]), port(1, &[0x11; 60]));
+    let ports: std::collections::BTreeSet<u16> = (1..=20).map(|n| port(n, b"words")).collect();
+    assert!(ports.len() > 15, "{ports:?}");
+}
+
 /// No link of the underlay is too narrow for a frame, whatever it carries: routers may fragment.
 #[test]
 fn the_underlay_may_fragment_whatever_a_bridged_packet_says() {

@@ -764,6 +764,12 @@ fn configurations_default_sensibly() {
     assert_eq!((more.worker_count(), more.uplink_queues(1)), (2, 2));
     assert_eq!(more.tunnel.ttl, Ttl::Inherit);
     assert_eq!(more.host.unwrap().tun.as_str(), "tunl0");
+    let bridged = config("workloads: [{interface: a}]\nbridges: [{name: x, vni: 5, ports: [a]}]");
+    let bridge = &bridged.unwrap().bridges[0];
+    assert_eq!((bridge.ageing, bridge.limit), (300, 8192));
+    assert_eq!((bridge.udp_port, bridge.underlay), (None, None));
+    assert!(bridge.learning && bridge.arp_suppression && bridge.known_nodes);
+    assert!(!bridge.link_local_groups);
     let same_name_elsewhere = config(
         "workloads: [{interface: a, kind: tun, netns: x, device: eth0},\n\
          {interface: b, kind: tun, netns: y, device: eth0}]",
