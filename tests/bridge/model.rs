@@ -89,10 +89,14 @@ fn who_moves_a_station_while_it_is_heard_of_gives_it_no_home() {
         let home = Place::Port(PortId(1));
         table.learn(STATION, home);
         table.set_now(100);
-        let other = loom::sync::Arc::clone(&table);
-        let forger = thread::spawn(move || other.learn(STATION, remote()));
-        table.learn(STATION, home);
-        forger.join().expect("the other worker");
+        // Neither is the model's own thread, which loom has go first.
+        let hear = |place| {
+            let table = loom::sync::Arc::clone(&table);
+            thread::spawn(move || table.learn(STATION, place))
+        };
+        for worker in [hear(remote()), hear(home)] {
+            worker.join().expect("a worker");
+        }
         for _ in 0..3 {
             table.learn(STATION, remote());
             table.learn(STATION, home);
