@@ -45,8 +45,8 @@ pub struct PathMtus {
 struct Path {
     /// What is believed, and since when.
     mtu: Option<(Mtu, Instant)>,
-    /// The least that errors said which is not measured yet, believed or not.
-    claim: Option<Mtu>,
+    /// The least that errors said which is not measured yet, believed or not, and when the first of them did.
+    claim: Option<(Mtu, Instant)>,
     /// When a measurement refuted what an error had said.
     lied: Option<Instant>,
     /// When it was measured last, or when that began.
@@ -104,7 +104,8 @@ impl PathMtus {
         let Some(path) = self.path(far_end) else {
             return News::Full;
         };
-        path.claim = Some(path.claim.map_or(mtu, |before| before.min(mtu)));
+        let (least, since) = path.claim.unwrap_or((mtu, now));
+        path.claim = Some((least.min(mtu), since));
         if mtu < CREDIBLE || path.lied.is_some() {
             return News::Doubted;
         }
@@ -123,8 +124,14 @@ impl PathMtus {
         let Some(path) = self.path(far_end) else {
             return News::Full;
         };
-        path.measured = Some(now);
+        let begun = path.measured.replace(now);
         let claim = path.claim.take();
+        // The path may have changed meanwhile: that has to be measured again.
+        if claim.is_some_and(|(_, since)| begun.is_some_and(|begun| since > begun)) {
+            path.claim = claim;
+            return News::Ignored;
+        }
+        let claim = claim.map(|(claim, _)| claim);
         let before = path.mtu.map(|(mtu, _)| mtu);
         let doubted = path.lied.is_some();
         if claim.zip(found).is_some_and(|(claim, found)| claim < found) {
@@ -149,6 +156,13 @@ impl PathMtus {
         self.paths
             .get(&far_end)
             .is_some_and(|path| path.is_fresh(now))
+    }
+
+    /// Whether errors have said something of a far end's path that is not measured yet.
+    pub fn is_claimed(&self, far_end: IpAddr) -> bool {
+        self.paths
+            .get(&far_end)
+            .is_some_and(|path| path.claim.is_some())
     }
 
     /// A far end's path begins to be measured.
@@ -286,6 +300,24 @@ mod tests {
         assert_eq!(paths.claim(now, FAR, Mtu(1280), LINK), News::Doubted);
         assert_eq!(paths.measured(now, FAR, narrower, LINK), News::Lowered);
         assert_eq!(paths.get(FAR), narrower);
+    }
+
+    /// A path may become narrower while it is measured: that it was wider then makes no liar of who says so.
+    #[test]
+    fn what_is_said_during_a_measurement_is_left_to_the_next() {
+        let (mut paths, now) = paths();
+        paths.begin(now, FAR);
+        let (meanwhile, end) = (now + FRESH / 2, now + FRESH);
+        assert_eq!(paths.claim(meanwhile, FAR, Mtu(1400), LINK), News::Lowered);
+        assert_eq!(paths.measured(end, FAR, Some(LINK), LINK), News::Ignored);
+        let narrow = Some(Mtu(1400));
+        assert_eq!((paths.get(FAR), paths.doubted().count()), (narrow, 0));
+        assert_eq!(paths.due(end + FRESH), [FAR]);
+        paths.begin(end + FRESH, FAR);
+        let news = paths.measured(end + FRESH, FAR, narrow, LINK);
+        assert_eq!((news, paths.get(FAR)), (News::Ignored, narrow));
+        assert_eq!(paths.doubted().count(), 0);
+        assert!(paths.due(end + FRESH + FRESH).is_empty());
     }
 
     #[test]

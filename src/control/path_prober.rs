@@ -24,22 +24,50 @@ pub struct Measured {
     pub found: Option<Mtu>,
 }
 
-/// Whose paths are to be measured: first come, first served, and nobody twice. It holds no more than there
-/// are far ends, and turns none away: who was would be the same ones each time.
+/// Whose paths are to be measured: first come, first served, and nobody twice; what errors have said takes
+/// turns with what is measured by the clock. It holds no more than there are far ends, and turns none away:
+/// who was would be the same ones each time.
 #[derive(Debug, Default)]
 pub struct Queue {
-    waiting: VecDeque<IpAddr>,
+    doubtful: Turns,
+    regular: Turns,
+    /// Whether a doubtful one was the last.
+    was_doubtful: bool,
     /// The one that is being measured.
     in_flight: Option<IpAddr>,
-    /// All of these.
-    known: BTreeSet<IpAddr>,
+}
+
+/// Those that wait, each once.
+#[derive(Debug, Default)]
+struct Turns {
+    order: VecDeque<IpAddr>,
+    all: BTreeSet<IpAddr>,
+}
+
+impl Turns {
+    fn add(&mut self, far_end: IpAddr) {
+        if self.all.insert(far_end) {
+            self.order.push_back(far_end);
+        }
+    }
+
+    fn next(&mut self) -> Option<IpAddr> {
+        let far_end = self.order.pop_front()?;
+        self.all.remove(&far_end);
+        Some(far_end)
+    }
 }
 
 impl Queue {
-    /// Adds a far end, unless it waits or is being measured already.
-    pub fn add(&mut self, far_end: IpAddr) {
-        if self.known.insert(far_end) {
-            self.waiting.push_back(far_end);
+    /// Adds a far end, unless it waits or is being measured already. `doubtful`: whether an error has said
+    /// something of its path.
+    pub fn add(&mut self, far_end: IpAddr, doubtful: bool) {
+        if self.in_flight == Some(far_end) {
+            return;
+        }
+        match doubtful {
+            true => self.doubtful.add(far_end),
+            false => self.regular.add(far_end),
         }
     }
 
@@ -48,15 +76,18 @@ impl Queue {
         if self.in_flight.is_some() {
             return None;
         }
-        self.in_flight = self.waiting.pop_front();
+        let (first, second) = match self.was_doubtful {
+            true => (&mut self.regular, &mut self.doubtful),
+            false => (&mut self.doubtful, &mut self.regular),
+        };
+        self.in_flight = first.next().or_else(|| second.next());
+        self.was_doubtful = !self.was_doubtful;
         self.in_flight
     }
 
     /// The measurement is done that was begun.
     pub fn finish(&mut self) {
-        if let Some(far_end) = self.in_flight.take() {
-            self.known.remove(&far_end);
-        }
+        self.in_flight = None;
     }
 }
 
@@ -122,21 +153,34 @@ mod tests {
         (0..1000).map_while(turn).collect()
     }
 
+    fn far(n: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(0x0a1e_0000 + n))
+    }
+
     #[test]
     fn every_path_that_is_to_be_measured_has_its_turn_once() {
-        let far = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(0x0a1e_0000 + n));
         let everybody: Vec<_> = (0..200).map(far).collect();
         let mut queue = Queue::default();
         for far_end in everybody.iter().chain(&everybody) {
-            queue.add(*far_end);
+            queue.add(*far_end, false);
         }
         assert_eq!(queue.begin(), Some(far(0)));
-        queue.add(far(0));
+        queue.add(far(0), true);
         assert_eq!(queue.begin(), None, "one is being measured");
         queue.finish();
         assert_eq!(measure_all(&mut queue), everybody[1..]);
         // Who had a turn may have another.
-        queue.add(far(7));
+        queue.add(far(7), false);
         assert_eq!(measure_all(&mut queue), [far(7)]);
+    }
+
+    /// A round of silent nodes takes long; a forger could name many. Neither keeps the other waiting.
+    #[test]
+    fn what_errors_have_said_takes_turns_with_the_clocks() {
+        let mut queue = Queue::default();
+        (0..3).for_each(|n| queue.add(far(n), false));
+        (10..13).for_each(|n| queue.add(far(n), true));
+        let turns = measure_all(&mut queue);
+        assert_eq!(turns, [10, 0, 11, 1, 12, 2].map(far));
     }
 }

@@ -41,7 +41,8 @@ impl Node {
     /// Has packets of our own find out what a path takes, when it is its turn.
     fn measure_path(&mut self, far_end: IpAddr) {
         if !self.paths.is_fresh(Instant::now(), far_end) {
-            self.prober.queue.add(far_end);
+            let doubtful = self.paths.is_claimed(far_end);
+            self.prober.queue.add(far_end, doubtful);
             self.measure_next();
         }
     }
