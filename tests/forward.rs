@@ -393,6 +393,23 @@ fn each_bad_packet_has_its_reason() {
             R::MartianSource,
         ),
         (
+            "one of this node's pods, from outside",
+            UPLINK,
+            from_uplink(&udp(OTHER_POD, POD, 9, b"")),
+            R::MartianSource,
+        ),
+        (
+            "the pods' gateway, from outside",
+            UPLINK,
+            from_uplink(&udp6(
+                underpass::forward::RouterAddresses::GATEWAY_V6,
+                POD_V6,
+                9,
+                b"",
+            )),
+            R::MartianSource,
+        ),
+        (
             "loopback",
             WORKLOAD,
             from_pod(&udp(POD, [127, 0, 0, 1].into(), 9, b"")),

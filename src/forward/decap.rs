@@ -29,6 +29,7 @@ pub(super) fn open(
         Ip::V6(outer) => open_ipv6(snapshot, port, &outer, frame)?,
     };
     let Some(outer) = opened else {
+        refuse_impossible(snapshot, &ip)?;
         return Ok(ip);
     };
     let ip = inner(snapshot, &outer, frame)?;
@@ -242,6 +243,19 @@ fn inner(snapshot: &Snapshot, outer: &Outer, frame: &mut Frame) -> Result<Ip, Ve
     reverse_path::check(snapshot, outer.source, ip.source())?;
     let ip = mark(outer.tos, ip, frame)?;
     Ok(ip)
+}
+
+/// What comes from the underlay outside of a tunnel cannot have one of our own addresses either (Linux calls
+/// that martian), nor one that is of a link alone.
+#[inline]
+fn refuse_impossible(snapshot: &Snapshot, ip: &Ip) -> Result<(), DropReason> {
+    if snapshot.tunnels.local_addresses.contains(&ip.source()) {
+        return Err(DropReason::MartianSource);
+    }
+    match ip {
+        Ip::V4(_) => Ok(()),
+        Ip::V6(ip) => parse::refuse_link_local(ip),
+    }
 }
 
 /// What comes from another node cannot have one of our own addresses, nor one that nobody has.

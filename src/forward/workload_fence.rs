@@ -9,7 +9,7 @@ use super::parse::Ip;
 use super::{Snapshot, tunnel_error};
 use crate::packet::DropReason;
 use crate::wire::ipv4::protocol;
-use crate::wire::ipv6;
+use crate::wire::{ipv6, udp};
 
 /// Refuses IP-in-IP, VXLAN to a port of the routed network or of a bridge's, and ICMP errors about tunnel
 /// packets between nodes.
@@ -53,12 +53,14 @@ fn is_behind_extensions(snapshot: &Snapshot, packet: &[u8]) -> bool {
     if !layer.has_header() {
         return false;
     }
-    let behind = packet.get(layer.offset..);
+    let behind = packet.get(layer.offset..).unwrap_or_default();
+    // What a first fragment does not show of a header another may (RFC 7112 section 4).
+    let hidden = layer.is_fragment() && behind.len() < udp::HEADER_LEN;
+    let trusted = snapshot.tunnels.from_workloads.vxlan;
     match layer.protocol {
-        protocol::UDP => is_vxlan(snapshot, behind),
+        protocol::UDP => (hidden && !trusted) || is_vxlan(snapshot, Some(behind)),
         protocol::ICMPV6 => {
-            let message = behind.unwrap_or_default();
-            tunnel_error::quotes_nodes_v6(snapshot, message, layer.is_fragment())
+            hidden || tunnel_error::quotes_nodes_v6(snapshot, behind, layer.is_fragment())
         }
         _ => false,
     }

@@ -58,8 +58,8 @@ drop_reasons! {
     Ipv6Truncated => "ipv6_truncated",
     /// The IPv6 payload length is longer than the packet.
     Ipv6PayloadLength => "ipv6_payload_length",
-    /// A source that no packet may have: multicast, broadcast, loopback, unspecified; or one that must stay
-    /// on its link.
+    /// A source that no packet may have: multicast, broadcast, loopback, unspecified; one that must stay on
+    /// its link; from the underlay, one of this node's own.
     MartianSource => "martian_source",
     /// A destination that is never forwarded: loopback, unspecified, class E or another link's.
     MartianDestination => "martian_destination",

@@ -83,14 +83,16 @@ INLINE int judge_and_route(const struct settings *settings, u32 ingress, const s
         struct source own = {ingress, *source};
         if (!bpf_map_lookup_elem(&sources, &own))
             return UP;
-    } else if (outer->peer) {
+    } else {
         if (bpf_map_lookup_elem(&local_addresses, source))
             return UP;
-        const u32 *back = 0;
-        if (settings->reverse_path != REVERSE_PATH_OFF)
-            back = p->is_ipv6 ? route_ipv6(source) : route_ipv4(source->words[3]);
-        if (!reverse_path_is_right(settings, back, outer->peer) || !mark(outer->tos, p))
-            return UP;
+        if (outer->peer) {
+            const u32 *back = 0;
+            if (settings->reverse_path != REVERSE_PATH_OFF)
+                back = p->is_ipv6 ? route_ipv6(source) : route_ipv4(source->words[3]);
+            if (!reverse_path_is_right(settings, back, outer->peer) || !mark(outer->tos, p))
+                return UP;
+        }
     }
     const u32 *route = p->is_ipv6 ? route_ipv6(destination) : route_ipv4(destination->words[3]);
     if (!route)
