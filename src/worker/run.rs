@@ -338,8 +338,8 @@ impl Worker {
     /// Hands a copy of the packet to the slow path. The copy allocates: that is what makes this way
     /// slow, and the queue's bound is what keeps a flood of it harmless.
     fn punt(&mut self, ingress: Option<PortId>, frame: Frame, punt: Punt) {
-        if self.slow_path.is_full(ingress) {
-            return self.discard(frame, DropReason::SlowPathFull);
+        if self.slow_path.is_full(ingress, punt) {
+            return self.go_without(frame, punt);
         }
         let punted = Punted {
             ingress,
@@ -350,8 +350,19 @@ impl Worker {
             self.counters.punted.add(1);
             self.pool.give(frame);
         } else {
-            self.discard(frame, DropReason::SlowPathFull);
+            self.go_without(frame, punt);
         }
+    }
+
+    /// What becomes of a packet that the slow path has no room for. A bridge's question goes to those whom
+    /// it asks, as if nothing were known here.
+    fn go_without(&mut self, mut frame: Frame, punt: Punt) {
+        let Punt::Bridged(bridge, from) = punt else {
+            return self.discard(frame, DropReason::SlowPathFull);
+        };
+        let snapshot = self.snapshot.load();
+        let verdict = forward::resume(snapshot, &mut self.state, bridge, from, &mut frame);
+        self.dispose_of_own(frame, verdict);
     }
 
     /// Sends all that is queued.

@@ -102,6 +102,29 @@ fn a_question_is_answered_or_asked_on() {
     assert!(rig.wire(UPLINK).sent().is_empty() && rig.wire(BOBS).sent().is_empty());
 }
 
+/// Suppression spares others questions; it must not cost anybody an answer.
+#[test]
+fn what_the_slow_path_has_no_room_for_is_asked_on() {
+    const FLOOD: u64 = 20_000;
+    let paper = Paper::with(|bridge| {
+        bridge.suppression = true;
+        bridge.remotes = Default::default();
+    });
+    let shares = [Share {
+        ports: vec![UPLINK, ALICES, BOBS, WORKLOAD, HOST, OTHER_WORKLOAD],
+        frames: 512,
+    }];
+    let rig = Rig::start(Published::new(paper.snapshot), &Quiescence::new(), &shares);
+    let nobody = MacAddr::default();
+    let question = arp(1, ALICE, POD, nobody, OTHER_POD, MacAddr::BROADCAST);
+    (0..FLOOD).for_each(|_| rig.inject(ALICES, &question));
+    rig.rest();
+    let punted = rig.sum(|counters| counters.punted.get());
+    assert!(punted < FLOOD, "the queue was never full");
+    assert_eq!(rig.drops(DropReason::SlowPathFull), 0);
+    assert!(rig.balance().is_even(), "{:?}", rig.balance());
+}
+
 /// An ARP frame as Linux sends it.
 pub fn arp(
     operation: u16,
