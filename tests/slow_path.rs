@@ -621,6 +621,53 @@ fn a_packet_at_its_last_hop_is_not_cut() {
     assert_eq!(result, (Fate::Dropped(DropReason::TooBig), vec![]));
 }
 
+/// As what fits: the host counts its hop itself, and says when it is the last.
+#[test]
+fn what_is_cut_for_the_host_is_not_charged_a_hop() {
+    for ttl in [64, 1] {
+        let mut packet = udp(POD, NODE, ttl, &[0; 1460]);
+        rewrite(&mut packet, |header| header.dont_fragment = false);
+        let (fate, actions) = Core::new().handle(WORKLOAD, Punt::TooBig(Mtu(1450)), packet);
+        assert_eq!(fate, Fate::Absorbed);
+        let fragments = originated(&actions);
+        assert_eq!(fragments.len(), 2);
+        assert!(fragments.iter().all(|fragment| fragment[8] == ttl));
+    }
+}
+
+/// What the router says itself is made to fit its way: it quotes less (RFC 1812 section 4.3.2.3: as much as
+/// possible).
+#[test]
+fn an_error_that_its_way_does_not_take_quotes_less() {
+    let mut core = Core::new();
+    let unknown = udp(FAR_IPIP, POD, 64, &[0x5a; 474]);
+    let (_, actions) = core.handle(UPLINK, Punt::Blackhole, unknown.clone());
+    let [whole] = originated(&actions)[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(whole.len(), 530);
+    let (fate, actions) = core.handle_own(Punt::TooBig(Mtu(502)), whole.to_vec());
+    assert_eq!(fate, Fate::Absorbed);
+    let [shorter] = originated(&actions)[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(shorter.len(), 502);
+    let (ip, icmp, quoted) = icmp_of(shorter);
+    assert_eq!(ip.destination, FAR_IPIP.octets());
+    assert!(matches!(
+        icmp.icmp_type,
+        Icmpv4Type::DestinationUnreachable(_)
+    ));
+    assert_eq!(quoted, &unknown[..474]);
+    // But not to less than the header and eight bytes; and not what others said.
+    let (fate, actions) = core.handle_own(Punt::TooBig(Mtu(55)), whole.to_vec());
+    assert_eq!((fate, actions), (Fate::Dropped(DropReason::TooBig), vec![]));
+    let mut of_others = whole.to_vec();
+    rewrite(&mut of_others, |header| header.source = POD.octets());
+    let (fate, actions) = core.handle_own(Punt::TooBig(Mtu(502)), of_others);
+    assert_eq!((fate, actions), (Fate::Dropped(DropReason::TooBig), vec![]));
+}
+
 proptest! {
     /// Whatever comes, for whatever reason, when: each packet ends once, and nothing panics.
     #[test]
@@ -724,6 +771,20 @@ impl Core {
             packet,
         };
         let mut actions = Vec::new();
+        let fate = self
+            .core
+            .handle(self.now, &self.snapshot, punted, &mut actions);
+        (fate, actions)
+    }
+
+    /// As of what the router sent itself.
+    fn handle_own(&mut self, punt: Punt, packet: Vec<u8>) -> (Fate, Vec<Action>) {
+        let mut actions = Vec::new();
+        let punted = Punted {
+            ingress: None,
+            punt,
+            packet,
+        };
         let fate = self
             .core
             .handle(self.now, &self.snapshot, punted, &mut actions);

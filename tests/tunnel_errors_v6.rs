@@ -7,6 +7,7 @@ mod common;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
+use common::fates::rewrite;
 use common::over_ipv6::*;
 use common::*;
 use etherparse::{Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
@@ -240,6 +241,21 @@ fn a_hop_limit_that_ran_out_over_ipv6_is_an_unreachable_host_to_the_inner_sender
     }
 }
 
+/// It will be cut up within the tunnel from then on.
+#[test]
+fn nobody_is_told_of_a_narrow_path_over_ipv6_whose_packet_may_be_cut() {
+    let snapshot = over_ipv6(false);
+    let narrow = Icmpv6Type::PacketTooBig { mtu: 1400 };
+    for (dont_fragment, told) in [(true, 2), (false, 1)] {
+        let mut inner = udp(POD, FAR_VXLAN, 64, &[0; 1380]);
+        rewrite(&mut inner, |header| header.dont_fragment = dont_fragment);
+        let (fate, actions) = heard(&snapshot, &error(narrow, &sent(&snapshot, &inner)));
+        assert_eq!(fate, Fate::Absorbed);
+        let learnt = Action::Tell(Event::PathMtu(FAR_NODE_V6.into(), Mtu(1400)));
+        assert_eq!((actions.len(), &actions[0]), (told, &learnt));
+    }
+}
+
 #[test]
 fn errors_over_ipv6_about_what_we_cannot_have_sent_convince_nobody() {
     let snapshot = over_ipv6(false);
@@ -324,6 +340,45 @@ fn a_workload_may_not_send_errors_about_tunnel_packets_over_ipv6() {
     let first = &fragments(&tunnel, 2000)[0][14..];
     let fragment = forward_one(&snapshot, WORKLOAD, &from_pod(first)).0;
     assert_eq!(fragment, Verdict::Drop(DropReason::TunnelFromWorkload));
+}
+
+/// A first fragment that ends before its UDP or ICMPv6 header: the next one has it, and no sign of it.
+#[test]
+fn a_workload_may_not_hide_a_header_in_its_second_fragment() {
+    let snapshot = over_ipv6(false);
+    let first = |upper: u8, more: u8, shown: &[u8]| {
+        let fragment = [60, 0, 0, more, 0, 1, 2, 3];
+        let payload = [&fragment[..], &[upper, 0, 1, 4, 0, 0, 0, 0], shown].concat();
+        let mut packet = udp6(POD_V6, FAR_VXLAN_V6, 64, b"")[..40].to_vec();
+        packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+        packet[6] = 44;
+        packet.extend(payload);
+        from_pod(&packet)
+    };
+    let (udp, tcp, icmpv6) = (17, 6, 58);
+    let refused = Verdict::Drop(DropReason::TunnelFromWorkload);
+    for upper in [udp, icmpv6] {
+        for shown in [&[][..], &[0, 53]] {
+            let frame = first(upper, 1, shown);
+            assert_eq!(forward_one(&snapshot, WORKLOAD, &frame).0, refused);
+        }
+    }
+    let sent = Verdict::Transmit(UPLINK);
+    let shown = [0, 53, 0, 53, 0, 8, 0, 0];
+    for frame in [
+        first(tcp, 1, &[]),
+        first(udp, 1, &shown),
+        first(udp, 0, &[]),
+    ] {
+        assert_eq!(forward_one(&snapshot, WORKLOAD, &frame).0, sent);
+    }
+    // A workload that is trusted with tunnels may.
+    let mut trusting = over_ipv6(false);
+    trusting.tunnels.from_workloads.vxlan = true;
+    assert_eq!(
+        forward_one(&trusting, WORKLOAD, &first(udp, 1, &[])).0,
+        sent
+    );
 }
 
 /// A tunnel through a path of that many bytes.

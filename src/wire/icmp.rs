@@ -224,6 +224,34 @@ pub fn write_error(
     total_len
 }
 
+/// Makes an IPv4 packet with an error shorter, to at most `length` bytes: it quotes less.
+///
+/// False, and nothing changed, if it is no error, or would have to quote less than the offender's header
+/// and 8 bytes.
+pub fn shorten_error(packet: &mut Vec<u8>, length: usize) -> bool {
+    let Ok(mut ip) = Ipv4::parse(packet) else {
+        return false;
+    };
+    const BEFORE: usize = ipv4::HEADER_LEN + HEADER_LEN;
+    let is_error = packet.get(ipv4::HEADER_LEN).is_some_and(|t| is_error(*t));
+    let whole = ip.header_len == ipv4::HEADER_LEN && !ip.is_fragment();
+    let offender = packet.get(BEFORE..).map(Ipv4::parse_quoted);
+    let Some(Ok(offender)) = offender.filter(|_| is_error && whole) else {
+        return false;
+    };
+    if ip.protocol != protocol::ICMP || length < BEFORE + offender.header_len + 8 {
+        return false;
+    }
+    ip.total_len = ip.total_len.min(length);
+    packet.truncate(ip.total_len);
+    ip.write(packet);
+    let message = &mut packet[ipv4::HEADER_LEN..];
+    message[2..4].fill(0);
+    let checksum = checksum::of(message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    true
+}
+
 /// Turns an IPv4 packet with an echo request into the reply to it: addresses swapped, TTL 64, both
 /// checksums updated, all else kept. Bytes behind the packet do not count.
 ///

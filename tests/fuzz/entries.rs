@@ -4,9 +4,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use etherparse::{Ipv4Header, Ipv6Header};
-use underpass::forward::{PortRole, Punt, Verdict};
+use underpass::forward::{Adjacency, PortRole, Punt, Verdict};
 use underpass::wire::arp::Arp;
 use underpass::wire::ethernet::Ethernet;
 use underpass::wire::icmp::Icmp;
@@ -314,6 +315,14 @@ fn outer_fragment_v6(id: u8, start: usize, more: bool, payload: &[u8]) -> Vec<u8
     packet
 }
 
+/// Whether the node on paper routes an address to its own kernel.
+fn is_for_host(address: Ipv4Addr) -> bool {
+    let node = &*NODE_ON_PAPER;
+    let next_hop = node.fib.lookup_v4(address);
+    let adjacency = next_hop.and_then(|hop| node.adjacencies.get(hop.0 as usize));
+    matches!(adjacency, Some(Adjacency::Forward(egress)) if egress.to_host)
+}
+
 /// An IPv4 packet cut up for an MTU comes together again in etherparse. Bytes 0 and 1: the MTU.
 pub fn fragmentation(data: &[u8]) {
     let Some((&[high, low], rest)) = data.split_first_chunk() else {
@@ -347,7 +356,9 @@ pub fn fragmentation(data: &[u8]) {
         let (header, payload) = Ipv4Header::from_slice(&fragment).expect("a packet");
         assert!(fragment.len() <= usize::from(mtu.0));
         assert!(right_checksum(&fragment));
-        assert_eq!(header.time_to_live, packet[8] - 1);
+        // The host counts its hop itself.
+        let hop = u8::from(!is_for_host(header.destination.into()));
+        assert_eq!(header.time_to_live, packet[8] - hop);
         cut.extend_from_slice(payload);
         let sliced = etherparse::SlicedPacket::from_ip(&fragment);
         if let Ok(sliced) = sliced {

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::forward::RouterAddresses;
-use crate::wire::ipv4::Ipv4;
+use crate::forward::{RouterAddresses, Snapshot};
+use crate::wire::ipv4::{Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{Mtu, icmp, icmpv6};
 
@@ -65,6 +65,24 @@ pub(super) fn about_quote(
     };
     out.truncate(length);
     (length > 0).then_some((to, out))
+}
+
+/// Whether a packet is an ICMP error that this router made.
+pub(super) fn is_of(snapshot: &Snapshot, packet: &[u8]) -> bool {
+    let own = [snapshot.router.v4, RouterAddresses::GATEWAY_V4];
+    Ipv4::parse(packet).is_ok_and(|ip| {
+        ip.protocol == protocol::ICMP
+            && own.contains(&ip.source)
+            && packet
+                .get(ip.header_len)
+                .is_some_and(|kind| icmp::is_error(*kind))
+    })
+}
+
+/// An error that quotes less, so that it is of so many bytes: its way takes no more, and its receiver is not
+/// to be told of that. IPv6's need it nowhere. Nothing if it would quote too little.
+pub(super) fn shortened(mut error: Vec<u8>, mtu: Mtu) -> Option<Vec<u8>> {
+    icmp::shorten_error(&mut error, mtu.0.into()).then_some(error)
 }
 
 fn kind_v4(kind: Kind) -> icmp::ErrorKind {

@@ -143,14 +143,15 @@ impl SlowPath {
                 self.waiting.add(now, next_hop, packet, from, actions)
             }
             Punt::TooBig(mtu) if fragment::allowed(&packet) => {
-                match fragment::fragment(packet, mtu, hop) {
-                    Some(fragments) => {
-                        actions.extend(fragments.into_iter().map(Action::Originate));
-                        Fate::Absorbed
-                    }
-                    None => Fate::Dropped(DropReason::TooBig),
-                }
+                // The host counts its hop itself.
+                let hop = hop && !is_for_host(snapshot, &packet);
+                let fragments = fragment::fragment(packet, mtu, hop);
+                originate(fragments, actions)
             }
+            Punt::TooBig(mtu) if ingress.is_none() && error::is_of(snapshot, &packet) => originate(
+                error::shortened(packet, mtu).map(|error| vec![error]),
+                actions,
+            ),
             Punt::NoRoute | Punt::Blackhole | Punt::TtlExpired | Punt::TooBig(_) => {
                 self.report(now, snapshot, punt, ingress, &packet, actions);
                 Fate::Dropped(punt.drop_reason())
@@ -221,7 +222,8 @@ impl SlowPath {
     ) -> Fate {
         // What is for the router is put together (RFC 1812 section 4.2.2.8).
         if fragment::is_one(&packet) {
-            return match self.own_reassembly.add(now, &packet) {
+            let link = answer::workload(snapshot, ingress).map(|port| port.id);
+            return match self.own_reassembly.add_of(now, link, &packet) {
                 (_, Some(whole)) => self.for_router(now, snapshot, ingress, (whole, true), actions),
                 (fate, None) => fate,
             };
@@ -383,6 +385,10 @@ impl SlowPath {
                 if found.bridged || doubted || usize::from(path.0) < ipv6::MIN_MTU {
                     return Fate::Absorbed;
                 }
+                // It will be cut up before the tunnel from now on.
+                if fragment::allowed(found.inner) {
+                    return Fate::Absorbed;
+                }
                 error::Kind::TooBig(path.less(found.overhead))
             }
             // A bridge is no router: what does not arrive is its stations' business.
@@ -433,9 +439,11 @@ impl Thread {
             ..SlowPath::default()
         };
         let mut actions = Vec::new();
+        let mut looked = Instant::now();
+        let mut patience = Duration::ZERO;
         loop {
             self.quiescence.offline();
-            let received = self.punted.receive(core.deadline());
+            let received = self.punted.receive(patience);
             self.quiescence.online();
             let now = Instant::now();
             let snapshot = self.snapshot.get();
@@ -447,8 +455,12 @@ impl Thread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            for fate in core.tick(now, &snapshot, &mut actions) {
-                self.count(fate);
+            // Not after each packet of a flood.
+            patience = waiting::RETRY;
+            if now.saturating_duration_since(looked) >= waiting::RETRY {
+                let ended = core.tick(now, &snapshot, &mut actions);
+                ended.into_iter().for_each(|fate| self.count(fate));
+                (looked, patience) = (now, core.deadline());
             }
             self.counters.waiting.set(core.waiting() as u64);
             actions.drain(..).for_each(|action| self.carry_out(action));
@@ -509,26 +521,54 @@ impl Thread {
     }
 }
 
+/// Sends packets that the router made, if it could.
+fn originate(packets: Option<Vec<Vec<u8>>>, actions: &mut Vec<Action>) -> Fate {
+    let Some(packets) = packets else {
+        return Fate::Dropped(DropReason::TooBig);
+    };
+    actions.extend(packets.into_iter().map(Action::Originate));
+    Fate::Absorbed
+}
+
 /// The addresses that an error about this packet comes from. The host's kernel takes nothing that
 /// claims to come from an address of its own, so it is told by the gateway's.
 fn voice(snapshot: &Snapshot, about: &[u8]) -> RouterAddresses {
-    use crate::wire::{ipv4::Ipv4, ipv6::Ipv6};
-    let next_hop = match about.first().map(|byte| byte >> 4) {
-        Some(4) => Ipv4::parse_quoted(about)
-            .ok()
-            .and_then(|ip| snapshot.fib.lookup_v4(ip.source)),
-        Some(6) => Ipv6::parse_quoted(about)
-            .ok()
-            .and_then(|ip| snapshot.fib.lookup_v6(ip.source)),
-        _ => None,
-    };
-    let adjacency = next_hop.and_then(|hop| snapshot.adjacencies.get(hop.0 as usize));
-    match adjacency {
-        Some(Adjacency::Forward(egress)) if egress.to_host => RouterAddresses {
+    match addresses(about) {
+        Some((source, _)) if leads_to_host(snapshot, source) => RouterAddresses {
             v4: RouterAddresses::GATEWAY_V4,
             v6: RouterAddresses::GATEWAY_V6,
         },
         _ => snapshot.router,
+    }
+}
+
+fn is_for_host(snapshot: &Snapshot, packet: &[u8]) -> bool {
+    addresses(packet).is_some_and(|(_, destination)| leads_to_host(snapshot, destination))
+}
+
+/// Whether packets to this address go to the node's own kernel.
+fn leads_to_host(snapshot: &Snapshot, address: IpAddr) -> bool {
+    let next_hop = match address {
+        IpAddr::V4(address) => snapshot.fib.lookup_v4(address),
+        IpAddr::V6(address) => snapshot.fib.lookup_v6(address),
+    };
+    let adjacency = next_hop.and_then(|hop| snapshot.adjacencies.get(hop.0 as usize));
+    matches!(adjacency, Some(Adjacency::Forward(egress)) if egress.to_host)
+}
+
+/// Source and destination of an IP packet, which may be cut short.
+fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    use crate::wire::{ipv4::Ipv4, ipv6::Ipv6};
+    match packet.first()? >> 4 {
+        4 => {
+            let ip = Ipv4::parse_quoted(packet).ok()?;
+            Some((ip.source.into(), ip.destination.into()))
+        }
+        6 => {
+            let ip = Ipv6::parse_quoted(packet).ok()?;
+            Some((ip.source.into(), ip.destination.into()))
+        }
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::packet::PortId;
 use crate::wire::checksum;
 use crate::wire::ipv4::{Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
@@ -17,6 +18,8 @@ pub(super) struct Key {
     /// IPv4's; over IPv6 it is the first fragment's business alone (RFC 8200 section 4.5).
     pub protocol: u8,
     pub identification: u32,
+    /// The port that its link is behind, where its addresses may be the link's alone.
+    pub link: Option<PortId>,
 }
 
 /// A fragment that can be part of a packet.
@@ -67,6 +70,7 @@ impl<'a> Piece<'a> {
                 destination: ip.destination.into(),
                 protocol: ip.protocol,
                 identification: ip.identification.into(),
+                link: None,
             },
             header: &packet[..ip.header_len],
             next_header: ip.protocol,
@@ -92,6 +96,7 @@ impl<'a> Piece<'a> {
                 destination: ip.destination.into(),
                 protocol: protocol::FRAGMENT,
                 identification: fragment.identification,
+                link: None,
             },
             header: &packet[..ipv6::HEADER_LEN],
             next_header,

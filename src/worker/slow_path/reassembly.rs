@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::Fate;
 use super::piece::{self, Key, Piece};
-use crate::packet::DropReason;
+use crate::packet::{DropReason, PortId};
 
 /// How long the fragments of a packet are waited for after the first one that came (Linux's
 /// `ipfrag_time`; RFC 791 suggests 15 s at least).
@@ -77,10 +77,22 @@ enum Fit {
 impl Reassembly {
     /// Takes a fragment, an IP packet. If it was the last one missing, the whole packet comes back.
     pub(super) fn add(&mut self, now: Instant, fragment: &[u8]) -> (Fate, Option<Vec<u8>>) {
+        self.add_of(now, None, fragment)
+    }
+
+    /// The same for a fragment from a link where who sends can choose among addresses: all who are on it
+    /// have one sender's share, and meet nobody else's fragments.
+    pub(super) fn add_of(
+        &mut self,
+        now: Instant,
+        link: Option<PortId>,
+        fragment: &[u8],
+    ) -> (Fate, Option<Vec<u8>>) {
         let refused = (Fate::Dropped(DropReason::OuterFragment), None);
-        let Some(piece) = Piece::parse(fragment) else {
+        let Some(mut piece) = Piece::parse(fragment) else {
             return refused;
         };
+        piece.key.link = link;
         if piece.is_atomic() {
             // It is none of the packet's that others with its identification belong to (RFC 6946 section 4).
             return match First::of(&piece).whole(&piece.key, piece.payload.len(), piece.ecn) {
@@ -141,7 +153,10 @@ impl Reassembly {
 
     /// Begins a packet, in the place of an old one if its sender, or everybody, has too many.
     fn begin(&mut self, now: Instant, key: Key) -> u64 {
-        let of_sender = |packet: &&Packet| packet.key.source == key.source;
+        let of_sender = |packet: &&Packet| match key.link {
+            Some(_) => packet.key.link == key.link,
+            None => packet.key.source == key.source,
+        };
         if self.by_age.values().filter(of_sender).count() >= MOST_OF_ONE {
             let mut ages = self.by_age.iter();
             if let Some((age, _)) = ages.find(|(_, packet)| of_sender(packet)) {
@@ -517,6 +532,23 @@ mod tests {
         assert_eq!(pool.by_age.len(), MOST_OF_ONE + 1);
         let (_, whole) = pool.add(now, &fragment(2, 1, 80, &[6; 8], false));
         assert!(whole.is_some());
+    }
+
+    /// A workload has as many link-local addresses as it likes, and others may have the same ones.
+    #[test]
+    fn one_links_senders_share_alike_and_meet_nobody_elses_fragments() {
+        let (mut pool, now) = (Reassembly::default(), Instant::now());
+        let (flooders, others) = (Some(PortId(1)), Some(PortId(2)));
+        pool.add_of(now, others, &fragment(1, 0, 0, &[5; 80], true));
+        for host in 0..=255 {
+            for id in 0..8 {
+                pool.add_of(now, flooders, &fragment(host, id, 0, &[0; 80], true));
+            }
+        }
+        assert_eq!(pool.by_age.len(), MOST_OF_ONE + 1);
+        let last = fragment(1, 0, 80, &[6; 8], false);
+        let (_, whole) = pool.add_of(now, others, &last);
+        assert_eq!(whole.unwrap()[20..100], [5; 80]);
     }
 
     #[test]
