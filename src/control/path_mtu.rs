@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::wire::Mtu;
+use crate::wire::{Mtu, icmp};
 
 /// How long a path MTU is believed (RFC 1191 section 6.3 recommends 10 minutes), and how long a far end
 /// is remembered that lies were told about.
@@ -34,6 +34,9 @@ pub const CAPACITY: usize = 4096;
 /// (RFC 8200 section 5).
 const CREDIBLE: Mtu = Mtu(1280);
 
+/// What a router on a link of 1500 bytes is taken to mean, at most, that names no MTU.
+const PLATEAU: Mtu = Mtu(1492);
+
 /// What is known of paths now.
 #[derive(Debug)]
 pub struct PathMtus {
@@ -45,7 +48,7 @@ pub struct PathMtus {
 struct Path {
     /// What is believed, and since when.
     mtu: Option<(Mtu, Instant)>,
-    /// The least that errors said which is not measured yet, believed or not, and when the first of them did.
+    /// The least that errors said which is not measured yet, believed or not, and when that was.
     claim: Option<(Mtu, Instant)>,
     /// When a measurement refuted what an error had said.
     lied: Option<Instant>,
@@ -104,8 +107,10 @@ impl PathMtus {
         let Some(path) = self.path(far_end) else {
             return News::Full;
         };
-        let (least, since) = path.claim.unwrap_or((mtu, now));
-        path.claim = Some((least.min(mtu), since));
+        let lower = path.claim.is_none_or(|(least, _)| mtu < least);
+        if lower {
+            path.claim = Some((mtu, now));
+        }
         if mtu < CREDIBLE || path.lied.is_some() {
             return News::Doubted;
         }
@@ -134,7 +139,12 @@ impl PathMtus {
         let claim = claim.map(|(claim, _)| claim);
         let before = path.mtu.map(|(mtu, _)| mtu);
         let doubted = path.lied.is_some();
-        if claim.zip(found).is_some_and(|(claim, found)| claim < found) {
+        let lied = |(said, found): (Mtu, Mtu)| {
+            // Who names no MTU is taken to mean a plateau: that guess is ours.
+            let guessed = said <= PLATEAU && icmp::PLATEAUS.contains(&said.0);
+            said < found && !(found < link && guessed)
+        };
+        if claim.zip(found).is_some_and(lied) {
             path.lied = Some(now);
         }
         path.mtu = match found {
@@ -318,6 +328,13 @@ mod tests {
         assert_eq!((news, paths.get(FAR)), (News::Ignored, narrow));
         assert_eq!(paths.doubted().count(), 0);
         assert!(paths.due(end + FRESH + FRESH).is_empty());
+        // So it is when something else was said before.
+        paths.claim(end, FAR, Mtu(1390), LINK);
+        paths.begin(end, FAR);
+        paths.claim(end + FRESH / 2, FAR, Mtu(1300), LINK);
+        let news = paths.measured(end + FRESH, FAR, Some(Mtu(1390)), LINK);
+        assert_eq!((news, paths.get(FAR)), (News::Ignored, Some(Mtu(1300))));
+        assert_eq!(paths.doubted().count(), 0);
     }
 
     #[test]
@@ -329,6 +346,20 @@ mod tests {
         assert_eq!(paths.claim(soon, FAR, Mtu(1280), LINK), News::Lowered);
         assert!(paths.due(soon).is_empty());
         assert_eq!(paths.due(now + FRESH), [FAR]);
+    }
+
+    /// Who names no MTU is taken to mean the next plateau, which may be less than what fits.
+    #[test]
+    fn a_router_that_names_no_mtu_is_no_liar() {
+        let (mut paths, now) = paths();
+        for plateau in [1492, 1006] {
+            paths.claim(now, FAR, Mtu(plateau), LINK);
+            paths.measured(now, FAR, Some(Mtu(1496)), LINK);
+            assert_eq!(paths.doubted().count(), 0, "{plateau}");
+        }
+        paths.claim(now, FAR, Mtu(1006), LINK);
+        assert_eq!(paths.measured(now, FAR, Some(LINK), LINK), News::Raised);
+        assert!(paths.doubted().eq([FAR]), "nothing is narrow");
     }
 
     /// That a path became wider does not make a liar of who said what it was.

@@ -37,7 +37,7 @@ pub struct Queue {
     in_flight: Option<IpAddr>,
 }
 
-/// Those that wait, each once.
+/// Those that wait, each once; who is no more among `all` has no turn.
 #[derive(Debug, Default)]
 struct Turns {
     order: VecDeque<IpAddr>,
@@ -52,9 +52,12 @@ impl Turns {
     }
 
     fn next(&mut self) -> Option<IpAddr> {
-        let far_end = self.order.pop_front()?;
-        self.all.remove(&far_end);
-        Some(far_end)
+        while let Some(far_end) = self.order.pop_front() {
+            if self.all.remove(&far_end) {
+                return Some(far_end);
+            }
+        }
+        None
     }
 }
 
@@ -65,9 +68,12 @@ impl Queue {
         if self.in_flight == Some(far_end) {
             return;
         }
-        match doubtful {
-            true => self.doubtful.add(far_end),
-            false => self.regular.add(far_end),
+        if doubtful {
+            // It need not wait for its other turn.
+            self.regular.all.remove(&far_end);
+            self.doubtful.add(far_end);
+        } else if !self.doubtful.all.contains(&far_end) {
+            self.regular.add(far_end);
         }
     }
 
@@ -76,12 +82,16 @@ impl Queue {
         if self.in_flight.is_some() {
             return None;
         }
-        let (first, second) = match self.was_doubtful {
-            true => (&mut self.regular, &mut self.doubtful),
-            false => (&mut self.doubtful, &mut self.regular),
-        };
-        self.in_flight = first.next().or_else(|| second.next());
-        self.was_doubtful = !self.was_doubtful;
+        for doubtful in [!self.was_doubtful, self.was_doubtful] {
+            let turns = match doubtful {
+                true => &mut self.doubtful,
+                false => &mut self.regular,
+            };
+            if let Some(far_end) = turns.next() {
+                (self.was_doubtful, self.in_flight) = (doubtful, Some(far_end));
+                break;
+            }
+        }
         self.in_flight
     }
 
@@ -182,5 +192,10 @@ mod tests {
         (10..13).for_each(|n| queue.add(far(n), true));
         let turns = measure_all(&mut queue);
         assert_eq!(turns, [10, 0, 11, 1, 12, 2].map(far));
+        // Who is asked for by both has one turn.
+        (0..2).for_each(|n| queue.add(far(n), false));
+        queue.add(far(1), true);
+        queue.add(far(1), false);
+        assert_eq!(measure_all(&mut queue), [1, 0].map(far));
     }
 }

@@ -33,6 +33,14 @@ pub const HEADER_LEN: usize = 8;
 /// Bytes that an error has at most, its IP header included (RFC 1812 section 4.3.2.3).
 pub const MAX_ERROR_LEN: usize = 576;
 
+/// No IPv4 link has less (RFC 791 section 3.2, RFC 1191 section 3).
+pub const LEAST_MTU: u16 = 68;
+
+/// MTUs of common links, for routers that do not say theirs (RFC 1191 section 7.1).
+pub const PLATEAUS: [u16; 11] = [
+    65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, LEAST_MTU,
+];
+
 /// The TTL of messages that the router makes (IANA, IP option numbers: the default TTL).
 const TTL: u8 = 64;
 
@@ -233,9 +241,10 @@ pub fn shorten_error(packet: &mut Vec<u8>, length: usize) -> bool {
         return false;
     };
     const BEFORE: usize = ipv4::HEADER_LEN + HEADER_LEN;
-    let is_error = packet.get(ipv4::HEADER_LEN).is_some_and(|t| is_error(*t));
+    let bytes = packet.get(..ip.total_len).unwrap_or_default();
+    let is_error = bytes.get(ipv4::HEADER_LEN).is_some_and(|t| is_error(*t));
     let whole = ip.header_len == ipv4::HEADER_LEN && !ip.is_fragment();
-    let offender = packet.get(BEFORE..).map(Ipv4::parse_quoted);
+    let offender = bytes.get(BEFORE..).map(Ipv4::parse_quoted);
     let Some(Ok(offender)) = offender.filter(|_| is_error && whole) else {
         return false;
     };

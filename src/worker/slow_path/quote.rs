@@ -7,20 +7,12 @@
 use std::net::IpAddr;
 
 use crate::forward::{Adjacency, Bridge, BridgeId, Encapsulation, OuterTtl, PortRole, Snapshot};
-use crate::wire::icmp::{self, Icmp, codes, types};
+use crate::wire::icmp::{self, Icmp, LEAST_MTU, PLATEAUS, codes, types};
 use crate::wire::icmpv6::{self, Icmpv6};
 use crate::wire::ipv4::{self, Ipv4, protocol};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::vxlan::{self, Vxlan};
 use crate::wire::{Mtu, ethernet, udp};
-
-/// No IPv4 link has less (RFC 791 section 3.2, RFC 1191 section 3).
-const LEAST_MTU: u16 = 68;
-
-/// MTUs of common links, for routers that do not say theirs (RFC 1191 section 7.1).
-const PLATEAUS: [u16; 11] = [
-    65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, LEAST_MTU,
-];
 
 /// Source ports of VXLAN packets begin here (RFC 7348 section 5).
 const FIRST_SOURCE_PORT: u16 = 49152;
