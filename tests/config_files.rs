@@ -840,6 +840,21 @@ fn a_check_reports_the_configuration_and_the_datastore() {
         "{shown}"
     );
     assert!(!shown.contains("cali9"), "it needs no endpoint: {shown}");
+
+    // A bridge may not be what a FelixConfiguration makes the routed network.
+    fs::write(
+        path.join("d/felix.yaml"),
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n\
+         spec: {vxlanVNI: 5}\n",
+    )
+    .unwrap();
+    let report = check(&file);
+    assert!(!report.is_ok());
+    let shown = report.to_string();
+    assert!(
+        shown.contains("bridges[0].vni: VNI 5 on UDP port 4789 is the routed network"),
+        "{shown}"
+    );
 }
 
 /// However deep it nests, a file is refused or read; it does not exhaust a thread's stack.

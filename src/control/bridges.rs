@@ -115,6 +115,13 @@ impl Bridging {
         }
     }
 
+    /// Forgets the stations behind a port that has gone, as the kernel's bridge does.
+    pub fn forget_port(&self, gone: PortId) {
+        for member in &self.members {
+            member.table.forget(|place| place == Place::Port(gone));
+        }
+    }
+
     /// Lets time pass: `now` is in seconds from any beginning. Stations that are too old are forgotten,
     /// and what was full for the first time since is told of.
     pub fn tick(&mut self, now: u32) {

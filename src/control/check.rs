@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::resolve::{Wanted, resolve};
 use crate::datastore::{Directory, Listing};
-use crate::resources::{Fault, NodeConfig, Problem, Resource};
+use crate::resources::{Fault, NodeConfig, Problem, Resource, Settings};
 
 /// What a check found: a line each, as `file:line:column: field: reason; what would be right`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,9 @@ pub fn check(config: &Path) -> Report {
             "write the name of one of its Node resources, or add this node's",
         )));
     }
+    let settings = Settings::new(&config, &state);
+    let mut effective = config.clone();
+    problems.extend(effective.take_vxlan(settings.vxlan_port, settings.vni));
     let mut warnings = wanted.warnings.clone();
     warnings.extend(ports_without_workloads(&config, &wanted));
     warnings.extend(workloads_without_ports(&config, &listing));

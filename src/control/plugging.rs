@@ -94,6 +94,8 @@ impl Node {
                 Some(back) => {
                     let surplus = self.ports.unplugged(&name, back);
                     self.handles.give_back(worker, surplus);
+                    // Nobody learns them again.
+                    self.forwarding.bridging().forget_port(id);
                 }
                 None => {
                     log::error!("port {name}: worker {worker} does not give it back");

@@ -411,6 +411,17 @@ impl NodeConfig {
         self.control.clone().unwrap_or_else(default)
     }
 
+    /// Takes the routed network's port and VNI from elsewhere; what is wrong with the bridges then.
+    pub fn take_vxlan(&mut self, port: u16, vni: Vni) -> Vec<Problem> {
+        (self.vxlan.port, self.vxlan.vni) = (port, vni);
+        let mut faults = Vec::new();
+        bridge::validate(self, &mut faults);
+        faults
+            .into_iter()
+            .map(|fault| self.problem(fault))
+            .collect()
+    }
+
     fn validate(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         self.validate_ports(&mut faults);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use underpass::control::apply::{Fixed, Forwarding};
 use underpass::control::bridges::Bridging;
-use underpass::forward::{BridgeId, OuterTtl, Verdict, WorkerState, deliver};
+use underpass::forward::{BridgeId, OuterTtl, Place, Verdict, WorkerState, deliver};
 use underpass::packet::{Frame, HEADROOM};
 use underpass::resources::NodeConfig;
 use underpass::wire::MacAddr;
@@ -63,4 +63,17 @@ fn what_found_no_room_is_counted_by_bridge() {
         .status(forwarding.wanted(), &Underlay::default());
     let refused = status.iter().map(|bridge| bridge.neighbours_refused);
     assert_eq!(refused.collect::<Vec<_>>(), [0, 3]);
+}
+
+/// As the kernel's bridge does it: who was behind a port that has gone may be anywhere.
+#[test]
+fn stations_behind_a_port_that_has_gone_are_forgotten() {
+    let forwarding = node(fixed());
+    let snapshot = forwarding.published().get();
+    let table = &snapshot.bridges.get(TENANTS).expect("the first one").table;
+    table.learn(ALICE, Place::Port(ALICES));
+    table.learn(BOB, Place::Port(BOBS));
+    forwarding.bridging().forget_port(ALICES);
+    let (alice, bob) = (table.find(ALICE), table.find(BOB));
+    assert_eq!((alice, bob), (None, Some(Place::Port(BOBS))));
 }

@@ -204,6 +204,11 @@ impl Node {
             now.0,
             now.1.get()
         );
+        let problems = self.config.clone().take_vxlan(wanted.0, wanted.1);
+        let text = match problems.first() {
+            Some(problem) => format!("{text}; and it will not start so: {problem}"),
+            None => text,
+        };
         log::warn!("{}: {text}", self.config.node);
         self.restart_needed = Some(text);
     }

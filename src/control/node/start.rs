@@ -57,7 +57,10 @@ impl Node {
             log::set_max_level(settings.log.into());
         }
         // Bridges have the routed network's port where they name none.
-        (config.vxlan.port, config.vxlan.vni) = (settings.vxlan_port, settings.vni);
+        let problems = config.take_vxlan(settings.vxlan_port, settings.vni);
+        if !problems.is_empty() {
+            return Err(bridges_refused(&settings, &problems));
+        }
         let mut mirror = Mirror::open().map_err(|error| error.to_string())?;
         if let Some(host) = &config.host {
             mirror.ignore_interface(host.tun.to_string());
@@ -196,6 +199,15 @@ fn fixed(config: &NodeConfig, settings: &Settings, ports: &OpenPorts) -> Fixed {
 fn watched() -> Selection {
     let kinds = Kind::ALL.iter().copied();
     Selection::kinds(kinds.filter(|kind| *kind != Kind::IpamHandle))
+}
+
+/// Bridges that FelixConfigurations' port and VNI leave no room for.
+fn bridges_refused(settings: &Settings, problems: &[Problem]) -> String {
+    let (port, vni) = (settings.vxlan_port, settings.vni);
+    format!(
+        "{}\nvxlanPort is {port} and vxlanVNI {vni}, as FelixConfiguration or the file says",
+        lines(problems)
+    )
 }
 
 fn no_node(config: &NodeConfig, problems: &[Problem]) -> String {
