@@ -245,8 +245,9 @@ fn inner(snapshot: &Snapshot, outer: &Outer, frame: &mut Frame) -> Result<Ip, Ve
     Ok(ip)
 }
 
-/// What comes from the underlay outside of a tunnel cannot have one of our own addresses either (Linux calls
-/// that martian), nor one that is of a link alone.
+/// What comes from the underlay outside of a tunnel cannot have one of our own addresses either, the
+/// workloads' among them (Linux calls its own martian, and leaves theirs to `rp_filter`), nor an IPv6 one that
+/// is of a link alone.
 #[inline]
 fn refuse_impossible(snapshot: &Snapshot, ip: &Ip) -> Result<(), DropReason> {
     if snapshot.tunnels.local_addresses.contains(&ip.source()) {

@@ -117,10 +117,13 @@ fn what_the_slow_path_has_no_room_for_is_asked_on() {
     let rig = Rig::start(Published::new(paper.snapshot), &Quiescence::new(), &shares);
     let nobody = MacAddr::default();
     let question = arp(1, ALICE, POD, nobody, OTHER_POD, MacAddr::BROADCAST);
-    (0..FLOOD).for_each(|_| rig.inject(ALICES, &question));
-    rig.rest();
-    let punted = rig.sum(|counters| counters.punted.get());
-    assert!(punted < FLOOD, "the queue was never full");
+    // However fast the slow path is: until it was too slow once.
+    let full = (1..=50).any(|round| {
+        (0..FLOOD).for_each(|_| rig.inject(ALICES, &question));
+        rig.rest();
+        rig.sum(|counters| counters.punted.get()) < round * FLOOD
+    });
+    assert!(full, "the queue was never full");
     assert_eq!(rig.drops(DropReason::SlowPathFull), 0);
     assert!(rig.balance().is_even(), "{:?}", rig.balance());
 }
