@@ -11,18 +11,21 @@
 //! [`coalesce`](crate::wire::coalesce)); frames of one flow keep their order, those of different
 //! flows may change places.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
+use std::ops::Range;
 
 use super::device::Device;
 use super::is_transient;
 use crate::packet::{BATCH, Batch, Frame, FramePool};
 use crate::port::{PortStatistics, Refused, TxOutcome};
 use crate::wire::coalesce::{self, MAX_HEADERS, Part, Run};
+use crate::wire::ethernet;
 use crate::wire::segment::{self, Segments};
 use crate::wire::virtio_net::{HEADER_LEN, VirtioNet};
 
-/// What one read brings at most: the header, a link header with a tag, and an IP packet.
-const BUFFER: usize = HEADER_LEN + 18 + 65535;
+/// What one read brings at most: the header, a link header with a tag, and an IP packet; and room for a
+/// tag that is put back.
+const BUFFER: usize = HEADER_LEN + ethernet::TAGGED_HEADER_LEN + 65535 + ethernet::TAG_LEN;
 
 /// Runs that a frame is tried with at most, the latest first.
 const OPEN_RUNS: usize = 8;
@@ -42,6 +45,7 @@ pub(super) struct SuperPackets {
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     segments: Segments,
+    start: usize,
     end: usize,
     next: usize,
 }
@@ -105,8 +109,8 @@ impl SuperPackets {
                 break;
             }
             reads += 1;
-            match (&self.device.file).read(&mut self.buffer) {
-                Ok(length) => self.accept(length, pool, batch, statistics),
+            match self.device.read(&mut self.buffer) {
+                Ok(read) => self.accept(read, pool, batch, statistics),
                 // A packet that the header cannot tell of, which is gone with that.
                 Err(error)
                     if self.device.is_held() && error.raw_os_error() == Some(libc::EINVAL) =>
@@ -123,22 +127,25 @@ impl SuperPackets {
     /// Takes what was read: a packet into a frame, a super-packet to be cut.
     fn accept(
         &mut self,
-        length: usize,
+        read: Range<usize>,
         pool: &mut FramePool,
         batch: &mut Batch,
         statistics: &mut PortStatistics,
     ) {
-        let read = &mut self.buffer[..length];
-        let Ok(VirtioNet { gso, checksum, .. }) = VirtioNet::parse(read) else {
+        let Ok(VirtioNet { gso, checksum, .. }) = VirtioNet::parse(&self.buffer[read.clone()])
+        else {
             statistics.refused.malformed += 1;
             return;
         };
+        let (start, end) = (read.start + HEADER_LEN, read.end);
+        let packet = &mut self.buffer[start..end];
         if let Some(gso) = gso {
-            match Segments::of(&read[HEADER_LEN..], self.network, gso, checksum) {
+            match Segments::of(packet, self.network, gso, checksum) {
                 Ok(segments) => {
                     self.pending = Some(Pending {
                         segments,
-                        end: length,
+                        start,
+                        end,
                         next: 0,
                     });
                 }
@@ -146,7 +153,6 @@ impl SuperPackets {
             }
             return;
         }
-        let packet = &mut read[HEADER_LEN..];
         if checksum.is_some_and(|checksum| !segment::finish_checksum(packet, checksum)) {
             statistics.refused.malformed += 1;
             return;
@@ -161,7 +167,7 @@ impl SuperPackets {
         let Some(mut pending) = self.pending.take() else {
             return;
         };
-        let packet = &self.buffer[HEADER_LEN..pending.end];
+        let packet = &self.buffer[pending.start..pending.end];
         while batch.len() < BATCH && pool.available() > 0 {
             if pending.next == pending.segments.count() {
                 return;
@@ -365,7 +371,6 @@ mod tests {
 
     use super::*;
     use crate::packet::HEADROOM;
-    use crate::wire::ethernet;
 
     /// The port's side of a socket in place of a device, and the guest's.
     struct World {
