@@ -1,7 +1,11 @@
-//! VLAN tags on packet sockets. The kernel keeps a frame's outermost tag beside it.
+//! VLAN tags on packet sockets and TAPs. The kernel keeps a frame's outermost tag beside it.
 //!
 //! ```text
 //!  guest's file ◄─► guest (TAP) ◄─► packet socket: a port
+//!
+//!                                           ┌──► cut (TAP): a port with super-packets
+//!  guest's file ◄─► guest (TAP) ◄─► bridge ─┼──► out (TAP): a port to which the kernel hands single packets
+//!                                           └──► veth ─► packet socket: a port
 //! ```
 
 use std::fs::File;
@@ -12,7 +16,7 @@ use underpass::port::tuntap::{TunTapKind, TunTapOptions, TunTapPort};
 use underpass::port::{Port, PortId};
 
 use crate::lab::{run, sh};
-use crate::super_packets::{Packet, Super, assert_same, frame, raw, read, wait};
+use crate::super_packets::{Packet, Super, assert_same, frame, raw, read, received, wait};
 
 const ADDRESSES: [u8; 12] = [2, 0, 0, 0, 0, 5, 2, 0, 0, 0, 0, 6];
 
@@ -66,6 +70,69 @@ fn tags_pass_a_packet_port_both_ways() {
     });
 }
 
+/// A guest's super-packets with tags are cut as the kernel cuts them, by TAPs and by packet sockets.
+#[test]
+fn tagged_super_packets_are_cut_as_the_kernel_cuts_them() {
+    run(|| {
+        let Bridge {
+            mut guest,
+            mut ports,
+            mut pool,
+        } = Bridge::new();
+        for (case, tags) in super_packets()
+            .into_iter()
+            .flat_map(|case| TAGS.map(|tags| (case, tags)))
+        {
+            let before = received("cut", "tx_packets");
+            let link = link(tags, case.is_v6);
+            guest.write_all(&case.bytes_behind(&link)).unwrap();
+            let [out, cut, held] = ports
+                .each_mut()
+                .map(|port| read(port, &mut pool, case.count()));
+            assert!(out.iter().all(|frame| frame.starts_with(&link)));
+            assert_eq!(out.len(), case.count(), "{tags:?} {case:?}");
+            assert_same(&cut, &out, &("TAP", tags, case));
+            assert_same(&held, &out, &("packet socket", tags, case));
+            // What has two tags the kernel cuts itself; it may have had something of its own to say.
+            if tags.len() <= 4 {
+                let reads = received("cut", "tx_packets") - before;
+                assert!(reads <= 3, "{reads} reads: {tags:?} {case:?}");
+            }
+        }
+    });
+}
+
+/// Frames of one flow in two VLANs go out as they are: none is put together with another.
+#[test]
+fn tagged_frames_are_not_put_together() {
+    let frames: Vec<_> = (0..20_u32)
+        .flat_map(|n| {
+            let packet = Packet {
+                sequence: n * 1000,
+                identification: n as u16,
+                ..Packet::default()
+            };
+            [TAGS[1], TAGS[2]].map(|tags| [&link(tags, false)[..], &packet.bytes()].concat())
+        })
+        .collect();
+    run(|| {
+        let (mut guest, mut port, mut pool) = behind_a_guest();
+        assert_eq!(send(&mut port, &mut pool, &frames), 40);
+        let got: Vec<_> = frames.iter().map(|_| next(&mut guest)).collect();
+        assert_same(&got, &frames, &"packet socket");
+    });
+    run(|| {
+        let Bridge {
+            mut guest,
+            ports: [_out, mut cut, _held],
+            mut pool,
+        } = Bridge::new();
+        assert_eq!(send(&mut cut, &mut pool, &frames), 40);
+        let got: Vec<_> = frames.iter().map(|_| next(&mut guest)).collect();
+        assert_same(&got, &frames, &"TAP");
+    });
+}
+
 /// A guest's interface, what serves it, and its pool.
 fn behind_a_guest() -> (File, TunTapPort, FramePool) {
     silence_the_kernel();
@@ -113,6 +180,54 @@ fn next(guest: &mut File) -> Vec<u8> {
     assert!(length > 10, "nothing came");
     assert_eq!(buffer[..10], [0; 10], "nothing was left to the guest");
     buffer[10..length].to_vec()
+}
+
+/// A guest and ports at one of the kernel's bridges.
+struct Bridge {
+    guest: File,
+    /// `out`, `cut` and the packet socket.
+    ports: [TunTapPort; 3],
+    pool: FramePool,
+}
+
+impl Bridge {
+    fn new() -> Self {
+        silence_the_kernel();
+        let mut pool = FramePool::with_memory(400, 2048, HEADROOM);
+        let guest = raw("guest", libc::IFF_TAP);
+        let out = open("out", TunTapKind::Tap, false, &mut pool);
+        let cut = open("cut", TunTapKind::Tap, true, &mut pool);
+        sh("ip link add name veth type veth peer name held; ip link set held up");
+        let held = open("held", TunTapKind::Held, true, &mut pool);
+        sh(
+            "ip link add switch type bridge mcast_snooping 0; ip link set switch up; \
+            for name in guest out cut veth; do ip link set $name master switch up; done",
+        );
+        // The bridge has a look at a port's carrier a moment after the port has one.
+        sh("until [ $(bridge link show | grep -c 'state forwarding') = 4 ]; do sleep 0.01; done");
+        Self {
+            guest,
+            ports: [out, cut, held],
+            pool,
+        }
+    }
+}
+
+/// TCP over both families, UDP, and a packet of which the checksum alone is left.
+fn super_packets() -> [Super; 4] {
+    let of = |is_v6, is_tcp, length| Super {
+        is_v6,
+        is_tcp,
+        size: 1200,
+        length,
+        ..Super::default()
+    };
+    [
+        of(false, true, 12_001),
+        of(true, true, 60_000),
+        of(false, false, 12_001),
+        of(true, false, 700),
+    ]
 }
 
 fn silence_the_kernel() {

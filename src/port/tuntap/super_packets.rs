@@ -20,11 +20,11 @@ use crate::packet::{BATCH, Batch, Frame, FramePool};
 use crate::port::{PortStatistics, Refused, TxOutcome};
 use crate::wire::coalesce::{self, MAX_HEADERS, Part, Run};
 use crate::wire::ethernet;
-use crate::wire::segment::{self, Segments};
+use crate::wire::segment::{self, SegmentError, Segments};
 use crate::wire::virtio_net::{HEADER_LEN, VirtioNet};
 
-/// What one read brings at most: the header, a link header with a tag, and an IP packet; and room for a
-/// tag that is put back.
+/// What one read brings at most: the header, a link header with a tag, and an IP packet; and room for
+/// another tag, or one that is put back.
 const BUFFER: usize = HEADER_LEN + ethernet::TAGGED_HEADER_LEN + 65535 + ethernet::TAG_LEN;
 
 /// Runs that a frame is tried with at most, the latest first.
@@ -34,7 +34,7 @@ const OPEN_RUNS: usize = 8;
 #[derive(Debug)]
 pub(super) struct SuperPackets {
     device: Device,
-    /// Where IP headers begin in what is read and written.
+    /// Where IP headers begin in what is read and written without a tag: 0 if there is no link header.
     network: usize,
     buffer: Box<[u8]>,
     pending: Option<Pending>,
@@ -140,7 +140,9 @@ impl SuperPackets {
         let (start, end) = (read.start + HEADER_LEN, read.end);
         let packet = &mut self.buffer[start..end];
         if let Some(gso) = gso {
-            match Segments::of(packet, self.network, gso, checksum) {
+            let segments = network(packet, self.network)
+                .and_then(|network| Segments::of(packet, network, gso, checksum));
+            match segments {
                 Ok(segments) => {
                     self.pending = Some(Pending {
                         segments,
@@ -196,6 +198,15 @@ impl SuperPackets {
         }
         outcome
     }
+}
+
+/// Where a super-packet's IP header begins: behind its tags. `untagged` is where it would without any.
+fn network(packet: &[u8], untagged: usize) -> Result<usize, SegmentError> {
+    if untagged == 0 {
+        return Ok(0);
+    }
+    let (_, network) = ethernet::network(packet).ok_or(SegmentError::Headers)?;
+    Ok(network)
 }
 
 /// Puts a frame that `fill` has filled into the batch, or counts that it could not.
@@ -498,6 +509,32 @@ mod tests {
         let got = world.comes_of(&behind([CHECKSUM | 1, 0, 20_000, 34, 16], &packet));
         assert_eq!(got, [[0_u8; 0]; 0]);
         assert_eq!(world.statistics.refused.oversized, 3);
+    }
+
+    #[test]
+    fn a_super_packet_with_tags_is_cut_behind_them() {
+        let mut world = World::new();
+        let packet = tcp(2500);
+        let untagged = world.comes_of(&behind([CHECKSUM | 1, 54, 1000, 34, 16], &packet));
+        assert_eq!(untagged.len(), 3);
+        let tagged = |frame: &[u8], tags: &[u8]| [&frame[..12], tags, &frame[12..]].concat();
+        // The second is of priority 2, and begins as an IPv4 header does.
+        let tags: [&[u8]; 4] = [
+            &[0x81, 0, 0, 10],
+            &[0x81, 0, 0x46, 0],
+            &[0x88, 0xa8, 0, 20],
+            &[0x88, 0xa8, 0, 20, 0x81, 0, 0, 10],
+        ];
+        for tags in tags {
+            let header = [CHECKSUM | 1, 54, 1000, 34 + tags.len() as u16, 16];
+            let got = world.comes_of(&behind(header, &tagged(&packet, tags)));
+            let expected: Vec<_> = untagged.iter().map(|frame| tagged(frame, tags)).collect();
+            assert_eq!(got, expected, "{tags:?}");
+        }
+        let three = [0x81, 0, 0, 1].repeat(3);
+        let header = [CHECKSUM | 1, 54, 1000, 34 + 12, 16];
+        let got = world.comes_of(&behind(header, &tagged(&packet, &three)));
+        assert_eq!((got.len(), world.statistics.refused.malformed), (0, 1));
     }
 
     #[test]
