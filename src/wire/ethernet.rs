@@ -28,8 +28,11 @@ use super::MacAddr;
 /// Bytes of a header without a tag.
 pub const HEADER_LEN: usize = 14;
 
+/// Bytes of an 802.1Q tag: TPID and control information.
+pub const TAG_LEN: usize = 4;
+
 /// Bytes of a header with one 802.1Q tag.
-pub const TAGGED_HEADER_LEN: usize = 18;
+pub const TAGGED_HEADER_LEN: usize = HEADER_LEN + TAG_LEN;
 
 /// What an Ethernet frame carries (IANA, IEEE 802 numbers).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,7 +185,6 @@ impl Ethernet {
 /// frame ends before.
 #[inline]
 pub fn network(frame: &[u8]) -> Option<(EtherType, usize)> {
-    const TAG_LEN: usize = TAGGED_HEADER_LEN - HEADER_LEN;
     let mut at = HEADER_LEN;
     for _ in 0..3 {
         let bytes = frame.get(at - 2..at)?;

@@ -207,3 +207,55 @@ pub fn finish_checksum(packet: &mut [u8], checksum: PartialChecksum) -> bool {
     covered[field..end].copy_from_slice(&sum.to_be_bytes());
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv6 header and TCP's before 25 bytes, behind a link header with these tags.
+    fn super_packet(tags: &[u8]) -> Vec<u8> {
+        let mut ip = vec![0; 60 + 25];
+        ip[0] = 0x60;
+        ip[6] = 6;
+        ip[52] = 0x50;
+        for (byte, at) in ip[60..].iter_mut().zip(1..) {
+            *byte = at;
+        }
+        [&[2; 12], tags, &[0x86, 0xdd], &ip].concat()
+    }
+
+    fn segments(tags: &[u8]) -> Vec<Vec<u8>> {
+        let packet = super_packet(tags);
+        let network = 14 + tags.len();
+        let gso = Gso {
+            kind: GsoKind::TcpV6,
+            ecn: false,
+            segment_size: 10,
+        };
+        let checksum = PartialChecksum {
+            start: network as u16 + 40,
+            offset: 16,
+        };
+        let segments = Segments::of(&packet, network, gso, Some(checksum)).expect("a super-packet");
+        let cut = (0..segments.count()).map(|number| {
+            let mut out = vec![0; 200];
+            let length = segments.write(&packet, number, &mut out);
+            out[..length].to_vec()
+        });
+        cut.collect()
+    }
+
+    #[test]
+    fn each_segment_has_the_tags_of_all() {
+        let untagged = segments(&[]);
+        let lengths: Vec<_> = untagged.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [84, 84, 79]);
+        let one = [0x81, 0, 0x60, 10];
+        let two = [0x88, 0xa8, 0, 20, 0x81, 0, 0, 10];
+        for tags in [&one[..], &two] {
+            let tagged = |frame: &Vec<u8>| [&frame[..12], tags, &frame[12..]].concat();
+            let expected: Vec<_> = untagged.iter().map(tagged).collect();
+            assert_eq!(segments(tags), expected);
+        }
+    }
+}

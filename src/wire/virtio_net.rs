@@ -102,6 +102,20 @@ impl VirtioNet {
         })
     }
 
+    /// The same before a packet that has `bytes` more in front of what it covers.
+    #[must_use]
+    pub fn moved(self, bytes: u16) -> Self {
+        let checksum = self.checksum.map(|checksum| PartialChecksum {
+            start: checksum.start.saturating_add(bytes),
+            ..checksum
+        });
+        Self {
+            checksum,
+            header_len: self.header_len.saturating_add(bytes),
+            ..self
+        }
+    }
+
     /// The header's bytes.
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut h = [0; HEADER_LEN];
@@ -156,6 +170,18 @@ mod tests {
                 assert_eq!(VirtioNet::parse(&header.to_bytes()), Ok(header));
             }
         }
+    }
+
+    #[test]
+    fn what_comes_before_the_packet_moves_its_offsets() {
+        let header = |start, header_len| VirtioNet {
+            gso: None,
+            checksum: Some(PartialChecksum { start, offset: 16 }),
+            header_len,
+        };
+        assert_eq!(header(34, 54).moved(4), header(38, 58));
+        let plain = VirtioNet::default();
+        assert_eq!(plain.moved(4).checksum, None);
     }
 
     #[test]

@@ -7,5 +7,6 @@ mod measure;
 mod socket;
 mod steering;
 mod super_packets;
+mod tags;
 mod tuntap;
 mod xdp;

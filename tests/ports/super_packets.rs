@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, TcpHeader, ip_number};
@@ -345,7 +346,7 @@ impl Lab {
     /// `raw` is written to directly; `out`, and if wanted `cut`, are where packets may be routed to.
     fn new(with_cut: bool) -> Self {
         let mut pool = FramePool::with_memory(400, 2048, HEADROOM);
-        let input = raw("raw");
+        let input = raw("raw", libc::IFF_TUN);
         let out = open("out", false, &mut pool);
         let cut = with_cut.then(|| open("cut", true, &mut pool));
         sh(
@@ -383,16 +384,17 @@ fn open(interface: &str, super_packets: bool, pool: &mut FramePool) -> TunTapPor
     TunTapPort::open(PortId(1), &options, pool).unwrap()
 }
 
-/// A TUN device whose packets are written with a header of the test's own.
-fn raw(interface: &str) -> File {
+/// A TUN or TAP device whose packets are written with a header of the test's own.
+pub fn raw(interface: &str, mode: libc::c_int) -> File {
     let file = File::options()
         .read(true)
         .write(true)
+        .custom_flags(libc::O_NONBLOCK)
         .open("/dev/net/tun")
         .unwrap();
     let mut request = [0_u8; 40];
     request[..interface.len()].copy_from_slice(interface.as_bytes());
-    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
+    let flags = (mode | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
     request[16..18].copy_from_slice(&flags.to_ne_bytes());
     // SAFETY: the descriptor is open and the request is as large as a struct ifreq.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, request.as_mut_ptr()) };
@@ -400,14 +402,14 @@ fn raw(interface: &str) -> File {
     file
 }
 
-fn frame(pool: &mut FramePool, packet: &[u8]) -> underpass::packet::Frame {
+pub fn frame(pool: &mut FramePool, packet: &[u8]) -> underpass::packet::Frame {
     let mut frame = pool.take().unwrap();
     assert!(frame.fill(packet, HEADROOM));
     frame
 }
 
 /// Reads `count` packets of the test's, and says if more come at once.
-fn read(port: &mut TunTapPort, pool: &mut FramePool, count: usize) -> Vec<Vec<u8>> {
+pub fn read(port: &mut TunTapPort, pool: &mut FramePool, count: usize) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut batch = Batch::new();
     let end = Instant::now() + PATIENCE;
@@ -428,14 +430,14 @@ fn read(port: &mut TunTapPort, pool: &mut FramePool, count: usize) -> Vec<Vec<u8
 }
 
 fn is_of_the_test(frame: &[u8]) -> bool {
-    [0, 14].iter().any(|network| {
+    [0, 14, 18, 22].iter().any(|network| {
         frame.get(network + 16..network + 20) == Some(&[10, 2, 0, 9])
             || frame.get(network + 24..network + 40) == Some(&DESTINATION_V6)
     })
 }
 
 /// As `assert_eq`, without filling the screen.
-fn assert_same(got: &[Vec<u8>], expected: &[Vec<u8>], what: &dyn std::fmt::Debug) {
+pub fn assert_same(got: &[Vec<u8>], expected: &[Vec<u8>], what: &dyn std::fmt::Debug) {
     for (number, (got, expected)) in got.iter().zip(expected).enumerate() {
         let differs = got.iter().zip(expected).position(|(a, b)| a != b);
         assert_eq!(
@@ -447,7 +449,7 @@ fn assert_same(got: &[Vec<u8>], expected: &[Vec<u8>], what: &dyn std::fmt::Debug
     assert_eq!(got.len(), expected.len(), "packets of {what:?}");
 }
 
-fn wait(mut receive: impl FnMut() -> usize) -> usize {
+pub fn wait(mut receive: impl FnMut() -> usize) -> usize {
     let end = Instant::now() + PATIENCE;
     loop {
         let count = receive();
@@ -458,7 +460,7 @@ fn wait(mut receive: impl FnMut() -> usize) -> usize {
     }
 }
 
-fn received(device: &str, counter: &str) -> u64 {
+pub fn received(device: &str, counter: &str) -> u64 {
     sh(&format!("cat /sys/class/net/{device}/statistics/{counter}"))
         .trim()
         .parse()
@@ -502,14 +504,14 @@ fn by_flow(packets: Vec<Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
 
 /// A super-packet and its header.
 #[derive(Debug, Clone, Copy)]
-struct Super {
-    is_v6: bool,
-    is_tcp: bool,
-    flags: u8,
-    options: bool,
-    dont_fragment: bool,
-    size: u16,
-    length: usize,
+pub struct Super {
+    pub is_v6: bool,
+    pub is_tcp: bool,
+    pub flags: u8,
+    pub options: bool,
+    pub dont_fragment: bool,
+    pub size: u16,
+    pub length: usize,
 }
 
 impl Default for Super {
@@ -527,12 +529,13 @@ impl Default for Super {
 }
 
 impl Super {
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.length.div_ceil(usize::from(self.size))
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        let mut packet = Packet {
+    /// What is in it, whole.
+    pub fn packet(&self) -> Packet {
+        Packet {
             is_v6: self.is_v6,
             is_tcp: self.is_tcp,
             flags: self.flags,
@@ -543,7 +546,15 @@ impl Super {
             length: self.length,
             ..Packet::default()
         }
-        .bytes();
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.bytes_behind(&[])
+    }
+
+    /// The same with a link header.
+    pub fn bytes_behind(&self, link: &[u8]) -> Vec<u8> {
+        let mut packet = self.packet().bytes();
         let transport = if self.is_v6 { 40 } else { 20 };
         let (protocol, field, least) = if self.is_tcp { (6, 16, 20) } else { (17, 6, 8) };
         let segment = packet.len() - transport;
@@ -554,9 +565,10 @@ impl Super {
             .add_word(protocol);
         packet[transport + field..transport + field + 2]
             .copy_from_slice(&pseudo.folded().to_be_bytes());
+        let transport = link.len() + transport;
         if self.length <= usize::from(self.size) {
             // One segment is no super-packet: the kernel takes it as a packet with a partial checksum.
-            return [&self.header(0, transport, field, least)[..], &packet].concat();
+            return [&self.header(0, transport, field, least)[..], link, &packet].concat();
         }
         let kind = match (self.is_tcp, self.is_v6) {
             (true, false) => 1,
@@ -568,7 +580,12 @@ impl Super {
         } else {
             kind
         };
-        [&self.header(kind, transport, field, least)[..], &packet].concat()
+        [
+            &self.header(kind, transport, field, least)[..],
+            link,
+            &packet,
+        ]
+        .concat()
     }
 
     fn header(&self, kind: u8, transport: usize, field: usize, least: usize) -> [u8; 10] {
@@ -587,20 +604,20 @@ impl Super {
 
 /// A packet of one of a few flows.
 #[derive(Debug, Clone, Copy)]
-struct Packet {
-    is_v6: bool,
-    is_tcp: bool,
-    flow: u16,
-    flags: u8,
-    options: bool,
-    dont_fragment: bool,
-    identification: u16,
-    sequence: u32,
-    ttl: u8,
-    dscp: u8,
-    window: u16,
-    length: usize,
-    breaks_checksum: bool,
+pub struct Packet {
+    pub is_v6: bool,
+    pub is_tcp: bool,
+    pub flow: u16,
+    pub flags: u8,
+    pub options: bool,
+    pub dont_fragment: bool,
+    pub identification: u16,
+    pub sequence: u32,
+    pub ttl: u8,
+    pub dscp: u8,
+    pub window: u16,
+    pub length: usize,
+    pub breaks_checksum: bool,
 }
 
 impl Default for Packet {
@@ -624,7 +641,7 @@ impl Default for Packet {
 }
 
 impl Packet {
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let payload: Vec<u8> = (0..self.length)
             .map(|n| (n as u32).wrapping_add(self.sequence) as u8)
             .collect();

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)] // ioctl.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -11,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::TunTapKind;
 use super::barrier::Barrier;
+use super::taken_tag;
 use crate::wire::virtio_net;
 
 // linux/if_tun.h.
@@ -83,11 +85,12 @@ impl Device {
         // linux/if_packet.h; Linux 4.20.
         const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
         const PACKET_VNET_HDR: libc::c_int = 15;
+        const PACKET_AUXDATA: libc::c_int = 8;
         let kind = Type::RAW.nonblocking().cloexec();
         // Without a protocol nothing comes before the socket is set up.
         let socket = Socket::new_raw(Domain::PACKET, kind, None)?;
         let descriptor = socket.as_raw_fd();
-        for option in [PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING] {
+        for option in [PACKET_VNET_HDR, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING] {
             let on: libc::c_int = 1;
             let length = size_of::<libc::c_int>() as libc::socklen_t;
             // SAFETY: the descriptor is open, and the number of that length outlives the call.
@@ -128,6 +131,14 @@ impl Device {
             udp: true,
             barrier: None,
         }
+    }
+
+    /// Reads a packet behind its header, tags included, and says where in the buffer the two are.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Range<usize>> {
+        if self.is_held() {
+            return taken_tag::read(&self.file, buffer);
+        }
+        (&self.file).read(buffer).map(|length| 0..length)
     }
 
     /// Whether another program holds the interface.

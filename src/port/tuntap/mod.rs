@@ -9,6 +9,7 @@
 mod barrier;
 mod device;
 mod super_packets;
+mod taken_tag;
 
 use std::fs::File;
 use std::io;

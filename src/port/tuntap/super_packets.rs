@@ -11,18 +11,21 @@
 //! [`coalesce`](crate::wire::coalesce)); frames of one flow keep their order, those of different
 //! flows may change places.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
+use std::ops::Range;
 
 use super::device::Device;
 use super::is_transient;
 use crate::packet::{BATCH, Batch, Frame, FramePool};
 use crate::port::{PortStatistics, Refused, TxOutcome};
 use crate::wire::coalesce::{self, MAX_HEADERS, Part, Run};
-use crate::wire::segment::{self, Segments};
+use crate::wire::ethernet;
+use crate::wire::segment::{self, SegmentError, Segments};
 use crate::wire::virtio_net::{HEADER_LEN, VirtioNet};
 
-/// What one read brings at most: the header, a link header with a tag, and an IP packet.
-const BUFFER: usize = HEADER_LEN + 18 + 65535;
+/// What one read brings at most: the header, a link header with a tag, and an IP packet; and room for
+/// another tag, or one that is put back.
+const BUFFER: usize = HEADER_LEN + ethernet::TAGGED_HEADER_LEN + 65535 + ethernet::TAG_LEN;
 
 /// Runs that a frame is tried with at most, the latest first.
 const OPEN_RUNS: usize = 8;
@@ -31,7 +34,7 @@ const OPEN_RUNS: usize = 8;
 #[derive(Debug)]
 pub(super) struct SuperPackets {
     device: Device,
-    /// Where IP headers begin in what is read and written.
+    /// Where IP headers begin in what is read and written without a tag: 0 if there is no link header.
     network: usize,
     buffer: Box<[u8]>,
     pending: Option<Pending>,
@@ -42,6 +45,7 @@ pub(super) struct SuperPackets {
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     segments: Segments,
+    start: usize,
     end: usize,
     next: usize,
 }
@@ -105,8 +109,8 @@ impl SuperPackets {
                 break;
             }
             reads += 1;
-            match (&self.device.file).read(&mut self.buffer) {
-                Ok(length) => self.accept(length, pool, batch, statistics),
+            match self.device.read(&mut self.buffer) {
+                Ok(read) => self.accept(read, pool, batch, statistics),
                 // A packet that the header cannot tell of, which is gone with that.
                 Err(error)
                     if self.device.is_held() && error.raw_os_error() == Some(libc::EINVAL) =>
@@ -123,22 +127,27 @@ impl SuperPackets {
     /// Takes what was read: a packet into a frame, a super-packet to be cut.
     fn accept(
         &mut self,
-        length: usize,
+        read: Range<usize>,
         pool: &mut FramePool,
         batch: &mut Batch,
         statistics: &mut PortStatistics,
     ) {
-        let read = &mut self.buffer[..length];
-        let Ok(VirtioNet { gso, checksum, .. }) = VirtioNet::parse(read) else {
+        let Ok(VirtioNet { gso, checksum, .. }) = VirtioNet::parse(&self.buffer[read.clone()])
+        else {
             statistics.refused.malformed += 1;
             return;
         };
+        let (start, end) = (read.start + HEADER_LEN, read.end);
+        let packet = &mut self.buffer[start..end];
         if let Some(gso) = gso {
-            match Segments::of(&read[HEADER_LEN..], self.network, gso, checksum) {
+            let segments = network(packet, self.network)
+                .and_then(|network| Segments::of(packet, network, gso, checksum));
+            match segments {
                 Ok(segments) => {
                     self.pending = Some(Pending {
                         segments,
-                        end: length,
+                        start,
+                        end,
                         next: 0,
                     });
                 }
@@ -146,7 +155,6 @@ impl SuperPackets {
             }
             return;
         }
-        let packet = &mut read[HEADER_LEN..];
         if checksum.is_some_and(|checksum| !segment::finish_checksum(packet, checksum)) {
             statistics.refused.malformed += 1;
             return;
@@ -161,7 +169,7 @@ impl SuperPackets {
         let Some(mut pending) = self.pending.take() else {
             return;
         };
-        let packet = &self.buffer[HEADER_LEN..pending.end];
+        let packet = &self.buffer[pending.start..pending.end];
         while batch.len() < BATCH && pool.available() > 0 {
             if pending.next == pending.segments.count() {
                 return;
@@ -190,6 +198,15 @@ impl SuperPackets {
         }
         outcome
     }
+}
+
+/// Where a super-packet's IP header begins: behind its tags. `untagged` is where it would without any.
+fn network(packet: &[u8], untagged: usize) -> Result<usize, SegmentError> {
+    if untagged == 0 {
+        return Ok(0);
+    }
+    let (_, network) = ethernet::network(packet).ok_or(SegmentError::Headers)?;
+    Ok(network)
 }
 
 /// Puts a frame that `fill` has filled into the batch, or counts that it could not.
@@ -365,7 +382,6 @@ mod tests {
 
     use super::*;
     use crate::packet::HEADROOM;
-    use crate::wire::ethernet;
 
     /// The port's side of a socket in place of a device, and the guest's.
     struct World {
@@ -493,6 +509,32 @@ mod tests {
         let got = world.comes_of(&behind([CHECKSUM | 1, 0, 20_000, 34, 16], &packet));
         assert_eq!(got, [[0_u8; 0]; 0]);
         assert_eq!(world.statistics.refused.oversized, 3);
+    }
+
+    #[test]
+    fn a_super_packet_with_tags_is_cut_behind_them() {
+        let mut world = World::new();
+        let packet = tcp(2500);
+        let untagged = world.comes_of(&behind([CHECKSUM | 1, 54, 1000, 34, 16], &packet));
+        assert_eq!(untagged.len(), 3);
+        let tagged = |frame: &[u8], tags: &[u8]| [&frame[..12], tags, &frame[12..]].concat();
+        // The second is of priority 2, and begins as an IPv4 header does.
+        let tags: [&[u8]; 4] = [
+            &[0x81, 0, 0, 10],
+            &[0x81, 0, 0x46, 0],
+            &[0x88, 0xa8, 0, 20],
+            &[0x88, 0xa8, 0, 20, 0x81, 0, 0, 10],
+        ];
+        for tags in tags {
+            let header = [CHECKSUM | 1, 54, 1000, 34 + tags.len() as u16, 16];
+            let got = world.comes_of(&behind(header, &tagged(&packet, tags)));
+            let expected: Vec<_> = untagged.iter().map(|frame| tagged(frame, tags)).collect();
+            assert_eq!(got, expected, "{tags:?}");
+        }
+        let three = [0x81, 0, 0, 1].repeat(3);
+        let header = [CHECKSUM | 1, 54, 1000, 34 + 12, 16];
+        let got = world.comes_of(&behind(header, &tagged(&packet, &three)));
+        assert_eq!((got.len(), world.statistics.refused.malformed), (0, 1));
     }
 
     #[test]
