@@ -218,7 +218,7 @@ impl Node {
                     self.probe_nodes();
                     self.ask_workloads();
                     self.follow_ports();
-                    self.nat.look_after();
+                    self.nat.look_after(Instant::now());
                     self.look_after_host_routes();
                     self.show_learned_routes_outside();
                     self.give_memory_back();
@@ -334,7 +334,7 @@ impl Node {
     pub(super) fn follow_nat(&mut self) {
         let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions);
         let sources = wanted.sources.iter().copied().collect();
-        self.nat.update(wanted);
+        self.nat.update(wanted, Instant::now());
         let facts = facts!(self);
         self.forwarding.set_translated(sources, &facts);
     }
