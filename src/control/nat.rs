@@ -38,9 +38,14 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 /// watchdog (`WatchdogSec`) waits for ten.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What the pools ask for. Disabled pools count: they are how users keep networks outside the overlay
+/// What the pools ask for. UDP gets no port of VXLAN as its source: answers would be taken for tunnel
+/// packets. Disabled pools count: they are how users keep networks outside the overlay
 /// from being masqueraded to.
-pub fn wanted(state: &ClusterState, exclusions: NatOutgoingExclusions) -> MasqueradeRules {
+pub fn wanted(
+    state: &ClusterState,
+    exclusions: NatOutgoingExclusions,
+    vxlan_ports: BTreeSet<u16>,
+) -> MasqueradeRules {
     let pools = || state.pools.values();
     let nat = pools().filter(|pool| pool.spec.nat_outgoing);
     let sources = nat.map(|pool| pool.cidr()).collect();
@@ -49,7 +54,11 @@ pub fn wanted(state: &ClusterState, exclusions: NatOutgoingExclusions) -> Masque
         let nodes = state.nodes.values().flat_map(Node::underlay_addresses);
         excluded.extend(nodes.map(IpNet::from));
     }
-    MasqueradeRules { sources, excluded }
+    MasqueradeRules {
+        sources,
+        excluded,
+        spared: vxlan_ports,
+    }
 }
 
 impl OutgoingNat {

@@ -332,7 +332,9 @@ impl Node {
 
     /// Has the kernel translate what the pools say, and what is to be translated go to the kernel.
     pub(super) fn follow_nat(&mut self) {
-        let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions);
+        let bridges = self.forwarding.bridging().udp_ports();
+        let vxlan_ports = self.networks.ports().into_iter().chain(bridges).collect();
+        let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions, vxlan_ports);
         let sources = wanted.sources.iter().copied().collect();
         self.nat.update(wanted, Instant::now());
         let facts = facts!(self);

@@ -26,6 +26,8 @@ pub struct MasqueradeRules {
     pub sources: BTreeSet<IpNet>,
     /// unless they go here.
     pub excluded: BTreeSet<IpNet>,
+    /// UDP ports of which none gets one as its source.
+    pub spared: BTreeSet<u16>,
 }
 
 /// A table of masquerading rules. Dropping it removes it.
@@ -240,9 +242,31 @@ fn rules_line(table: &str, interface: &str, rules: &MasqueradeRules) -> String {
         if !excluded.is_empty() {
             let _ = write!(matching, " {family} daddr != {{ {excluded} }}");
         }
+        if !rules.spared.is_empty() {
+            let (low, high) = widest_range(&rules.spared);
+            let _ = write!(
+                line,
+                "; add rule {matching} meta l4proto udp masquerade to :{low}-{high} fully-random"
+            );
+        }
         let _ = write!(line, "; add rule {matching} masquerade fully-random");
     }
     line
+}
+
+/// The widest range of unprivileged ports that has none of these; nftables takes one range.
+fn widest_range(spared: &BTreeSet<u16>) -> (u32, u32) {
+    const FIRST: u16 = 1024;
+    const LAST: u32 = u16::MAX as u32;
+    let (mut widest, mut low) = ((0, 0), u32::from(FIRST));
+    let spared = spared.range(FIRST..).copied().map(u32::from);
+    for next in spared.chain([LAST + 1]) {
+        if next - low > widest.1 - widest.0 {
+            widest = (low, next - 1);
+        }
+        low = next + 1;
+    }
+    widest
 }
 
 /// The prefixes of one family, as elements of a set: none overlaps another.
@@ -280,5 +304,32 @@ mod tests {
                 Err(Error::Invalid(_))
             ));
         }
+    }
+
+    #[test]
+    fn udp_gets_ports_of_the_widest_range_that_spares_some() {
+        let widest = |spared: &[u16]| widest_range(&spared.iter().copied().collect());
+        assert_eq!(widest(&[4789]), (4790, 65535));
+        assert_eq!(widest(&[53, 4789, 8472]), (8473, 65535));
+        assert_eq!(widest(&[40000]), (1024, 39999));
+        assert_eq!(widest(&[1024, 65535]), (1025, 65534));
+        assert_eq!(widest(&[20000, 50000]), (20001, 49999));
+
+        let mut rules = MasqueradeRules {
+            sources: ["10.0.0.0/8".parse().unwrap()].into(),
+            excluded: BTreeSet::new(),
+            spared: [4789].into(),
+        };
+        let from = "add rule inet t postrouting iifname \"up0\" ip saddr { 10.0.0.0/8 }";
+        let line = rules_line("t", "up0", &rules);
+        let udp = format!("{from} meta l4proto udp masquerade to :4790-65535 fully-random");
+        let all = format!("{from} masquerade fully-random");
+        assert_eq!(
+            line,
+            format!("flush chain inet t postrouting; {udp}; {all}")
+        );
+        rules.spared.clear();
+        let line = rules_line("t", "up0", &rules);
+        assert_eq!(line, format!("flush chain inet t postrouting; {all}"));
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -179,6 +179,38 @@ fn a_table_that_nobody_owns_is_made_again_when_it_was_flushed() {
     });
 }
 
+/// What comes to VXLAN's port is taken from the kernel, answers to a masqueraded flow as well.
+#[test]
+fn no_udp_flow_gets_a_port_of_vxlan() {
+    run(|world| {
+        outside();
+        world.cluster(NAT, NAT);
+        felix_port(world, 40000);
+        world.start("");
+        for server in [SERVER, SERVER_V6] {
+            let ports = udp_ports_seen_by(server, 60);
+            let spared = ports.iter().all(|port| (1024..40000).contains(port));
+            assert!(spared, "{ports:?}");
+        }
+        assert_eq!(seen_by(SERVER), "198.51.100.1");
+        assert_eq!(seen_by(SERVER_V6), "fd00:51::1");
+
+        // One that VXLAN is about to have counts as well.
+        felix_port(world, 20000);
+        let both = "udp masquerade to :40001-65535 fully-random";
+        until("both are spared", || ruleset().matches(both).count() == 2);
+    });
+}
+
+/// Has the cluster's VXLAN use that port.
+fn felix_port(world: &World, port: u16) {
+    let felix = format!(
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: default}}\n\
+         spec: {{vxlanPort: {port}}}\n"
+    );
+    world.resource("felix", &felix);
+}
+
 /// Namespace "outside", joined to "near", which forwards.
 fn outside() {
     add_namespace("outside");
@@ -223,6 +255,25 @@ fn nat_trouble(world: &World) -> String {
     let of_nat = components.iter().filter(|one| one["name"] == "natOutgoing");
     let details: Vec<_> = of_nat.filter_map(|one| one["detail"].as_str()).collect();
     details.join("\n")
+}
+
+/// The ports that a server outside sees the pod's UDP flows come from; each is answered.
+fn udp_ports_seen_by(server: &str, flows: usize) -> Vec<u16> {
+    let at = SocketAddr::new(server.parse().expect("an address"), 5353);
+    let server = within("outside", || UdpSocket::bind(at).expect("a socket"));
+    let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let patience = Some(Duration::from_secs(10));
+    server.set_read_timeout(patience).expect("a timeout");
+    let flow = || {
+        let client = within("pod", || UdpSocket::bind(any).expect("a socket"));
+        client.set_read_timeout(patience).expect("a timeout");
+        client.send_to(b"question", at).expect("sent");
+        let (_, from) = server.recv_from(&mut [0; 16]).expect("the question");
+        server.send_to(b"answer", from).expect("sent");
+        client.recv_from(&mut [0; 16]).expect("the answer");
+        from.port()
+    };
+    (0..flows).map(|_| flow()).collect()
 }
 
 /// The address that a server outside sees the pod come from; it says so, and the pod reads it.
