@@ -218,7 +218,7 @@ impl Node {
                     self.probe_nodes();
                     self.ask_workloads();
                     self.follow_ports();
-                    self.nat.look_after();
+                    self.nat.look_after(Instant::now());
                     self.look_after_host_routes();
                     self.show_learned_routes_outside();
                     self.give_memory_back();
@@ -332,9 +332,11 @@ impl Node {
 
     /// Has the kernel translate what the pools say, and what is to be translated go to the kernel.
     pub(super) fn follow_nat(&mut self) {
-        let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions);
+        let bridges = self.forwarding.bridging().udp_ports();
+        let vxlan_ports = self.networks.ports().into_iter().chain(bridges).collect();
+        let wanted = super::nat::wanted(&self.state, self.settings.nat_exclusions, vxlan_ports);
         let sources = wanted.sources.iter().copied().collect();
-        self.nat.update(wanted);
+        self.nat.update(wanted, Instant::now());
         let facts = facts!(self);
         self.forwarding.set_translated(sources, &facts);
     }

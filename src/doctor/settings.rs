@@ -1,7 +1,8 @@
-//! The kernel's settings of IP: reverse-path filter and forwarding; and BGP's port.
+//! The kernel's settings of IP: reverse-path filter, forwarding and the chains that drop it; and BGP's port.
 
 use super::{Report, Scene, Severity};
 use crate::control::bgp::plan::port_of;
+use crate::kernel::forward_chains::{self, Direction, DroppingChain};
 use crate::kernel::{listening, sysctl};
 use crate::resources::bgp_use::Bgp;
 use crate::resources::{ClusterState, NodeConfig};
@@ -16,6 +17,9 @@ pub(super) fn examine(report: &mut Report, scene: &Scene<'_>) {
         reverse_path(report, scene, &interface);
     }
     forwarding(report, scene, config);
+    if let Some(host) = &config.host {
+        forward_chain(report, scene, &host.tun.to_string());
+    }
     bgp_port(report, scene, config);
 }
 
@@ -128,6 +132,67 @@ fn forwarding(report: &mut Report, scene: &Scene<'_>, config: &NodeConfig) {
             report.ok("forwarding", "machine", format!("{name} is on"));
         }
     }
+}
+
+/// Whether what workloads send to the world, and its answers, get through the host's packet filter.
+fn forward_chain(report: &mut Report, scene: &Scene<'_>, tun: &str) {
+    // Without `nft` nothing is known: iptables without nftables may drop all the same.
+    let Ok(chains) = forward_chains::dropping() else {
+        return;
+    };
+    let in_force = |chain: &DroppingChain| match &*chain.family {
+        "ip" => is_forwarded(scene, true),
+        "ip6" => is_forwarded(scene, false),
+        _ => is_forwarded(scene, true) || is_forwarded(scene, false),
+    };
+    let chains = chains.into_iter().filter(in_force);
+    let lacks = chains.map(|chain| (missing_rules(&chain, tun), chain));
+    let lacks: Vec<_> = lacks.filter(|(missing, _)| !missing.is_empty()).collect();
+    if lacks.is_empty() {
+        let found = format!("no chain drops what {tun} brings");
+        report.ok("forward_chain", "machine", found);
+    }
+    for (missing, chain) in lacks {
+        report.add(
+            Severity::Warning,
+            "forward_chain",
+            "machine",
+            format!(
+                "chain {} of table {} {} drops what none of its rules accepts, and none does so for {tun}: \
+                 what workloads send to addresses in no pool is lost in the host's kernel, or its answers \
+                 are, with natOutgoing as well",
+                chain.name, chain.family, chain.table
+            ),
+            format!(
+                "{}; have who makes the chain do so, too, for they go with it (Docker: in chain DOCKER-USER)",
+                missing.join("; ")
+            ),
+        );
+    }
+}
+
+/// Whether the host forwards packets of a family between workloads and the world, or is to.
+fn is_forwarded(scene: &Scene<'_>, ipv4: bool) -> bool {
+    let key = if ipv4 {
+        "ipv4/ip_forward"
+    } else {
+        "ipv6/conf/all/forwarding"
+    };
+    let forwards = sysctl::read(key).is_ok_and(|value| value != "0");
+    let states = scene.state.into_iter();
+    let mut pools = states.flat_map(|state| state.pools.values());
+    pools.any(|pool| pool.cidr().addr().is_ipv4() == ipv4 && (forwards || pool.spec.nat_outgoing))
+}
+
+/// The commands that have a chain accept what a device brings and takes, as far as no rule does.
+fn missing_rules(chain: &DroppingChain, tun: &str) -> Vec<String> {
+    let place = format!("{} {} {}", chain.family, chain.table, chain.name);
+    let missing = |(direction, key): (Direction, &str)| {
+        let rule = format!("nft insert rule {place} {key} {tun} accept");
+        (!chain.accepts(direction, tun)).then_some(rule)
+    };
+    let both = [(Direction::In, "iifname"), (Direction::Out, "oifname")];
+    both.into_iter().filter_map(missing).collect()
 }
 
 fn value(interface: &str, name: &str) -> Option<String> {

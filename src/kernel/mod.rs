@@ -5,6 +5,7 @@
 //! * [`Netlink`] changes what is ours: links, addresses, routes marked with [`ROUTE_PROTOCOL`].
 //! * [`Ethtool`] reads and switches offloads; [`veth`] finds the far end of a veth pair.
 //! * [`Masquerade`] has nftables translate the addresses of what leaves the overlay.
+//! * [`forward_chains`] says which chains of nftables drop what the host forwards.
 //! * [`listening`] says who has a TCP port.
 //! * [`build`] says which kernel it is, and what it was built with.
 //! * [`sysctl`] changes `/proc/sys/net` and puts it back; [`capabilities`] says what a machine lacks.
@@ -15,6 +16,7 @@
 pub mod build;
 pub mod capabilities;
 mod ethtool;
+pub mod forward_chains;
 mod links;
 pub mod listening;
 mod masquerade;

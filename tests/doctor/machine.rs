@@ -17,6 +17,7 @@ fn each_broken_machine_has_its_cause_named() {
         node_address_without_a_subnet();
         strict_reverse_path();
         no_forwarding();
+        forward_chain_that_drops();
         guest_that_leaves_segmentation_to_the_tap();
         taken_name();
         wrong_address();
@@ -123,6 +124,35 @@ fn no_forwarding() {
     assert!(found.contains("net.ipv4.ip_forward is 0"), "{found}");
     assert!(remedy.contains("net.ipv4.ip_forward=1"), "{remedy}");
     sh("ip netns exec n1 sysctl -qw net.ipv4.ip_forward=1");
+}
+
+/// As Docker leaves it.
+fn forward_chain_that_drops() {
+    sh("ip netns exec n1 nft 'add table ip filter; \
+        add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+        add rule ip filter FORWARD iifname docker0 accept'");
+    let all = Diagnosis::of("n1", CONFIG);
+    let (found, remedy) = all.trouble("forward_chain", "machine");
+    assert!(
+        found.contains("chain FORWARD of table ip filter"),
+        "{found}"
+    );
+    assert_eq!(all.with("warning"), ["forward_chain machine"]);
+    // What it says to do mends it.
+    let commands: Vec<&str> = remedy.split("; ").take(2).collect();
+    assert!(commands[0].ends_with("iifname tunl0 accept"), "{remedy}");
+    assert!(commands[1].ends_with("oifname tunl0 accept"), "{remedy}");
+    sh(&format!("ip netns exec n1 {}", commands[0]));
+    let (_, half) = Diagnosis::of("n1", CONFIG).trouble("forward_chain", "machine");
+    assert!(half.starts_with(commands[1]), "{half}");
+    sh(&format!("ip netns exec n1 {}", commands[1]));
+    assert_eq!(Diagnosis::of("n1", CONFIG).with("warning"), [""; 0]);
+    sh("ip netns exec n1 nft delete table ip filter");
+    // Of a family without pools nothing is forwarded.
+    sh("ip netns exec n1 nft 'add table ip6 filter; \
+        add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+    assert_eq!(Diagnosis::of("n1", CONFIG).with("warning"), [""; 0]);
+    sh("ip netns exec n1 nft delete table ip6 filter");
 }
 
 fn guest_that_leaves_segmentation_to_the_tap() {

@@ -121,6 +121,13 @@ impl World {
         fs::rename(written, self.path("datastore/cluster.yaml")).expect("resources");
     }
 
+    /// Writes one resource more.
+    pub fn resource(&self, name: &str, text: &str) {
+        let written = self.path("resource.tmp");
+        fs::write(&written, text).expect("a resource");
+        fs::rename(written, self.path(&format!("datastore/{name}.yaml"))).expect("a resource");
+    }
+
     /// Starts underpass with these lines more in its configuration, and waits until it is ready.
     pub fn start(&mut self, more: &str) {
         let text = format!(

@@ -54,6 +54,8 @@ impl Node {
         status.components.extend(report::warnings("mtu", &stale));
         status.components.extend(self.upkeep.trouble());
         status.components.extend(self.settings_trouble());
+        let nat = report::warnings("natOutgoing", self.nat.trouble());
+        status.components.extend(nat);
         self.note_lost_uplink(&mut status);
         let wanted = self.forwarding.wanted();
         status.bridges = self.forwarding.bridging().status(wanted, &self.facts());

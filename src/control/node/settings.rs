@@ -78,6 +78,11 @@ impl Networks {
         }
     }
 
+    /// The UDP ports that VXLAN has, or is about to have.
+    pub(super) fn ports(&self) -> [u16; 3] {
+        [self.sent.0, self.also.0, self.wanted.0]
+    }
+
     /// Others are wanted.
     fn want(&mut self, wanted: (u16, Vni), now: Instant) {
         if wanted != self.wanted {
@@ -178,6 +183,7 @@ impl Node {
         );
         self.steer();
         self.reconfigure();
+        self.follow_nat();
     }
 
     fn reconfigure(&mut self) {
