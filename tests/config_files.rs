@@ -852,7 +852,7 @@ fn a_check_reports_the_configuration_and_the_datastore() {
     assert!(!report.is_ok());
     let shown = report.to_string();
     assert!(
-        shown.contains("bridges[0].vni: VNI 5 on UDP port 4789 is the routed network"),
+        shown.contains("bridges[0].vni: VNI 5 on UDP port 4789 is the routed network, as FelixConfiguration has it"),
         "{shown}"
     );
 }

@@ -53,6 +53,17 @@ impl Lab {
     }
 }
 
+#[test]
+fn a_bridge_that_is_not_there_is_named() {
+    let output = lab().command("fdb", &["-b", "nope"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(
+        told.contains("no bridge is called 'nope'; this node has none"),
+        "{told}"
+    );
+}
+
 fn underpass(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_underpass"));
     command.args(arguments);

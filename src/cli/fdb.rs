@@ -13,12 +13,32 @@ pub fn show(client: &Client, bridge: Option<&str>, format: Format) -> Result<(),
         Reply::Fdb(rows) => rows,
         other => return Err(client::unexpected(&other)),
     };
+    if let Some(name) = bridge {
+        known(client, name)?;
+    }
     let wanted = |row: &FdbRow| bridge.is_none_or(|name| row.bridge == name);
     let rows: Vec<FdbRow> = rows.into_iter().filter(wanted).collect();
     match format {
         Format::Json => print_json(&rows),
         Format::Table => print(&text(&rows)),
     }
+}
+
+/// Whether the node has a bridge of that name, stations or none.
+fn known(client: &Client, name: &str) -> Result<(), Failure> {
+    let bridges = match client.ask(&Request::Status)? {
+        Reply::Status(report) => report.bridges,
+        other => return Err(client::unexpected(&other)),
+    };
+    let names: Vec<_> = bridges.iter().map(|bridge| &*bridge.name).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let there_are = match names.is_empty() {
+        true => "this node has none; see `bridges` in its configuration".to_owned(),
+        false => format!("there are: {}", names.join(", ")),
+    };
+    Err(format!("no bridge is called '{name}'; {there_are}").into())
 }
 
 fn text(rows: &[FdbRow]) -> String {

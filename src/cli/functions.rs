@@ -32,7 +32,11 @@ impl Default for Functions {
 fn check(config: &Path) -> Result<String, Vec<String>> {
     let report = control::check::check(config);
     if report.is_ok() {
-        return Ok(format!("{report}{}: in order", config.display()));
+        let but = match report.without_datastore {
+            true => "; what is in etcd was not looked at",
+            false => "",
+        };
+        return Ok(format!("{report}{}: in order{but}", config.display()));
     }
     Err(report.to_string().lines().map(str::to_owned).collect())
 }

@@ -14,6 +14,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What works, but hardly as meant.
     pub warnings: Vec<String>,
+    /// Whether the datastore's resources were not looked at.
+    pub without_datastore: bool,
 }
 
 /// Checks a configuration file and the datastore that it names; touches neither the network nor any
@@ -30,7 +32,10 @@ pub fn check(config: &Path) -> Report {
     };
     if config.datastore.etcd.is_some() {
         // What is in etcd is no file, and is judged as it is read.
-        return Report::default();
+        return Report {
+            without_datastore: true,
+            ..Report::default()
+        };
     }
     let listing = Directory::new(&config.datastore.directory).load();
     let state = listing.state();
@@ -52,7 +57,11 @@ pub fn check(config: &Path) -> Report {
     let mut warnings = wanted.warnings.clone();
     warnings.extend(ports_without_workloads(&config, &wanted));
     warnings.extend(workloads_without_ports(&config, &listing));
-    Report { problems, warnings }
+    Report {
+        problems,
+        warnings,
+        without_datastore: false,
+    }
 }
 
 impl Report {

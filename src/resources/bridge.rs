@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::config::{NodeConfig, PortKind};
+use super::config::{NodeConfig, PortKind, Vxlan};
 use super::name::InterfaceName;
 use super::net::HostAddress;
 use super::problem::Fault;
@@ -172,6 +172,18 @@ impl<'a> One<'a> {
         format!("{}.{name}", self.field)
     }
 
+    /// Who made the routed network what it is, where the file does not say it.
+    fn whose(&self) -> &'static str {
+        let (vxlan, default) = (&self.config.vxlan, Vxlan::default());
+        let told = |field: &str, is_default: bool| !is_default && !self.config.says(field);
+        let elsewhere = told("vxlan.port", vxlan.port == default.port)
+            || told("vxlan.vni", vxlan.vni == default.vni);
+        match elsewhere {
+            true => ", as FelixConfiguration has it and this file does not",
+            false => "",
+        }
+    }
+
     fn validate_network(&self, seen: &mut Seen<'a>, faults: &mut Vec<Fault>) {
         let bridge = self.bridge;
         if bridge.name.is_empty() || bridge.name.chars().any(char::is_whitespace) {
@@ -204,8 +216,9 @@ impl<'a> One<'a> {
             faults.push(Fault::new(
                 vni,
                 format!(
-                    "VNI {} on UDP port {port} is the routed network",
-                    bridge.vni
+                    "VNI {} on UDP port {port} is the routed network{}",
+                    bridge.vni,
+                    self.whose()
                 ),
                 "write another VNI, or another udpPort",
             ));

@@ -205,7 +205,7 @@ fn watched() -> Selection {
 fn bridges_refused(settings: &Settings, problems: &[Problem]) -> String {
     let (port, vni) = (settings.vxlan_port, settings.vni);
     format!(
-        "{}\nvxlanPort is {port} and vxlanVNI {vni}, as FelixConfiguration or the file says",
+        "{}\nthe routed network is VNI {vni} on UDP port {port}",
         lines(problems)
     )
 }
