@@ -113,12 +113,11 @@ fn from_underlay(
     let tunnels = &snapshot.tunnels;
     let (ip, begin) = if tunnels.node_address == Some(outer.destination()) {
         opened(snapshot, &outer, bytes)?
+    } else if tunnels.local_addresses.contains_v4(outer.source()) {
+        return None;
     } else {
         (outer, LINK)
     };
-    if tunnels.local_addresses.contains_v4(ip.source()) {
-        return None;
-    }
     let end = begin + ip.total_len();
     if port.partial_checksums && partial::is_partial(&ip, bytes.get(begin + ipv4::HEADER_LEN..end)?)
     {
@@ -162,6 +161,7 @@ fn opened<'a>(
     let available = (LINK + outer.total_len()).checked_sub(begin)?;
     let inner = ipv4(bytes.get(begin..)?.first_chunk()?, available)?;
     let right = tunnels.peers.knows_v4(outer.source())
+        && !tunnels.local_addresses.contains_v4(inner.source())
         && reverse_path::check(snapshot, outer.source().into(), inner.source().into()).is_ok()
         && ecn::leaves_the_inner(outer.tos(), inner.tos());
     right.then_some((inner, begin))
