@@ -438,8 +438,11 @@ impl Worker {
         };
         match forward::originate(self.snapshot.load(), &mut self.state, &mut frame) {
             // That is known only now of what has waited, or was made here. What the slow path makes of it
-            // is smaller, and no error is sent about an error: it does not come again and again.
-            Verdict::Punt(punt @ Punt::TooBig(_)) => self.punt(None, frame, punt),
+            // is smaller, and no error is sent about an error: it does not come again and again. Who asked
+            // before its Ethernet address was known gets its answer as soon as it is.
+            Verdict::Punt(punt @ (Punt::TooBig(_) | Punt::Unresolved(_))) => {
+                self.punt(None, frame, punt)
+            }
             verdict => self.dispose_of_own(frame, verdict),
         }
     }

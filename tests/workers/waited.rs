@@ -63,6 +63,35 @@ fn what_waited_and_is_too_large_is_cut_up_or_its_sender_told() {
     assert_eq!(rig.balance().dropped, 0);
 }
 
+/// A workload that has just said where it is may ask before all workers know: an answer to it waits as
+/// others' packets do, and nobody is told when it waits in vain.
+#[test]
+fn the_routers_own_errors_wait_for_their_receivers_address() {
+    for comes in [true, false] {
+        let whole = snapshot();
+        let mut without = snapshot();
+        let hop = without.fib.lookup_v4(POD).unwrap();
+        without.adjacencies[hop.0 as usize] = Adjacency::Unresolved;
+        let published = Published::new(without);
+        let shares = [share(&PORTS, 256)];
+        let rig = Rig::start(published.clone(), &Quiescence::new(), &shares);
+        rig.inject(WORKLOAD, &from_pod(&udp(POD, FAR_VXLAN, 1, b"words")));
+        let event = rig.events.recv_timeout(AT_MOST).unwrap();
+        assert_eq!(event, Event::Unresolved(hop));
+        if comes {
+            published.publish(whole);
+            let told = all_of(&rig, WORKLOAD, 1);
+            assert_eq!((told[0].len(), told[0][34]), (14 + 28 + 33, 11));
+        }
+        rig.rest();
+        let lost = u64::from(!comes);
+        assert_eq!(rig.drops(DropReason::NeighbourUnresolved), lost);
+        let originated = rig.sum(|counters| counters.originated.get());
+        assert_eq!(originated, 2 - lost, "it went twice, or nobody was told");
+        assert!(rig.balance().is_even(), "{:?}", rig.balance());
+    }
+}
+
 /// RFC 2473 section 7.1 holds for the router's own IPv6 packets, too.
 #[test]
 fn the_routers_own_errors_cross_a_narrow_path_in_fragments_outside() {

@@ -181,7 +181,9 @@ impl SlowPath {
         self.advertised.tick(now, snapshot, actions);
         let (mut fates, given_up) = self.waiting.release(now, snapshot, actions);
         // A next hop did not say its Ethernet address (RFC 1812 section 5.2.7.1, RFC 4861 section 7.2.2).
-        for GivenUp { ingress, packet } in given_up {
+        // Nobody sent what the router made itself.
+        let sent = |given_up: &GivenUp| given_up.ingress.is_some();
+        for GivenUp { ingress, packet } in given_up.into_iter().filter(sent) {
             let about = (ingress, &packet[..]);
             self.explain(now, snapshot, error::Kind::HostUnreachable, about, actions);
         }
