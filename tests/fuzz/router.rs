@@ -372,7 +372,7 @@ impl Router {
                 Action::Originate(_) => {
                     let verdict = forward::originate(&NODE_ON_PAPER, state, &mut frame);
                     match verdict {
-                        Verdict::Punt(punt @ Punt::TooBig(_)) => {
+                        Verdict::Punt(punt @ (Punt::TooBig(_) | Punt::Unresolved(_))) => {
                             self.punt(now, (None, punt), frame, slow_path, account);
                         }
                         _ => self.dispose_of_own(now, verdict, frame, slow_path, account),
