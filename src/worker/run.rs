@@ -356,13 +356,11 @@ impl Worker {
 
     /// What becomes of a packet that the slow path has no room for. A bridge's question goes to those whom
     /// it asks, as if nothing were known here.
-    fn go_without(&mut self, mut frame: Frame, punt: Punt) {
-        let Punt::Bridged(bridge, from) = punt else {
-            return self.discard(frame, DropReason::SlowPathFull);
-        };
-        let snapshot = self.snapshot.load();
-        let verdict = forward::resume(snapshot, &mut self.state, bridge, from, &mut frame);
-        self.dispose_of_own(frame, verdict);
+    fn go_without(&mut self, frame: Frame, punt: Punt) {
+        match punt {
+            Punt::Bridged(bridge, from) => self.resume(bridge, from, frame),
+            _ => self.discard(frame, DropReason::SlowPathFull),
+        }
     }
 
     /// Sends all that is queued.
@@ -450,10 +448,14 @@ impl Worker {
     /// Sends on a frame of a bridge that the slow path has looked at.
     fn bridge(&mut self, bridge: BridgeId, from: Place, bytes: &[u8]) {
         self.counters.originated.add(1);
-        let mut frame = match self.copy(bytes) {
-            Ok(frame) => frame,
-            Err(reason) => return self.counters.dropped(reason, 1),
-        };
+        match self.copy(bytes) {
+            Ok(frame) => self.resume(bridge, from, frame),
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+    }
+
+    /// Sends a bridge's frame on from where the slow path has its place.
+    fn resume(&mut self, bridge: BridgeId, from: Place, mut frame: Frame) {
         let snapshot = self.snapshot.load();
         let verdict = forward::resume(snapshot, &mut self.state, bridge, from, &mut frame);
         self.dispose_of_own(frame, verdict);

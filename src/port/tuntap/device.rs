@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::TunTapKind;
 use super::barrier::Barrier;
-use super::taken_tag;
+use super::taken_tag::{self, PACKET_AUXDATA};
 use crate::wire::virtio_net;
 
 // linux/if_tun.h.
@@ -85,7 +85,6 @@ impl Device {
         // linux/if_packet.h; Linux 4.20.
         const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
         const PACKET_VNET_HDR: libc::c_int = 15;
-        const PACKET_AUXDATA: libc::c_int = 8;
         let kind = Type::RAW.nonblocking().cloexec();
         // Without a protocol nothing comes before the socket is set up.
         let socket = Socket::new_raw(Domain::PACKET, kind, None)?;

@@ -18,6 +18,9 @@ use std::os::fd::AsRawFd;
 use crate::wire::ethernet::{EtherType, TAG_LEN};
 use crate::wire::virtio_net::{HEADER_LEN, VirtioNet};
 
+/// Has the kernel tell of the tag (linux/if_packet.h).
+pub(super) const PACKET_AUXDATA: libc::c_int = 8;
+
 /// Bytes before a tag: the header, and two Ethernet addresses.
 const BEFORE_TAG: usize = HEADER_LEN + 12;
 
@@ -76,7 +79,6 @@ fn receive(socket: &File, room: &mut [u8]) -> io::Result<(usize, Option<[u8; TAG
 /// # Safety
 /// The message is as `recvmsg` left it, and its control buffer is there.
 unsafe fn auxdata(message: &libc::msghdr) -> Option<libc::tpacket_auxdata> {
-    const PACKET_AUXDATA: libc::c_int = 8;
     const LENGTH: u32 = size_of::<libc::tpacket_auxdata>() as u32;
     // SAFETY: as the caller says; the header is aligned as the buffer is, and within it.
     let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
